@@ -1,0 +1,1 @@
+//! Data sets, experiments, reports and the lipconv command.

@@ -1,0 +1,3 @@
+//! The `lipconv` command.
+
+fn main() {}

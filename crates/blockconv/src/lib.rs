@@ -1,0 +1,1 @@
+//! Block convolution algebra: orthogonal convolution kernels, their assembly, spectra and theorems.

@@ -1,0 +1,1 @@
+//! Provably 1-Lipschitz, gradient-norm-preserving convolutional networks on candle.

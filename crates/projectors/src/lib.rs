@@ -1,0 +1,1 @@
+//! Symmetric projectors, orthonormalisation and Haar sampling for orthogonal convolutions.

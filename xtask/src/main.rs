@@ -1,0 +1,3 @@
+//! `cargo xtask`: what a person types.
+
+fn main() {}
