@@ -1,1 +1,23 @@
 //! Symmetric projectors, orthonormalisation and Haar sampling for orthogonal convolutions.
+
+pub mod bjorck;
+mod dense;
+mod error;
+pub mod gemm;
+mod haar;
+mod lapack;
+pub mod lipschitz;
+pub mod norms;
+pub mod polar;
+pub mod projector;
+pub mod range;
+mod real;
+pub mod rounding;
+pub mod tolerance;
+mod triangular;
+
+pub use error::Error;
+pub use haar::{haar_frame, haar_orthogonal};
+pub use lipschitz::{BoundKind, LipschitzBound};
+pub use projector::Projector;
+pub use real::Real;

@@ -1,0 +1,153 @@
+//! Matrix products: one-threaded OpenBLAS inside, rayon outside.
+//!
+//! `matmul_into` computes `C = alpha A B + beta C` for A (m x k), B (k x n), C (m x n); `gram` computes `A^T A`.
+//!
+//! A large product is cut into panels of rows or columns of C, and each panel is one call of OpenBLAS on one thread.
+//! The cut depends on the shape alone, so the result is the same to the bit however many threads there are and
+//! however they are scheduled. `gram` computes the blocks on and above the diagonal and mirrors them: exactly
+//! symmetric, at a bit more than half of the flops.
+//!
+//! Cost: 2 m n k flops for a product. Panics if the shapes do not fit, like ndarray's own products.
+
+use std::sync::Once;
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::parallel::prelude::*;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+
+use crate::Real;
+
+/// Products of fewer flops than this stay on the calling thread: splitting costs about 10 microseconds.
+const PARALLEL_FLOPS: usize = 6_000_000;
+/// Panels hold at least this many rows or columns, enough to keep OpenBLAS near its peak rate.
+const MIN_PANEL: usize = 64;
+/// Largest number of panels of one product.
+const MAX_PANELS: usize = 16;
+/// Block edge of the Gram product.
+const GRAM_BLOCK: usize = 128;
+
+#[expect(
+    unsafe_code,
+    reason = "the C symbol of OpenBLAS; it takes an int by value and has no other requirement"
+)]
+// SAFETY: OpenBLAS declares `void openblas_set_num_threads(int)`, callable at any time from any thread.
+unsafe extern "C" {
+    safe fn openblas_set_num_threads(n_threads: std::ffi::c_int);
+}
+
+/// Switches OpenBLAS to one thread for the whole process; parallelism is rayon's.
+///
+/// Every product of this module calls it, and repeated calls cost nothing. Code that calls LAPACK or BLAS directly
+/// from several rayon threads calls it first, so that the two thread pools do not fight.
+pub fn single_threaded_blas() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| openblas_set_num_threads(1));
+}
+
+/// The product `A B`.
+///
+/// # Panics
+/// If the number of columns of `a` is not the number of rows of `b`.
+///
+/// ```
+/// let a = ndarray::array![[1.0, 2.0], [3.0, 4.0]];
+/// let b = ndarray::array![[0.0, 1.0], [1.0, 0.0]];
+/// assert_eq!(projectors::gemm::matmul(a.view(), b.view()), ndarray::array![[2.0, 1.0], [4.0, 3.0]]);
+/// ```
+#[must_use]
+pub fn matmul<T: Real>(a: ArrayView2<'_, T>, b: ArrayView2<'_, T>) -> Array2<T> {
+    let mut c = Array2::zeros((a.nrows(), b.ncols()));
+    matmul_into(T::one(), a, b, T::zero(), c.view_mut());
+    c
+}
+
+/// `C = alpha A B + beta C` in place.
+///
+/// With `beta = 0` the old content of `c` is not read, so it may be anything.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn matmul_into<T: Real>(
+    alpha: T,
+    a: ArrayView2<'_, T>,
+    b: ArrayView2<'_, T>,
+    beta: T,
+    mut c: ArrayViewMut2<'_, T>,
+) {
+    single_threaded_blas();
+    let ((m, k), n) = (a.dim(), b.ncols());
+    assert!(
+        b.nrows() == k && c.dim() == (m, n),
+        "product of {m} x {k} and {} x {n} does not fit into {:?}",
+        b.nrows(),
+        c.dim()
+    );
+    let long = m.max(n);
+    if 2 * m * n * k < PARALLEL_FLOPS || long < 2 * MIN_PANEL {
+        return general_mat_mul(alpha, &a, &b, beta, &mut c);
+    }
+    let panel = panel_length(long);
+    if m >= n {
+        c.axis_chunks_iter_mut(Axis(0), panel)
+            .into_par_iter()
+            .zip(a.axis_chunks_iter(Axis(0), panel))
+            .for_each(|(mut c, a)| general_mat_mul(alpha, &a, &b, beta, &mut c));
+    } else {
+        c.axis_chunks_iter_mut(Axis(1), panel)
+            .into_par_iter()
+            .zip(b.axis_chunks_iter(Axis(1), panel))
+            .for_each(|(mut c, b)| general_mat_mul(alpha, &a, &b, beta, &mut c));
+    }
+}
+
+/// Length of the panels that `long` rows or columns are cut into, a multiple of 16.
+fn panel_length(long: usize) -> usize {
+    let n_panels = (long / MIN_PANEL).clamp(1, MAX_PANELS);
+    long.div_ceil(n_panels).next_multiple_of(16)
+}
+
+/// The Gram matrix `A^T A`, exactly symmetric.
+///
+/// For `A A^T` pass `a.t()`.
+///
+/// ```
+/// let a = ndarray::array![[1.0, 2.0], [0.0, 1.0]];
+/// assert_eq!(projectors::gemm::gram(a.view()), ndarray::array![[1.0, 2.0], [2.0, 5.0]]);
+/// ```
+#[must_use]
+pub fn gram<T: Real>(a: ArrayView2<'_, T>) -> Array2<T> {
+    let mut g = Array2::zeros((a.ncols(), a.ncols()));
+    gram_into(a, g.view_mut());
+    g
+}
+
+/// As [`gram`], into existing memory.
+///
+/// # Panics
+/// If `g` is not square with as many rows as `a` has columns.
+pub fn gram_into<T: Real>(a: ArrayView2<'_, T>, mut g: ArrayViewMut2<'_, T>) {
+    single_threaded_blas();
+    let (m, n) = a.dim();
+    assert!(g.dim() == (n, n), "Gram matrix of {n} columns does not fit into {:?}", g.dim());
+    let at = a.t();
+    if 2 * n * n * m < PARALLEL_FLOPS || n < 2 * MIN_PANEL {
+        general_mat_mul(T::one(), &at, &a, T::zero(), &mut g);
+    } else {
+        let block = if n >= 4 * GRAM_BLOCK { GRAM_BLOCK } else { MIN_PANEL };
+        // Row panel i holds the blocks (i, j) with j <= i; the longest panels start first.
+        let mut panels: Vec<_> = g.axis_chunks_iter_mut(Axis(0), block).enumerate().collect();
+        panels.reverse();
+        panels.into_par_iter().with_max_len(1).for_each(|(i, mut panel)| {
+            let rows = i * block..i * block + panel.nrows();
+            let mut lower = panel.slice_mut(s![.., ..rows.end]);
+            let left = at.slice(s![rows.clone(), ..]);
+            general_mat_mul(T::one(), &left, &a.slice(s![.., ..rows.end]), T::zero(), &mut lower);
+        });
+    }
+    mirror_lower(g);
+}
+
+/// Copies the lower triangle over the upper one.
+fn mirror_lower<T: Real>(mut g: ArrayViewMut2<'_, T>) {
+    crate::dense::for_each_pair(g.nrows(), |i, j| g[[j, i]] = g[[i, j]]);
+}

@@ -1,0 +1,50 @@
+//! The LAPACK factorisations used, on one thread, with this crate's errors.
+
+use ndarray::{Array1, Array2};
+use ndarray_linalg::{Cholesky, Eigh, JobSvd, QR, SVDDC, UPLO};
+
+use crate::error::{Error, Result};
+use crate::gemm::single_threaded_blas;
+use crate::{Real, tolerance};
+
+/// Thin QR factorisation of a non-empty matrix with at least as many rows as columns.
+pub(crate) fn qr<T: Real>(a: Array2<T>) -> Result<(Array2<T>, Array2<T>)> {
+    single_threaded_blas();
+    a.qr().map_err(Error::lapack("qr"))
+}
+
+/// Lower Cholesky factor; `None` when a pivot is not positive.
+pub(crate) fn cholesky<T: Real>(a: &Array2<T>) -> Option<Array2<T>> {
+    single_threaded_blas();
+    a.cholesky(UPLO::Lower).ok()
+}
+
+/// Eigenvalues in ascending order and orthonormal eigenvectors (columns) of a symmetric matrix.
+pub(crate) fn eigh<T: Real>(a: &Array2<T>) -> Result<(Array1<T>, Array2<T>)> {
+    single_threaded_blas();
+    a.eigh(UPLO::Lower).map_err(Error::lapack("eigh"))
+}
+
+/// Thin singular value decomposition `U diag(sigma) V^T` with descending sigma; returns (U, sigma, V^T).
+pub(crate) fn svd<T: Real>(a: &Array2<T>) -> Result<(Array2<T>, Array1<T>, Array2<T>)> {
+    single_threaded_blas();
+    let (u, sigma, vt) = a.svddc(JobSvd::Some).map_err(Error::lapack("svd"))?;
+    match (u, vt) {
+        (Some(u), Some(vt)) => Ok((u, sigma, vt)),
+        _ => unreachable!("both factors were asked for"),
+    }
+}
+
+/// Singular values in descending order.
+pub(crate) fn singular_values<T: Real>(a: &Array2<T>) -> Result<Array1<T>> {
+    single_threaded_blas();
+    a.svddc(JobSvd::None).map(|(_, sigma, _)| sigma).map_err(Error::lapack("svd"))
+}
+
+/// Number of singular values above [`tolerance::rank`] times the largest.
+pub(crate) fn numerical_rank<T: Real>(a: &Array2<T>) -> Result<usize> {
+    let sigma = singular_values(a)?;
+    let smallest =
+        sigma.first().map_or(0.0, |s| s.as_f64()) * tolerance::rank::<T>(a.nrows(), a.ncols());
+    Ok(sigma.iter().filter(|s| s.as_f64() > smallest).count())
+}
