@@ -1,0 +1,32 @@
+//! `cargo xtask verify`: the checks of the theorems, an example of blockconv, built for release.
+
+use std::ffi::OsString;
+
+use crate::setup::InstallOption;
+use crate::{process, workspace};
+
+/// Check the theorems that the construction rests on, numerically
+///
+/// One line per statement: how many cases were tried, the worst defect, the tolerance, and whether it holds.  The exit
+/// status is non-zero if one does not.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask verify
+  cargo xtask verify --json theorems.json")]
+pub(crate) struct Options {
+    /// Passed to the checker as they are, such as --json FILE
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    arguments: Vec<OsString>,
+}
+
+pub(crate) fn run(options: Options, install: InstallOption) -> anyhow::Result<()> {
+    let mut arguments = options.arguments;
+    let environment = crate::setup::prepare(install.or_among(&mut arguments).policy())?;
+    let mut command = workspace::cargo("run");
+    command
+        .args(["--release", "--package", "blockconv", "--example", "verify", "--"])
+        .args(arguments);
+    environment.apply(&mut command);
+    process::hand_over(command)
+}
