@@ -9,9 +9,11 @@ const MAX_LINES: usize = 600;
 /// The kinds of file that people write.
 const TEXT: &[&str] = &[".rs", ".md", ".toml", ".py", ".sh", ".yml", ".ci/run"];
 
-/// Every `.rs` opens with `//!`: what the file is about.
+/// Every `.rs` opens with `//!`, or with a page that it includes: what the file is about.
 pub(super) fn module_docs_come_first(tree: &Tree) -> Vec<Finding> {
-    let bare = tree.rust_files().filter(|(_, text)| !text.starts_with("//! "));
+    let has_doc =
+        |text: &str| text.starts_with("//! ") || text.starts_with("#![doc = include_str!(");
+    let bare = tree.rust_files().filter(|(_, text)| !has_doc(text));
     bare.map(|(path, _)| Finding::new(path, 1, "opens without a //! sentence on what it is"))
         .collect()
 }
