@@ -5,6 +5,7 @@ mod dense;
 mod error;
 pub mod gemm;
 mod haar;
+mod lanczos;
 mod lapack;
 pub mod lipschitz;
 pub mod norms;
