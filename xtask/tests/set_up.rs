@@ -177,11 +177,12 @@ fn an_installation_that_does_not_help_is_an_error() {
 }
 
 #[test]
-fn a_data_folder_that_is_not_there_is_an_error() {
+fn a_data_folder_that_is_not_there_is_said() {
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let machine = Machine::new("no-data", &[("cc", COMPILER)]);
+    let compiler = COMPILER.replace("[ -e MACHINE/installed ] ||", "true ||");
+    let machine = Machine::new("no-data", &[("cc", &compiler)]);
     let output = machine.set_up(&[], &[("LIPCONV_DATA", "/no/such/folder")]);
     let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(said.trim_end(), "error: LIPCONV_DATA is /no/such/folder, which is not a folder");
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(said.trim_end(), "note: LIPCONV_DATA is /no/such/folder, which is not a folder");
+    assert!(output.status.success());
 }
