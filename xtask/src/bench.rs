@@ -15,8 +15,8 @@ const PYTHON_VARIABLE: &str = "LIPCONV_PYTHON";
 
 /// Measure our speed, beside PyTorch's where python3 with torch is found
 ///
-/// What to measure is one of step (training steps), kernels, spectrum, infer, or all.  Times are medians, in
-/// milliseconds.  The peers are the same network without any constraint, the paper's algorithm written out in PyTorch,
+/// What to measure is one of step (training steps), kernels, spectrum, infer, or all. Times are medians, in
+/// milliseconds. The peers are the same network without any constraint, the paper's algorithm written out in PyTorch,
 /// and the fastest published library, run in the same minute by bench/peer_torch.py.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -25,7 +25,7 @@ Examples:
   cargo xtask bench all --json bench.json
   cargo xtask bench -- --help            all options of the benchmark itself
 
-Peers: pip install torch orthogonium numpy.  LIPCONV_PYTHON names another interpreter than python3.")]
+Peers: pip install torch orthogonium numpy. LIPCONV_PYTHON names another interpreter than python3.")]
 pub(crate) struct Options {
     /// Passed to the benchmark as they are
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]

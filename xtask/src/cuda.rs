@@ -19,7 +19,7 @@ const ARCHITECTURE_VARIABLE: &str = "CUDA_COMPUTE_CAP";
 /// Build the lipconv command for NVIDIA GPUs
 ///
 /// Needs the CUDA toolkit (nvcc), but no GPU: set CUDA_COMPUTE_CAP to the architecture to compile for (80 for A100, 90
-/// for H100) where there is none.  Says at the end where the binary is, and what the machine that runs it must have.
+/// for H100) where there is none. Says at the end where the binary is, and what the machine that runs it must have.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {}
 

@@ -1,6 +1,6 @@
 //! `cargo xtask`: what a person types.
 //!
-//! One file per command; this one only parses and dispatches.  Errors are one readable line on standard error and a
+//! One file per command; this one only parses and dispatches. Errors are one readable line on standard error and a
 //! non-zero exit status, which is the child's own where a child process failed.
 //! Nothing here depends on the crates of the workspace: xtask knows cargo, the system's package manager and the text
 //! of the repository.
@@ -55,7 +55,7 @@ enum Command {
     Setup,
     /// Compare the dependencies of every crate with the table of allowed edges
     ///
-    /// The table is xtask/src/check_layers/table.rs.  Normal, build and development dependencies are checked, and
+    /// The table is xtask/src/check_layers/table.rs. Normal, build and development dependencies are checked, and
     /// what the mathematical crates pull in through others.
     CheckLayers,
     /// Check the text of the repository: module docs, spelling, sizes, manifests, links, architecture page

@@ -64,7 +64,7 @@ pub(crate) fn read(command: &mut Command) -> anyhow::Result<String> {
 /// Becomes the command: the last thing that a command of ours does.
 ///
 /// On Unix the process is replaced, so that the child receives Ctrl-C alone and saves before the prompt returns, and
-/// its exit status is the one that the shell sees.  Elsewhere it is run to its end.
+/// its exit status is the one that the shell sees. Elsewhere it is run to its end.
 pub(crate) fn hand_over(mut command: Command) -> anyhow::Result<()> {
     #[cfg(unix)]
     {

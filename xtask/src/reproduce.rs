@@ -7,12 +7,12 @@ use crate::{process, workspace};
 
 /// Train, certify and attack a network, and write a report
 ///
-/// Without arguments: the paper's BCOP-Small network on MNIST.  It is trained on the 60,000 training images and
+/// Without arguments: the paper's BCOP-Small network on MNIST. It is trained on the 60,000 training images and
 /// evaluated on the 10,000 test images: clean accuracy, accuracy certified at L2 radius 1.58, accuracy under PGD and
-/// FGSM.  A table beside the paper's numbers is printed, and report.html and results.json are written to
+/// FGSM. A table beside the paper's numbers is printed, and report.html and results.json are written to
 /// target/reproduce, or to the folder of --out.
 ///
-/// MNIST is looked for in --data-dir, in LIPCONV_DATA, in the cache, and is then downloaded.  With no data and no network,
+/// MNIST is looked for in --data-dir, in LIPCONV_DATA, in the cache, and is then downloaded. With no data and no network,
 /// digits drawn by the program take its place, and everything written says so.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -13,7 +13,7 @@ use crate::{check_layers, process, tidy, workspace};
 
 /// Run every test, lint and doc check that CI runs
 ///
-/// Steps run in order, cheap ones first, and the first that fails ends the run.  Tests that want MNIST use it where
+/// Steps run in order, cheap ones first, and the first that fails ends the run. Tests that want MNIST use it where
 /// LIPCONV_DATA names a folder that has it, and say in one line when they skip.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -7,7 +7,7 @@ use crate::{process, workspace};
 
 /// Check the theorems that the construction rests on, numerically
 ///
-/// One line per statement: how many cases were tried, the worst defect, the tolerance, and whether it holds.  The exit
+/// One line per statement: how many cases were tried, the worst defect, the tolerance, and whether it holds. The exit
 /// status is non-zero if one does not.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

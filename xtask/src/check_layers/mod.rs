@@ -1,6 +1,6 @@
 //! `cargo xtask check-layers`: the dependencies of every member against the table of allowed edges.
 //!
-//! Reads `cargo metadata`.  Reported are: a member without a row in the table, and a row without a member; an edge
+//! Reads `cargo metadata`. Reported are: a member without a row in the table, and a row without a member; an edge
 //! between members that the table does not allow, be it a normal, build or development dependency; an outside
 //! dependency of a forbidden group; and, where a row says so, a forbidden crate that is pulled in through others.
 

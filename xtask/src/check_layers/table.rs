@@ -1,6 +1,6 @@
 //! The table of layers: which crate may use which, and what has no place where.
 //!
-//! Lowest layer first, each row naming only rows above it.  docs/ARCHITECTURE.md says in words why.
+//! Lowest layer first, each row naming only rows above it. docs/ARCHITECTURE.md says in words why.
 
 use super::graph::Kind;
 

@@ -1,7 +1,7 @@
 //! Rust text without its comments and literals, so that rules do not stumble over words in prose.
 //!
 //! Not a parser: it knows comments (nested), string literals (with escapes, raw, byte), and tells character literals
-//! from lifetimes.  What is left out becomes nothing; line breaks stay, so that line numbers hold.
+//! from lifetimes. What is left out becomes nothing; line breaks stay, so that line numbers hold.
 
 /// The code alone.
 pub(crate) fn code_only(text: &str) -> String {

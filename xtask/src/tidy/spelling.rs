@@ -1,13 +1,13 @@
 //! One name per concept, so that a search finds every place.
 //!
-//! The names are the field's and PyTorch's where those agree; counts are `n_foos`, positions `foo_idx`.  Only code is
+//! The names are the field's and PyTorch's where those agree; counts are `n_foos`, positions `foo_idx`. Only code is
 //! looked at: prose and literals, such as the key of a foreign format, are free.
 
 use super::Finding;
 use super::code::{code_only, words};
 use super::tree::Tree;
 
-/// `(ours, not these)`.  A name is found as a whole and as a part between underscores: `in_ch` also in `conv_in_ch`.
+/// `(ours, not these)`. A name is found as a whole and as a part between underscores: `in_ch` also in `conv_in_ch`.
 const NAMES: &[(&str, &[&str])] = &[
     (
         "c_in",
