@@ -2,7 +2,9 @@
 //!
 //! For W (m x n, tall or square; a wide W is treated as its transpose) of norm |W|_2 <= 1 and E = I - W^T W,
 //!
-//!     W <- W (I + 1/2 E + 3/8 E^2 + ... + c_p E^p),   c_j = (2j - 1)/(2j) c_{j-1},
+//! ```text
+//! W <- W (I + 1/2 E + 3/8 E^2 + ... + c_p E^p),   c_j = (2j - 1)/(2j) c_{j-1},
+//! ```
 //!
 //! the order-p truncation of W (W^T W)^-1/2, converges to the polar factor of W with order p + 1. Order 1 is
 //! W <- W (3/2 I - 1/2 W^T W), i.e. `(1 + beta) W - beta W W^T W` with beta = 1/2. A small singular value s grows
@@ -13,8 +15,8 @@
 //! (n x n), and one final product gives the result. When the product shows a defect above the tolerance, because
 //! forming G squares the condition number, the iteration is finished on the full side.
 //!
-//! W is scaled first by a proven upper bound of its norm, [`crate::norms::spectral_norm_bound`], so the iteration
-//! cannot diverge; the scaling does not change the polar factor.
+//! W is scaled first by a proven upper bound of its norm, so the iteration cannot diverge; the scaling does not change
+//! the polar factor. The bound is the smaller of the row-sum and Frobenius norms of the Gram matrix, rounding included.
 //!
 //! Guarantee: `residual` is measured on the returned matrix and is <= the tolerance. Cost: one Gram matrix, p + 2
 //! products of n x n per iteration, one product m x n x n, and one Gram matrix to measure the defect.
@@ -28,7 +30,8 @@
 use ndarray::{Array2, ArrayView2};
 
 use crate::error::{Error, Result};
-use crate::{Real, dense, gemm, lapack, norms, tolerance};
+use crate::gemm::oriented_product;
+use crate::{Real, dense, gemm, lapack, rounding, tolerance};
 
 /// Settings of [`bjorck`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -124,20 +127,35 @@ pub fn bjorck_iterations<T: Real>(w: ArrayView2<'_, T>, n: usize) -> Array2<T> {
 }
 
 fn bjorck_tall<T: Real>(w: ArrayView2<'_, T>, config: &BjorckConfig) -> Result<Orthonormalised<T>> {
-    let tolerance =
-        config.tolerance.unwrap_or_else(|| tolerance::orthonormal::<T>(w.nrows(), w.ncols()));
-    let bound = norms::spectral_norm_bound(w)?.value();
-    if bound == 0.0 {
-        return Err(Error::RankDeficient { what: "matrix", rank: 0, expected: w.ncols() });
+    let (m, n) = w.dim();
+    let tolerance = config.tolerance.unwrap_or_else(|| tolerance::orthonormal::<T>(m, n));
+    let deficient = Error::RankDeficient { what: "matrix", rank: 0, expected: n };
+    let scale = dense::unit_scale(w).ok_or(deficient)?;
+    if scale != T::one() {
+        return bjorck_tall(w.mapv(|x| x * scale).view(), config);
     }
-    let scaled = w.mapv(|x| T::of(x.as_f64() / bound));
-    let small = small_side(&scaled, config, tolerance);
-    let matrix = match &small.factor {
-        Some(factor) => gemm::matmul(scaled.view(), factor.view()),
+    let gram = gemm::gram(w);
+    // The factor is rounded down, so that the scaled norm stays at or below one.
+    let factor = T::of(rounding::div_down(1.0 - 2.0 * T::EPS, norm_bound(&gram, m)));
+    let small = small_side(gram.mapv(|x| x * factor * factor), config, tolerance);
+    let matrix = match small.factor {
+        Some(p) => oriented_product(w, p.mapv(|x| x * factor).view()),
         // Without a trustworthy small-side result the iteration starts over on the full side.
-        None => scaled,
+        None => w.mapv(|x| x * factor),
     };
     full_side(w, matrix, small.iterations, config, tolerance)
+}
+
+/// A proven upper bound of |W|_2 from the computed Gram matrix of the m x n matrix W.
+fn norm_bound<T: Real>(gram: &Array2<T>, m: usize) -> f64 {
+    let gamma = rounding::gamma_for(m, T::EPS / 2.0);
+    let trace = rounding::sum_up(gram.diag().iter().map(|x| x.as_f64()));
+    // |fl(W^T W) - W^T W|_2 <= gamma_m |W|_F^2, and |W|_F^2 <= trace / (1 - gamma_m).
+    let frobenius_square = rounding::div_up(trace, rounding::sub_down(1.0, gamma));
+    let slack = 1.0 + 1e-9;
+    let crude = dense::max_row_sum(gram.view()).min(dense::frobenius(gram.view())) * slack;
+    let square = rounding::add_up(crude, rounding::mul_up(gamma, frobenius_square));
+    rounding::sqrt_up(square.min(frobenius_square))
 }
 
 /// Where the small-side iteration ended.
@@ -148,8 +166,7 @@ struct SmallSide<T> {
 }
 
 /// Runs `S <- S T`, `M <- T M T` with `M = S G S` until `|M - I|_F <= tolerance`.
-fn small_side<T: Real>(scaled: &Array2<T>, config: &BjorckConfig, tolerance: f64) -> SmallSide<T> {
-    let mut m = gemm::gram(scaled.view());
+fn small_side<T: Real>(mut m: Array2<T>, config: &BjorckConfig, tolerance: f64) -> SmallSide<T> {
     let mut factor: Option<Array2<T>> = None;
     for iterations in 0..=config.max_iterations {
         if dense::distance_to_identity(m.view()) <= tolerance {

@@ -151,3 +151,12 @@ pub fn gram_into<T: Real>(a: ArrayView2<'_, T>, mut g: ArrayViewMut2<'_, T>) {
 fn mirror_lower<T: Real>(mut g: ArrayViewMut2<'_, T>) {
     crate::dense::for_each_pair(g.nrows(), |i, j| g[[j, i]] = g[[i, j]]);
 }
+
+/// The product `w s`, stored in the memory order of `w`: what is the transpose of a row-major matrix stays one.
+pub(crate) fn oriented_product<T: Real>(w: ArrayView2<'_, T>, s: ArrayView2<'_, T>) -> Array2<T> {
+    if w.t().is_standard_layout() && w.ncols() > 1 {
+        matmul(s.t(), w.t()).reversed_axes()
+    } else {
+        matmul(w, s)
+    }
+}

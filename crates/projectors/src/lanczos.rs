@@ -46,7 +46,7 @@ pub(crate) fn extreme_eigenvalues<T: Real>(g: ArrayView2<'_, T>, max_steps: usiz
         used += 1;
         beta = next.dot(&next).as_f64().sqrt();
         let scale = tridiagonal[[used - 1, used - 1]].abs();
-        if used == steps || !(beta > scale * T::EPS * 8.0) {
+        if used == steps || beta <= scale * T::EPS * 8.0 || beta.is_nan() {
             break;
         }
         tridiagonal[[used, used - 1]] = beta;
@@ -69,7 +69,7 @@ fn ends(tridiagonal: Array2<f64>, beta: f64) -> Result<Ends> {
 }
 
 /// A fixed unit vector with entries of irregular sign and size (a Weyl sequence of the golden ratio).
-fn start_vector<T: Real>(n: usize) -> Array1<T> {
+pub(crate) fn start_vector<T: Real>(n: usize) -> Array1<T> {
     const GOLDEN: f64 = 0.618_033_988_749_894_9;
     let v = Array1::from_shape_fn(n, |i| T::of((GOLDEN * (i * i + i + 1) as f64).fract() - 0.499));
     let norm = Float::sqrt(v.dot(&v));

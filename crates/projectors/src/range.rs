@@ -4,7 +4,9 @@
 //! factorisation M = Q R, Q orthonormal and R square, P = Q Q^T and M (M^T M)^-1 = Q R^-T. A first-order change dM
 //! gives dP = S + S^T with S = (I - P) dM (M^T M)^-1 M^T, so a cotangent C of P pulls back to
 //!
-//!     (I - P) (C + C^T) Q R^-T.
+//! ```text
+//! (I - P) (C + C^T) Q R^-T.
+//! ```
 //!
 //! Q comes from a Cholesky factor of M^T M (CholeskyQR) and is corrected until the measured defect |Q^T Q - I|_F is at
 //! rounding level, by first-order corrections Q (I + E/2), E = I - Q^T Q. Where M^T M is too ill-conditioned to have a
@@ -100,7 +102,7 @@ fn orthonormal_basis<T: Real>(m: ArrayView2<'_, T>) -> Result<(Array2<T>, Array2
     if k == 0 {
         return Ok((m.to_owned(), Array2::zeros((0, 0))));
     }
-    let scale = unit_scale(m).ok_or_else(|| deficient(0, k))?;
+    let scale = dense::unit_scale(m).ok_or_else(|| deficient(0, k))?;
     if scale == T::one() {
         return cholesky_basis(m).map_or_else(|| householder_basis(m), Ok);
     }
@@ -121,8 +123,7 @@ fn cholesky_basis<T: Real>(m: ArrayView2<'_, T>) -> Option<(Array2<T>, Array2<T>
         if defect <= tolerance::orthonormal::<T>(n, k) {
             return Some((q, r_inverse));
         }
-        // Also false for a defect that is not a number.
-        if !(defect <= SMALL_DEFECT) {
+        if dense::exceeds(defect, SMALL_DEFECT) {
             return None;
         }
         step.mapv_inplace(|x| x * T::of(-0.5));
@@ -139,24 +140,11 @@ fn inverse_cholesky_factor<T: Real>(gram: &Array2<T>) -> Option<Array2<T>> {
     let pivots = l.diag().into_iter().map(|x| x.as_f64().powi(2));
     let (smallest, largest) =
         pivots.fold((f64::INFINITY, 0.0), |(lo, hi), x| (x.min(lo), x.max(hi)));
-    if !(smallest > 8.0 * tolerance::rank::<T>(gram.nrows(), 1) * largest) {
+    if smallest <= 8.0 * tolerance::rank::<T>(gram.nrows(), 1) * largest {
         return None;
     }
     triangular::invert_lower(l.view_mut());
     Some(l.reversed_axes())
-}
-
-/// The power of two that brings the entries to a size whose squares neither overflow nor vanish; one for ordinary
-/// sizes, `None` for the zero matrix.
-fn unit_scale<T: Real>(m: ArrayView2<'_, T>) -> Option<T> {
-    let largest = m.iter().fold(0.0, |big, x| f64::max(big, x.as_f64().abs()));
-    if largest == 0.0 {
-        return None;
-    }
-    let exponent = dense::exponent(largest);
-    let limit = if T::EPS > f64::EPSILON { 120 } else { 1000 };
-    let scale = if exponent.abs() <= 16 { 0 } else { (-exponent).clamp(-limit, limit) };
-    Some(T::of(f64::powi(2.0, scale)))
 }
 
 /// Householder QR for matrices whose Gram matrix has no Cholesky factor.

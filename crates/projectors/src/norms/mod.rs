@@ -31,7 +31,7 @@ const LANCZOS_STEPS: usize = 80;
 /// Relative excess of `c + |G - cI|_F` below which it is taken as the bound of `lambda_max`.
 const SHARP: f64 = 1e-7;
 /// Relative shifts of the estimate tried in turn; the bound of the norm exceeds it by half as much.
-const SHIFTS: [f64; 4] = [1e-8, 1e-6, 1e-5, 1e-4];
+const SHIFTS: [f64; 4] = [2e-11, 1e-8, 1e-6, 1e-4];
 
 /// A proven upper bound of the spectral norm of the stored matrix.
 ///
@@ -111,17 +111,21 @@ fn largest_eigenvalue_bound(g: &Array2<f64>) -> Result<f64> {
         return Ok(centred);
     }
     let crude = centred.min(max_row_sum_up(g));
-    let estimate = lanczos::extreme_eigenvalues(g.view(), LANCZOS_STEPS)?.highest;
-    let proven = |estimate: f64| {
-        let trials = SHIFTS.iter().map(|shift| estimate * (1.0 + shift));
-        trials.into_iter().find_map(|trial| definite::eigenvalue_bound(g.view(), trial))
+    let ends = lanczos::extreme_eigenvalues(g.view(), LANCZOS_STEPS)?;
+    let proven = |estimate: f64, uncertainty: f64| {
+        let shifts = SHIFTS.iter().filter(|&&shift| shift >= uncertainty);
+        shifts
+            .into_iter()
+            .find_map(|shift| definite::eigenvalue_bound(g.view(), estimate * (1.0 + shift)))
     };
-    if let Some(bound) = proven(estimate) {
+    // The error of a Ritz value is about the square of its residual.
+    let uncertainty = (ends.highest_residual / ends.highest).powi(2);
+    if let Some(bound) = proven(ends.highest, uncertainty) {
         return Ok(bound.min(crude));
     }
     // The start vector missed the top eigenvector: take the estimate from a full decomposition.
     let (eigenvalues, _) = lapack::eigh(g)?;
-    Ok(proven(eigenvalues[n - 1]).map_or(crude, |bound| bound.min(crude)))
+    Ok(proven(eigenvalues[n - 1], 0.0).map_or(crude, |bound| bound.min(crude)))
 }
 
 /// `c + |G - cI|_F >= lambda_max(G)`, with c the mean of the diagonal.

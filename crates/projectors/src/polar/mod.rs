@@ -1,109 +1,177 @@
-//! The polar factor of a matrix.
+//! The polar factor of a matrix to working precision, and its closed-form pullback.
+//!
+//! A tall or square W (m x n, m >= n) of full rank is W = Q H with Q^T Q = I and H = (W^T W)^1/2 symmetric positive
+//! definite. Q is the nearest matrix with orthonormal columns, and Q = W S, S = H^-1 = (W^T W)^-1/2. A wide W is
+//! treated as its transpose: Q Q^T = I, Q = S W, S = (W W^T)^-1/2.
+//!
+//! Forward. S is computed on the small side (n x n) from the Gram matrix: a few polynomials chosen for its measured
+//! spectrum, then corrections on the measured defect |Q^T Q - I|_F until it is at rounding level. Forming W^T W squares the
+//! condition number k of W; where that would show in the result (k > 16 in `f32`), the work is done in `f64`, and where
+//! it would show there (k > 100 for `f64` input), by the singular value decomposition.
+//!
+//! Pullback. With a cotangent C of Q, X the antisymmetric solution of H X + X H = Q^T C - C^T Q,
+//!
+//! ```text
+//! dW = Q X + (I - Q Q^T) C S.
+//! ```
+//!
+//! No iterate is stored and nothing is differentiated step by step: saved are Q, S and two numbers.
+//!
+//! Guarantee: `residual` <= [`crate::tolerance::orthonormal`]; the distance to the exact factor is at most about
+//! eps k^2 below the thresholds above (with k <= 16 in `f32`) and eps k beyond. The result is a function of W (and
+//! the warm start) to the bit, whatever the number of threads.
+//!
+//! Cost for m = n and k = 2: about 9 products of n x n forward and 10 in the pullback; for m much larger than n, 1.5
+//! passes over W forward, 3 in the pullback, and the same n x n work.
+//!
+//! Errors: [`crate::Error::NonFinite`], [`crate::Error::Empty`], [`crate::Error::RankDeficient`] (a rank-deficient matrix
+//! has no polar factor).
+//!
+//! Source: Higham, "Functions of Matrices" (2008), chapter 8. The paper runs 20 Björck steps ([`crate::bjorck`]) and
+//! differentiates through them; the limit of those steps is computed here.
 
-use ndarray::{Array1, Array2, ArrayView2};
+mod approximation;
+mod forward;
+mod sylvester;
 
-use crate::error::{Error, Result};
-use crate::{Real, dense, gemm, lapack, tolerance};
+use ndarray::{Array2, ArrayView2};
 
-/// The polar factor of W with what its pullback needs.
+use crate::error::Result;
+use crate::{Real, dense, gemm};
+use forward::Tall;
+use sylvester::Spectrum;
+
+/// The polar factor Q of a matrix W, with what its pullback needs.
 #[derive(Debug, Clone)]
 pub struct Polar<T> {
-    factor: Array2<T>,
-    inverse_sqrt: Array2<T>,
-    /// H = V diag(sigma) V^T.
-    v: Array2<T>,
-    sigma: Array1<T>,
-    iterations: usize,
-    residual: f64,
+    /// The factorisation of W, or of its transpose if W is wide.
+    tall: Tall<T>,
+    wide: bool,
 }
 
-/// The polar factor of W.
+/// The polar factor of W (m x n): orthonormal columns if m >= n, orthonormal rows if m <= n.
 ///
 /// # Errors
-/// [`Error::NonFinite`], [`Error::Empty`], [`Error::RankDeficient`].
+/// [`crate::Error::NonFinite`], [`crate::Error::Empty`], [`crate::Error::RankDeficient`].
+///
+/// ```
+/// use projectors::polar::polar;
+/// let rotation = ndarray::array![[0.0, -1.0], [1.0, 0.0]];
+/// let stretch = ndarray::array![[3.0, 1.0], [1.0, 2.0]];
+/// let q = polar(rotation.dot(&stretch).view())?;
+/// assert!((&q.factor() - &rotation).iter().all(|x: &f64| x.abs() < 1e-14));
+/// assert!(polar(ndarray::array![[1.0, 1.0], [1.0, 1.0]].view()).is_err());
+/// # Ok::<(), projectors::Error>(())
+/// ```
 pub fn polar<T: Real>(w: ArrayView2<'_, T>) -> Result<Polar<T>> {
     polar_warm(w, None)
 }
 
-/// As [`polar`], starting from a previous inverse square root.
+/// As [`polar`], with the [`Polar::inverse_sqrt`] of a nearby matrix to start from.
+///
+/// The start saves products when it is close enough to need fewer corrections than a fresh computation; otherwise it
+/// is ignored. It changes the result by rounding only, whatever it holds.
 ///
 /// # Errors
 /// As [`polar`].
 pub fn polar_warm<T: Real>(
     w: ArrayView2<'_, T>,
-    _start: Option<ArrayView2<'_, T>>,
+    start: Option<ArrayView2<'_, T>>,
 ) -> Result<Polar<T>> {
     dense::check_not_empty("matrix", w)?;
     dense::check_finite("matrix", w)?;
     let wide = w.nrows() < w.ncols();
-    let tall = if wide { w.t() } else { w };
-    let (u, sigma, vt) = lapack::svd(&tall.to_owned())?;
-    let smallest = sigma[0].as_f64() * tolerance::rank::<T>(w.nrows(), w.ncols());
-    let rank = sigma.iter().filter(|s| s.as_f64() > smallest).count();
-    if rank < tall.ncols() {
-        return Err(Error::RankDeficient { what: "matrix", rank, expected: tall.ncols() });
-    }
-    let factor = gemm::matmul(u.view(), vt.view());
-    let residual = dense::distance_to_identity(gemm::gram(factor.view()).view());
-    let v = vt.reversed_axes();
-    let scaled = &v * &sigma.mapv(|s| T::one() / s);
-    let inverse_sqrt = gemm::matmul(scaled.view(), v.t());
-    let factor = if wide { factor.reversed_axes() } else { factor };
-    Ok(Polar { factor, inverse_sqrt, v, sigma, iterations: 0, residual })
+    let tall = forward::factorise(if wide { w.reversed_axes() } else { w }, start)?;
+    Ok(Polar { tall, wide })
 }
 
 impl<T: Real> Polar<T> {
-    /// The polar factor, of the shape of W.
+    /// The polar factor Q, of the shape of W.
     #[must_use]
     pub fn factor(&self) -> ArrayView2<'_, T> {
-        self.factor.view()
+        if self.wide { self.tall.factor.t() } else { self.tall.factor.view() }
     }
 
-    /// The polar factor, by value.
+    /// The polar factor Q, by value.
     #[must_use]
     pub fn into_factor(self) -> Array2<T> {
-        self.factor
+        if self.wide { self.tall.factor.reversed_axes() } else { self.tall.factor }
     }
 
-    /// `(W^T W)^-1/2` (tall or square) or `(W W^T)^-1/2` (wide).
+    /// `(W^T W)^-1/2` (tall or square) or `(W W^T)^-1/2` (wide), the start for a nearby matrix.
     #[must_use]
     pub fn inverse_sqrt(&self) -> ArrayView2<'_, T> {
-        self.inverse_sqrt.view()
+        self.tall.inverse_sqrt.view()
     }
 
-    /// Steps taken.
+    /// Polynomials and corrections applied; 0 for a decomposition.
     #[must_use]
     pub fn iterations(&self) -> usize {
-        self.iterations
+        self.tall.iterations
     }
 
-    /// `|Q^T Q - I|_F`.
+    /// The measured defect `|Q^T Q - I|_F` (`Q Q^T` if wide).
+    ///
+    /// Measured on Q, or for a Q more than four times longer than wide on the equal matrix S (W^T W) S.
     #[must_use]
     pub fn residual(&self) -> f64 {
-        self.residual
+        self.tall.residual
     }
 
-    /// Gradient in W of a function whose gradient in the factor is `cotangent`.
+    /// Gradient in W of a function whose gradient in Q is `cotangent`.
+    ///
+    /// `w` is the matrix that was given to [`polar`].
+    ///
+    /// # Panics
+    /// If an argument does not have the shape of W.
     #[must_use]
     pub fn pullback(&self, w: ArrayView2<'_, T>, cotangent: ArrayView2<'_, T>) -> Array2<T> {
-        assert_eq!((w.dim(), cotangent.dim()), (self.factor.dim(), self.factor.dim()));
-        if w.nrows() < w.ncols() {
-            return self.pullback_tall(self.factor.t(), cotangent.t()).reversed_axes();
+        let shape = self.factor().dim();
+        assert_eq!(w.dim(), shape, "shape of the matrix whose polar factor was taken");
+        assert_eq!(cotangent.dim(), shape, "shape of the cotangent of a polar factor");
+        if self.wide {
+            self.tall.pullback(w.reversed_axes(), cotangent.reversed_axes()).reversed_axes()
+        } else {
+            self.tall.pullback(w, cotangent)
         }
-        self.pullback_tall(self.factor.view(), cotangent)
+    }
+}
+
+impl<T: Real> Tall<T> {
+    fn pullback(&self, w: ArrayView2<'_, T>, c: ArrayView2<'_, T>) -> Array2<T> {
+        let (q, s) = (self.factor.view(), self.inverse_sqrt.view());
+        let qc = gemm::matmul(q.t(), c);
+        let mut k = qc.clone();
+        dense::skew_part_doubled(k.view_mut());
+        let mut x = self.solve_sylvester(w, k);
+        if w.nrows() == w.ncols() {
+            return gemm::oriented_product(q, x.view());
+        }
+        // (I - Q Q^T) C S = C S - Q (Q^T C) S, and the second term joins Q X.
+        gemm::matmul_into(-T::one(), qc.view(), s, T::one(), x.view_mut());
+        let mut d = gemm::oriented_product(c, s);
+        gemm::matmul_into(T::one(), q, x.view(), T::one(), d.view_mut());
+        d
     }
 
-    fn pullback_tall(&self, q: ArrayView2<'_, T>, c: ArrayView2<'_, T>) -> Array2<T> {
-        let qc = gemm::matmul(q.t(), c);
-        let k = dense::skew_part_doubled(qc.clone());
-        let mut x = gemm::matmul(gemm::matmul(self.v.t(), k.view()).view(), self.v.view());
-        for ((i, j), x) in x.indexed_iter_mut() {
-            *x /= self.sigma[i] + self.sigma[j];
+    /// X with H X + X H = K, through H where W is short and through S X + X S = S K S where forming H costs more.
+    fn solve_sylvester(&self, w: ArrayView2<'_, T>, k: Array2<T>) -> Array2<T> {
+        match &self.spectrum {
+            Spectrum::Known { v, values } => {
+                sylvester::solve_diagonalised(v.view(), values, k.view())
+            }
+            &Spectrum::Within { lowest, highest } if w.nrows() < 2 * w.ncols() => {
+                let mut h = gemm::matmul(self.factor.t(), w);
+                dense::symmetrise(h.view_mut());
+                sylvester::solve(h.view(), k, lowest, highest)
+            }
+            &Spectrum::Within { lowest, highest } => {
+                let s = self.inverse_sqrt.view();
+                let mut sks = gemm::matmul(gemm::matmul(s, k.view()).view(), s);
+                dense::skew_part_doubled(sks.view_mut());
+                sks.mapv_inplace(|x| x * T::of(0.5));
+                sylvester::solve(s, sks, 1.0 / highest, 1.0 / lowest)
+            }
         }
-        let mut y = gemm::matmul(gemm::matmul(self.v.view(), x.view()).view(), self.v.t());
-        gemm::matmul_into(-T::one(), qc.view(), self.inverse_sqrt.view(), T::one(), y.view_mut());
-        let mut d = gemm::matmul(c, self.inverse_sqrt.view());
-        gemm::matmul_into(T::one(), q, y.view(), T::one(), d.view_mut());
-        d
     }
 }

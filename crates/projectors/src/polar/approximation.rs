@@ -1,0 +1,266 @@
+//! Matrix polynomials for G^-1/2: which, and how to evaluate them in few products.
+//!
+//! On a spectrum in [lo, hi] a plan is a short list of polynomials q_1, ..., q_r applied in turn,
+//!
+//! ```text
+//! S <- S q_i(M),   M <- q_i(M) M q_i(M),   starting from S = I, M = G,
+//! ```
+//!
+//! so that S G S = M throughout and M -> I. The last polynomial is the Chebyshev interpolant of x^-1/2, of the lowest
+//! degree that is accurate to rounding; its error falls like rho^-degree, rho = (sqrt(k) + 1)/(sqrt(k) - 1), k = hi/lo.
+//! While k is too large for that, a degree-6 polynomial first narrows the spectrum: the weighted least-squares fit of
+//! sqrt(x) q(x) = 1, which treats small and large eigenvalues alike.
+//!
+//! Evaluation follows Paterson and Stockmeyer: with powers T, ..., T^b of the centred matrix, a polynomial of degree d
+//! costs b - 1 + ceil(d / b) - 1 products, e.g. 3 for degree 6 and 6 for degree 16. Degrees are kept low enough that the
+//! monomial coefficients do not amplify rounding.
+
+use ndarray::{Array2, ArrayView2};
+
+use crate::error::Result;
+use crate::{Real, dense, gemm, lapack};
+
+/// Degree and block length of the polynomials tried last, by increasing cost.
+const FINAL: [(usize, usize); 7] = [(1, 1), (2, 2), (4, 2), (6, 3), (9, 3), (12, 4), (16, 4)];
+/// Degree and block length of the narrowing polynomials.
+const NARROWING: (usize, usize) = (6, 3);
+/// Narrowing steps before giving up; each gains about a factor 50 in the condition number.
+const MAX_NARROWING: usize = 8;
+/// Interpolation nodes, and sampling points of fits.
+const NODES: usize = 32;
+const SAMPLES: usize = 96;
+
+/// An interval that contains a spectrum, 0 < lo <= hi.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Interval {
+    pub(super) lo: f64,
+    pub(super) hi: f64,
+}
+
+impl Interval {
+    pub(super) fn condition(&self) -> f64 {
+        self.hi / self.lo
+    }
+
+    fn centre(&self) -> f64 {
+        (self.lo + self.hi) / 2.0
+    }
+
+    /// Half of the length, kept positive for a spectrum of one point.
+    fn radius(&self) -> f64 {
+        ((self.hi - self.lo) / 2.0).max(1e-3 * self.hi)
+    }
+}
+
+/// A polynomial in `t = (x - centre) / radius`, by its monomial coefficients.
+#[derive(Debug, Clone)]
+struct Polynomial {
+    coefficients: Vec<f64>,
+    block: usize,
+    centre: f64,
+    radius: f64,
+}
+
+/// The polynomials to apply, in order; never empty.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    stages: Vec<Polynomial>,
+}
+
+impl Plan {
+    /// The plan for a spectrum in `interval` in type `T`; `None` if its condition number is out of reach.
+    pub(super) fn new<T: Real>(mut interval: Interval) -> Result<Option<Self>> {
+        // Below this the rounding of the products dominates.
+        let target = (T::EPS / 4.0).max(4e-15);
+        let mut stages = Vec::new();
+        for _ in 0..=MAX_NARROWING {
+            if let Some(last) = Polynomial::interpolate(interval, target) {
+                stages.push(last);
+                return Ok(Some(Self { stages }));
+            }
+            let stage = Polynomial::fit(interval)?;
+            interval = stage.image(interval);
+            stages.push(stage);
+        }
+        Ok(None)
+    }
+
+    /// Products of n x n matrices that [`Plan::evaluate`] takes.
+    pub(super) fn n_products(&self) -> usize {
+        self.stages.iter().map(Polynomial::n_products).sum::<usize>() + 3 * (self.stages.len() - 1)
+    }
+
+    /// Number of polynomials.
+    pub(super) fn n_stages(&self) -> usize {
+        self.stages.len()
+    }
+
+    /// The approximate inverse square root of `g`, symmetric.
+    pub(super) fn evaluate<T: Real>(&self, g: ArrayView2<'_, T>) -> Array2<T> {
+        let (last, narrowing) = self.stages.split_last().expect("a plan has a last stage");
+        let mut m: Option<Array2<T>> = None;
+        let mut s: Option<Array2<T>> = None;
+        for stage in narrowing {
+            let q = stage.evaluate(m.as_ref().map_or(g, |m| m.view()));
+            let qm = gemm::matmul(q.view(), m.as_ref().map_or(g, |m| m.view()));
+            let mut next = gemm::matmul(qm.view(), q.view());
+            dense::symmetrise(next.view_mut());
+            m = Some(next);
+            s = Some(accumulate(s, q));
+        }
+        let q = last.evaluate(m.as_ref().map_or(g, |m| m.view()));
+        let mut s = accumulate(s, q);
+        dense::symmetrise(s.view_mut());
+        s
+    }
+}
+
+fn accumulate<T: Real>(s: Option<Array2<T>>, q: Array2<T>) -> Array2<T> {
+    match s {
+        Some(s) => gemm::matmul(s.view(), q.view()),
+        None => q,
+    }
+}
+
+impl Polynomial {
+    /// The Chebyshev interpolant of x^-1/2 of the cheapest degree with relative error below `target`.
+    fn interpolate(interval: Interval, target: f64) -> Option<Self> {
+        let (centre, radius) = (interval.centre(), interval.radius());
+        let values: Vec<f64> = (0..NODES)
+            .map(|j| (centre + radius * node(j, NODES)).max(interval.lo / 2.0).powf(-0.5))
+            .collect();
+        let series = chebyshev_series(&values);
+        let scale = interval.hi.sqrt();
+        let (degree, block) = FINAL.into_iter().find(|&(degree, _)| {
+            let tail: f64 = series[degree + 1..].iter().map(|c| c.abs()).sum();
+            tail * scale <= target
+        })?;
+        Some(Self {
+            coefficients: monomial_coefficients(&series[..=degree]),
+            block,
+            centre,
+            radius,
+        })
+    }
+
+    /// The least-squares fit of `sqrt(x) q(x) = 1` over the interval, scaled so that the image lies below one.
+    fn fit(interval: Interval) -> Result<Self> {
+        let (degree, block) = NARROWING;
+        let (centre, radius) = (interval.centre(), interval.radius());
+        let samples = sample(interval);
+        let design = Array2::from_shape_fn((SAMPLES, degree + 1), |(j, k)| {
+            let x = samples[j];
+            x.sqrt() * (k as f64 * ((x - centre) / radius).clamp(-1.0, 1.0).acos()).cos()
+        });
+        let (q, r) = lapack::qr(design)?;
+        let mut series = q.sum_axis(ndarray::Axis(0)).to_vec();
+        for i in (0..=degree).rev() {
+            let known: f64 = (i + 1..=degree).map(|j| r[[i, j]] * series[j]).sum();
+            series[i] = (series[i] - known) / r[[i, i]];
+        }
+        Ok(Self { coefficients: monomial_coefficients(&series), block, centre, radius })
+    }
+
+    /// The interval that `x q(x)^2` maps the given one into, with a margin for sampling and rounding.
+    fn image(&self, interval: Interval) -> Interval {
+        let image = sample(interval).into_iter().map(|x| x * self.value(x).powi(2));
+        let (lo, hi) = image.fold((f64::INFINITY, 0.0), |(lo, hi), y| (y.min(lo), y.max(hi)));
+        Interval { lo: lo * 0.98, hi: hi * 1.02 }
+    }
+
+    fn value(&self, x: f64) -> f64 {
+        let t = (x - self.centre) / self.radius;
+        self.coefficients.iter().rev().fold(0.0, |sum, c| sum * t + c)
+    }
+
+    fn n_products(&self) -> usize {
+        let degree = self.coefficients.len() - 1;
+        self.block - 1 + degree.div_ceil(self.block) - 1
+    }
+
+    /// The polynomial at a symmetric matrix.
+    fn evaluate<T: Real>(&self, m: ArrayView2<'_, T>) -> Array2<T> {
+        let mut t = m.mapv(|x| x * T::of(1.0 / self.radius));
+        dense::add_diagonal(t.view_mut(), T::of(-self.centre / self.radius));
+        let mut powers = vec![t];
+        for _ in 1..self.block {
+            let next = gemm::matmul(powers[powers.len() - 1].view(), powers[0].view());
+            powers.push(next);
+        }
+        // The top block takes the power T^block too, which saves a product.
+        let degree = self.coefficients.len() - 1;
+        let top = (degree.div_ceil(self.block) - 1) * self.block;
+        let mut sum = combine(&powers, &self.coefficients[top..]);
+        for start in (0..top).step_by(self.block).rev() {
+            let mut next = combine(&powers, &self.coefficients[start..start + self.block]);
+            gemm::matmul_into(
+                T::one(),
+                sum.view(),
+                powers[self.block - 1].view(),
+                T::one(),
+                next.view_mut(),
+            );
+            sum = next;
+        }
+        sum
+    }
+}
+
+/// `c_0 I + c_1 T + c_2 T^2 + ...`
+fn combine<T: Real>(powers: &[Array2<T>], coefficients: &[f64]) -> Array2<T> {
+    let mut sum = match coefficients.get(1) {
+        Some(&c) => powers[0].mapv(|x| x * T::of(c)),
+        None => Array2::zeros(powers[0].dim()),
+    };
+    for (power, &c) in powers.iter().zip(&coefficients[1..]).skip(1) {
+        sum.scaled_add(T::of(c), power);
+    }
+    dense::add_diagonal(sum.view_mut(), T::of(coefficients[0]));
+    sum
+}
+
+/// The j-th of n Chebyshev nodes in (-1, 1).
+fn node(j: usize, n: usize) -> f64 {
+    (std::f64::consts::PI * (j as f64 + 0.5) / n as f64).cos()
+}
+
+/// Points of the interval, Chebyshev-distributed in sqrt(x), both ends included nearly.
+fn sample(interval: Interval) -> Vec<f64> {
+    let (a, b) = (interval.lo.sqrt(), interval.hi.sqrt());
+    (0..SAMPLES).map(|j| ((a + b) / 2.0 + (b - a) / 2.0 * node(j, SAMPLES)).powi(2)).collect()
+}
+
+/// Coefficients in T_0, T_1, ... of the interpolant through values at the Chebyshev nodes.
+fn chebyshev_series(values: &[f64]) -> Vec<f64> {
+    let n = values.len();
+    (0..n)
+        .map(|k| {
+            let sum: f64 = values
+                .iter()
+                .enumerate()
+                .map(|(j, v)| {
+                    v * (std::f64::consts::PI * k as f64 * (j as f64 + 0.5) / n as f64).cos()
+                })
+                .sum();
+            sum * if k == 0 { 1.0 } else { 2.0 } / n as f64
+        })
+        .collect()
+}
+
+/// Monomial coefficients of a Chebyshev series, by `T_{k+1} = 2 t T_k - T_{k-1}`.
+fn monomial_coefficients(series: &[f64]) -> Vec<f64> {
+    let n = series.len();
+    let (mut previous, mut current) = (vec![0.0; n], vec![0.0; n]);
+    previous[0] = 1.0;
+    if n > 1 {
+        current[1] = 1.0;
+    }
+    let mut sum = vec![0.0; n];
+    for &c in series {
+        sum.iter_mut().zip(&previous).for_each(|(s, p)| *s += c * p);
+        let next =
+            (0..n).map(|i| if i > 0 { 2.0 * current[i - 1] } else { 0.0 } - previous[i]).collect();
+        previous = std::mem::replace(&mut current, next);
+    }
+    sum
+}

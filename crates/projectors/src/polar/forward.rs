@@ -1,0 +1,300 @@
+//! The polar factor of a tall matrix: which method, and when to trust it.
+
+use ndarray::{Array2, ArrayView1, ArrayView2, Zip};
+use num_traits::Float;
+
+use super::approximation::{Interval, Plan};
+use super::sylvester::Spectrum;
+use crate::error::{Error, Result};
+use crate::gemm::oriented_product;
+use crate::{Real, dense, gemm, lanczos, lapack, tolerance};
+
+/// Up to this size of the small side an eigendecomposition is as fast as polynomials, and gives more.
+const SMALL: usize = 32;
+/// Lanczos steps for the ends of the spectrum, and again when the lower end is not resolved.
+const LANCZOS_STEPS: usize = 28;
+const MORE_LANCZOS_STEPS: usize = 90;
+/// Corrections of the inverse square root before another method is tried.
+const MAX_CORRECTIONS: usize = 12;
+/// The defect is measured on Q itself where Q is at most this many times longer than wide, on S G S otherwise.
+const FULL_SIDE_RATIO: usize = 4;
+
+/// The factorisation of a tall W = Q H.
+#[derive(Debug, Clone)]
+pub(super) struct Tall<T> {
+    /// Q.
+    pub(super) factor: Array2<T>,
+    /// S = (W^T W)^-1/2 = H^-1.
+    pub(super) inverse_sqrt: Array2<T>,
+    /// Spectrum of H, the singular values of W.
+    pub(super) spectrum: Spectrum<T>,
+    pub(super) iterations: usize,
+    pub(super) residual: f64,
+}
+
+/// What a method must deliver before its result is accepted.
+#[derive(Debug, Clone, Copy)]
+struct Demand {
+    /// Largest `|Q^T Q - I|_F`.
+    tolerance: f64,
+    /// Largest condition number of W^T W for which forming it loses nothing that the result shows.
+    max_condition: f64,
+}
+
+/// The polar factor of a tall matrix with finite entries, at least one.
+pub(super) fn factorise<T: Real>(
+    w: ArrayView2<'_, T>,
+    start: Option<ArrayView2<'_, T>>,
+) -> Result<Tall<T>> {
+    let (m, n) = w.dim();
+    let scale = dense::unit_scale(w).ok_or_else(|| deficient(0, n))?;
+    if scale != T::one() {
+        // The start belongs to another scale and is dropped.
+        return factorise(w.mapv(|x| x * scale).view(), None).map(|tall| tall.unscaled(scale));
+    }
+    let tolerance = tolerance::orthonormal::<T>(m, n);
+    if T::EPS <= f64::EPSILON {
+        return robust(w, start, Demand { tolerance, max_condition: 1e4 });
+    }
+    if n > SMALL {
+        let demand = Demand { tolerance, max_condition: 256.0 };
+        if let Some(tall) = iterate(w, start, demand)? {
+            return Ok(tall);
+        }
+    }
+    let demand = Demand { tolerance: tolerance::orthonormal::<f64>(m, n), max_condition: 1e8 };
+    robust(dense::convert::<T, f64>(w).view(), None, demand).map(|tall| tall.converted())
+}
+
+/// Iteration if the conditioning allows, otherwise the singular value decomposition.
+fn robust<T: Real>(
+    w: ArrayView2<'_, T>,
+    start: Option<ArrayView2<'_, T>>,
+    demand: Demand,
+) -> Result<Tall<T>> {
+    let found =
+        if w.ncols() <= SMALL { diagonalise(w, demand)? } else { iterate(w, start, demand)? };
+    found.map_or_else(|| decompose(w), Ok)
+}
+
+/// By the eigendecomposition of W^T W; `None` where it does not meet the demand.
+fn diagonalise<T: Real>(w: ArrayView2<'_, T>, demand: Demand) -> Result<Option<Tall<T>>> {
+    let (lambda, v) = lapack::eigh(&gemm::gram(w))?;
+    let (lowest, highest) = (lambda[0].as_f64(), lambda[lambda.len() - 1].as_f64());
+    if !(lowest > 0.0 && highest / lowest <= demand.max_condition) {
+        return Ok(None);
+    }
+    let sigma = lambda.mapv(Float::sqrt);
+    let scaled = &v * &sigma.mapv(|s| T::one() / s);
+    let inverse_sqrt = gemm::matmul(scaled.view(), v.t());
+    let factor = gemm::matmul(w, inverse_sqrt.view());
+    let mut tall = Tall {
+        factor,
+        inverse_sqrt,
+        spectrum: Spectrum::Known { v, values: sigma },
+        iterations: 0,
+        residual: 0.0,
+    };
+    tall.reorthonormalise(demand.tolerance);
+    Ok((tall.residual <= demand.tolerance).then_some(tall))
+}
+
+/// By polynomials in W^T W and corrections; `None` where it does not meet the demand.
+fn iterate<T: Real>(
+    w: ArrayView2<'_, T>,
+    start: Option<ArrayView2<'_, T>>,
+    demand: Demand,
+) -> Result<Option<Tall<T>>> {
+    let g = gemm::gram(w);
+    let Some(interval) = spectral_interval(&g)?.filter(|i| i.condition() <= demand.max_condition)
+    else {
+        return Ok(None);
+    };
+    let Some(plan) = Plan::new::<T>(interval)? else { return Ok(None) };
+    if let Some(start) = usable_start(&g, start, interval, plan.n_products()) {
+        let warm = correct(w, &g, start, interval, demand, 0);
+        // A symmetric S with S G S = I is the inverse square root if and only if it is positive definite.
+        if let Some(warm) = warm.filter(|tall| lapack::cholesky(&tall.inverse_sqrt).is_some()) {
+            return Ok(Some(warm));
+        }
+    }
+    Ok(correct(w, &g, plan.evaluate(g.view()), interval, demand, plan.n_stages()))
+}
+
+/// Corrects S until the measured defect meets the demand; `None` when it stops falling.
+///
+/// With R = I - S G S, the correction X of S solves H X + X H = R to first order. `X = (S R + R S) / 4` solves it where
+/// R commutes with H and is too long elsewhere by a factor of at most c = (1 + k)^2 / (4k), k the condition of H.
+fn correct<T: Real>(
+    w: ArrayView2<'_, T>,
+    g: &Array2<T>,
+    mut s: Array2<T>,
+    interval: Interval,
+    demand: Demand,
+    stages: usize,
+) -> Option<Tall<T>> {
+    let on_full_side = w.nrows() <= FULL_SIDE_RATIO * w.ncols();
+    let relaxation = T::of(relaxation(interval).0 / 4.0);
+    let mut last = f64::INFINITY;
+    for corrections in 0..=MAX_CORRECTIONS {
+        let factor = on_full_side.then(|| oriented_product(w, s.view()));
+        let mut defect = match &factor {
+            Some(q) => gemm::gram(q.view()),
+            None => gemm::matmul(gemm::matmul(s.view(), g.view()).view(), s.view()),
+        };
+        let residual = dense::distance_to_identity(defect.view());
+        if residual <= demand.tolerance {
+            let factor = factor.unwrap_or_else(|| oriented_product(w, s.view()));
+            let spectrum =
+                Spectrum::Within { lowest: interval.lo.sqrt(), highest: interval.hi.sqrt() };
+            return Some(Tall {
+                factor,
+                inverse_sqrt: s,
+                spectrum,
+                iterations: stages + corrections,
+                residual,
+            });
+        }
+        if dense::exceeds(residual, 0.9 * last) {
+            return None;
+        }
+        last = residual;
+        dense::add_diagonal(defect.view_mut(), -T::one());
+        let sr = gemm::matmul(s.view(), defect.view());
+        // The defect is -R, hence the sign.
+        Zip::from(&mut s).and(&sr).and(sr.t()).for_each(|s, &x, &y| *s -= relaxation * (x + y));
+    }
+    None
+}
+
+/// Step length of the correction and the factor by which it reduces the defect at worst.
+fn relaxation(interval: Interval) -> (f64, f64) {
+    let k = interval.condition().sqrt();
+    let c = (1.0 + k).powi(2) / (4.0 * k);
+    if c < 1.5 { (1.0, c - 1.0) } else { (2.0 / (1.0 + c), (c - 1.0) / (c + 1.0)) }
+}
+
+/// A start that is expected to reach the result in fewer products than the polynomials.
+fn usable_start<T: Real>(
+    g: &Array2<T>,
+    start: Option<ArrayView2<'_, T>>,
+    interval: Interval,
+    n_products: usize,
+) -> Option<Array2<T>> {
+    let start = start.filter(|s| s.dim() == g.dim())?;
+    let (factor, small) = (relaxation(interval).1, 4.0 * T::EPS);
+    let mut residual = probe_residual(g, start);
+    let mut expected = 0;
+    while residual > small {
+        residual = factor * residual + 0.75 * residual * residual;
+        expected += 3;
+        if expected >= n_products || dense::exceeds(residual, 0.5) {
+            return None;
+        }
+    }
+    let mut start = start.to_owned();
+    dense::symmetrise(start.view_mut());
+    Some(start)
+}
+
+/// `|(I - S G S) v| / |v|` for a fixed v of irregular entries, an estimate of the typical size of the defect.
+fn probe_residual<T: Real>(g: &Array2<T>, s: ArrayView2<'_, T>) -> f64 {
+    let v = lanczos::start_vector::<T>(g.nrows());
+    let r = &v - &s.dot(&g.dot(&s.dot(&v)));
+    let norm = |x: ArrayView1<'_, T>| x.dot(&x).as_f64().sqrt();
+    norm(r.view()) / norm(v.view())
+}
+
+/// An interval that holds the spectrum of G as far as Lanczos can tell; `None` if G is singular to rounding.
+fn spectral_interval<T: Real>(g: &Array2<T>) -> Result<Option<Interval>> {
+    let mut ends = lanczos::extreme_eigenvalues(g.view(), LANCZOS_STEPS)?;
+    if ends.lowest_residual > 0.1 * ends.lowest {
+        ends = lanczos::extreme_eigenvalues(g.view(), MORE_LANCZOS_STEPS)?;
+    }
+    // Ritz values lie inside the spectrum and their error is well below the residual.
+    let margin = 1e-2 * (ends.highest - ends.lowest).max(0.0);
+    let lo = (ends.lowest - ends.lowest_residual).max(0.5 * ends.lowest)
+        - margin.min(0.02 * ends.lowest);
+    let hi = ends.highest + ends.highest_residual + margin;
+    Ok((lo > hi * T::EPS && hi.is_finite()).then_some(Interval { lo, hi }))
+}
+
+/// By the singular value decomposition, for any conditioning.
+fn decompose<T: Real>(w: ArrayView2<'_, T>) -> Result<Tall<T>> {
+    let (m, n) = w.dim();
+    let (u, sigma, vt) = lapack::svd(&w.to_owned())?;
+    let smallest = sigma[0].as_f64() * tolerance::rank::<T>(m, n);
+    let rank = sigma.iter().filter(|s| s.as_f64() > smallest).count();
+    if rank < n {
+        return Err(deficient(rank, n));
+    }
+    let factor = gemm::matmul(u.view(), vt.view());
+    let v = vt.reversed_axes();
+    let scaled = &v * &sigma.mapv(|s| T::one() / s);
+    let inverse_sqrt = gemm::matmul(scaled.view(), v.t());
+    let mut tall = Tall {
+        factor,
+        inverse_sqrt,
+        spectrum: Spectrum::Known { v, values: sigma },
+        iterations: 0,
+        residual: 0.0,
+    };
+    tall.reorthonormalise(tolerance::orthonormal::<T>(m, n));
+    Ok(tall)
+}
+
+fn deficient(rank: usize, expected: usize) -> Error {
+    Error::RankDeficient { what: "matrix", rank, expected }
+}
+
+impl<T: Real> Tall<T> {
+    /// Measures the defect of Q and removes it to first order while it is above the tolerance.
+    fn reorthonormalise(&mut self, tolerance: f64) {
+        for _ in 0..3 {
+            let mut gram = gemm::gram(self.factor.view());
+            self.residual = dense::distance_to_identity(gram.view());
+            if self.residual <= tolerance || dense::exceeds(self.residual, 0.1) {
+                return;
+            }
+            gram.mapv_inplace(|x| x * T::of(-0.5));
+            dense::add_diagonal(gram.view_mut(), T::of(1.5));
+            self.factor = gemm::matmul(self.factor.view(), gram.view());
+            self.iterations += 1;
+        }
+    }
+
+    /// The factorisation of W from that of `scale W`.
+    fn unscaled(mut self, scale: T) -> Self {
+        self.inverse_sqrt.mapv_inplace(|x| x * scale);
+        self.spectrum = match self.spectrum {
+            Spectrum::Known { v, values } => {
+                Spectrum::Known { v, values: values.mapv(|x| x / scale) }
+            }
+            Spectrum::Within { lowest, highest } => Spectrum::Within {
+                lowest: lowest / scale.as_f64(),
+                highest: highest / scale.as_f64(),
+            },
+        };
+        self
+    }
+
+    /// The same factorisation in another element type, with the defect measured again.
+    fn converted<U: Real>(self) -> Tall<U> {
+        let factor: Array2<U> = dense::convert(self.factor.view());
+        let residual = dense::distance_to_identity(gemm::gram(factor.view()).view());
+        let spectrum = match self.spectrum {
+            Spectrum::Known { v, values } => Spectrum::Known {
+                v: dense::convert(v.view()),
+                values: values.mapv(|x| U::of(x.as_f64())),
+            },
+            Spectrum::Within { lowest, highest } => Spectrum::Within { lowest, highest },
+        };
+        Tall {
+            factor,
+            inverse_sqrt: dense::convert(self.inverse_sqrt.view()),
+            spectrum,
+            iterations: self.iterations,
+            residual,
+        }
+    }
+}
