@@ -1,1 +1,14 @@
 //! Data sets, experiments, reports and the lipconv command.
+
+pub mod atomic;
+pub mod config;
+pub mod data;
+mod eps;
+mod error;
+pub mod metrics;
+pub mod progress;
+pub mod provenance;
+pub mod run_dir;
+
+pub use eps::{ByEps, Eps};
+pub use error::{Error, Result};

@@ -1,0 +1,212 @@
+//! Where the images are: a folder, the cache, a download, or drawn on the spot.
+//!
+//! Definition: the order is the folder given by flag, the folder named by `LIPCONV_DATA`, the cache (`$XDG_CACHE_HOME/lipconv`
+//! or `~/.cache/lipconv`), a download into the cache, and the synthetic digits.
+//!
+//! Guarantee: a folder given by flag is used or the call fails; synthetic digits are used only where [`Fallback::Synthetic`]
+//! allows it, with a note that says so and how to get the real data. Files that are there but damaged are an error, never a
+//! reason to go on to the next place.
+//!
+//! Errors: [`Error::DataNotFound`], and those of [`super::mnist`] and [`super::download`].
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use super::download::{DownloadOptions, DownloadProgress, download_all};
+use super::image_set::Dataset;
+use super::manifest::Manifest;
+use super::mnist::MnistFiles;
+use super::synthetic::{self, SyntheticDigits};
+use crate::error::{Error, Result};
+
+/// Where images came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DataSource {
+    /// Files in a folder.
+    Folder(PathBuf),
+    /// Files fetched into the cache by this call.
+    Downloaded(PathBuf),
+    /// Drawn by the program from a seed.
+    Synthetic {
+        /// The seed.
+        seed: u64,
+    },
+}
+
+impl std::fmt::Display for DataSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Folder(dir) => write!(f, "files in {}", dir.display()),
+            Self::Downloaded(dir) => write!(f, "downloaded to {}", dir.display()),
+            Self::Synthetic { seed } => {
+                write!(f, "synthetic digits drawn by the program, seed {seed}")
+            }
+        }
+    }
+}
+
+/// What to do when the real images cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// Fail.
+    Refuse,
+    /// Draw these.
+    Synthetic(SyntheticDigits),
+}
+
+/// Where to look, in the order of the fields.
+#[derive(Debug, Clone)]
+pub struct LocateOptions {
+    /// The folder given by flag.
+    pub data_dir: Option<PathBuf>,
+    /// The folder named by `LIPCONV_DATA`.
+    pub env_dir: Option<PathBuf>,
+    /// The cache.
+    pub cache_dir: Option<PathBuf>,
+    /// Whether a download may be tried.
+    pub offline: bool,
+    /// How long to wait for servers.
+    pub download: DownloadOptions,
+    /// What to do when all of that fails.
+    pub fallback: Fallback,
+}
+
+impl LocateOptions {
+    /// Everything the environment says: `LIPCONV_DATA`, `LIPCONV_OFFLINE` (any value but 0 forbids downloads), and the cache
+    /// folder from `XDG_CACHE_HOME` or `HOME`.
+    #[must_use]
+    pub fn from_environment(data_dir: Option<PathBuf>, fallback: Fallback) -> Self {
+        let set = |name| env::var_os(name).filter(|value| !value.is_empty());
+        let cache_home = set("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| set("HOME").map(|home| PathBuf::from(home).join(".cache")));
+        Self {
+            data_dir,
+            env_dir: set("LIPCONV_DATA").map(PathBuf::from),
+            cache_dir: cache_home.map(|dir| dir.join("lipconv")),
+            offline: set("LIPCONV_OFFLINE").is_some_and(|value| value != "0"),
+            download: DownloadOptions::default(),
+            fallback,
+        }
+    }
+}
+
+/// Finds MNIST, or draws its stand-in.
+///
+/// # Errors
+/// See the module.
+pub fn locate_mnist(
+    options: &LocateOptions,
+    observe: &mut dyn FnMut(DownloadProgress<'_>),
+) -> Result<Dataset> {
+    locate(&Manifest::mnist()?, options, observe)
+}
+
+/// As [`locate_mnist`], with a manifest of the caller's.
+///
+/// # Errors
+/// See the module.
+pub fn locate(
+    manifest: &Manifest,
+    options: &LocateOptions,
+    observe: &mut dyn FnMut(DownloadProgress<'_>),
+) -> Result<Dataset> {
+    if let Some(dir) = &options.data_dir {
+        let files = MnistFiles::find(dir).ok_or_else(|| not_found(manifest, &missing_in(dir)))?;
+        return load(manifest, &files, DataSource::Folder(dir.clone()), Vec::new());
+    }
+    let mut tried = Vec::new();
+    for dir in [&options.env_dir, &options.cache_dir].into_iter().flatten() {
+        if let Some(files) = MnistFiles::find(dir) {
+            let notes = env_note(options, &tried);
+            return load(manifest, &files, DataSource::Folder(dir.clone()), notes);
+        }
+        tried.push(missing_in(dir));
+    }
+    match fetch(manifest, options, observe) {
+        Ok((files, dir)) => {
+            load(manifest, &files, DataSource::Downloaded(dir), env_note(options, &tried))
+        }
+        Err(reason) => {
+            tried.push(reason);
+            fall_back(manifest, options, &tried.join("; "))
+        }
+    }
+}
+
+fn load(
+    manifest: &Manifest,
+    files: &MnistFiles,
+    source: DataSource,
+    mut notes: Vec<String>,
+) -> Result<Dataset> {
+    let (train, test) = files.load()?;
+    notes.extend(files.hash_warnings(manifest)?);
+    Ok(Dataset { train, test, source, notes })
+}
+
+fn fetch(
+    manifest: &Manifest,
+    options: &LocateOptions,
+    observe: &mut dyn FnMut(DownloadProgress<'_>),
+) -> std::result::Result<(MnistFiles, PathBuf), String> {
+    if options.offline {
+        return Err("downloads are switched off".into());
+    }
+    let dir = options
+        .cache_dir
+        .as_ref()
+        .ok_or("no cache folder: neither XDG_CACHE_HOME nor HOME is set")?;
+    let dir = dir.join(&manifest.name);
+    download_all(manifest, &dir, &options.download, observe).map_err(|e| e.to_string())?;
+    MnistFiles::find(&dir)
+        .map(|files| (files, dir))
+        .ok_or_else(|| "the downloaded files are gone".into())
+}
+
+fn fall_back(manifest: &Manifest, options: &LocateOptions, tried: &str) -> Result<Dataset> {
+    match options.fallback {
+        Fallback::Refuse => Err(not_found(manifest, tried)),
+        Fallback::Synthetic(digits) => {
+            let mut dataset = synthetic::dataset(&digits)?;
+            dataset.notes.push(format!(
+                "no {} ({tried}): using synthetic digits, and every result says so; for the real data {}",
+                manifest.name,
+                how_to_get(manifest)
+            ));
+            Ok(dataset)
+        }
+    }
+}
+
+fn not_found(manifest: &Manifest, tried: &str) -> Error {
+    Error::DataNotFound {
+        dataset: manifest.name.clone(),
+        reason: format!("{tried}; {}", how_to_get(manifest)),
+    }
+}
+
+/// The end of a sentence that says how a person gets the data onto a machine without a network.
+fn how_to_get(manifest: &Manifest) -> String {
+    let names: Vec<&str> = manifest.files.iter().map(|file| file.name.as_str()).collect();
+    format!(
+        "put {} from {} into DIR/{} and give --data-dir DIR or LIPCONV_DATA=DIR",
+        names.join(", "),
+        manifest.mirrors[0],
+        manifest.name
+    )
+}
+
+fn missing_in(dir: &Path) -> String {
+    let state = if dir.is_dir() { "holds none" } else { "does not exist" };
+    format!("{} {state}", dir.display())
+}
+
+/// A folder that was named on purpose but holds nothing is worth a line even when the data was found elsewhere.
+fn env_note(options: &LocateOptions, tried: &[String]) -> Vec<String> {
+    match (&options.env_dir, tried.first()) {
+        (Some(_), Some(missing)) => vec![format!("LIPCONV_DATA: {missing}; looked further")],
+        _ => Vec::new(),
+    }
+}

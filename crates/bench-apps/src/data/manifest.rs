@@ -1,0 +1,107 @@
+//! Manifests: where a data set is published, and how to recognise its files.
+//!
+//! The TOML files in the repository's `datasets/` folder are compiled in, so that the command needs none of them.
+//!
+//! Errors: [`Error::Manifest`] for a manifest that cannot be parsed, has an unknown key, no mirror, no file, or a hash that
+//! is not 64 lower-case hexadecimal digits.
+
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+/// Where a data set is published.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Short name, also the name of the folder that holds the files.
+    pub name: String,
+    /// The data set's title.
+    pub title: String,
+    /// One line on what it holds.
+    pub description: String,
+    /// Home page.
+    pub source: String,
+    /// Licence, as far as it is stated.
+    pub licence: String,
+    /// What to cite.
+    pub citation: String,
+    /// Address prefixes, to be tried in this order; each ends with a slash.
+    pub mirrors: Vec<String>,
+    /// The files.
+    pub files: Vec<ManifestFile>,
+}
+
+/// One published file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestFile {
+    /// What the file is for, as in `train-images`.
+    pub role: String,
+    /// File name, appended to a mirror.
+    pub name: String,
+    /// Length in bytes.
+    pub size: u64,
+    /// SHA-256, lower-case hexadecimal.
+    pub sha256: String,
+}
+
+impl Manifest {
+    /// The manifest of MNIST.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] when the compiled-in file is invalid.
+    pub fn mnist() -> Result<Self> {
+        Self::parse("mnist.toml", include_str!("../../../../datasets/mnist.toml"))
+    }
+
+    /// The manifest of CIFAR-10 (binary version).
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] when the compiled-in file is invalid.
+    pub fn cifar10() -> Result<Self> {
+        Self::parse("cifar10.toml", include_str!("../../../../datasets/cifar10.toml"))
+    }
+
+    /// Parses and checks a manifest; `name` names it in errors.
+    ///
+    /// # Errors
+    /// See the module.
+    pub fn parse(name: &str, text: &str) -> Result<Self> {
+        let invalid = |reason: String| Error::Manifest { name: name.to_owned(), reason };
+        let manifest: Self = toml::from_str(text).map_err(|e| invalid(e.message().to_owned()))?;
+        if manifest.mirrors.is_empty() || manifest.files.is_empty() {
+            return Err(invalid("expected at least one mirror and one file".into()));
+        }
+        if let Some(mirror) = manifest.mirrors.iter().find(|m| !m.ends_with('/')) {
+            return Err(invalid(format!("mirror is {mirror}, expected a final slash")));
+        }
+        for file in &manifest.files {
+            let is_hex = file.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            if file.sha256.len() != 64 || !is_hex {
+                return Err(invalid(format!(
+                    "sha256 of {} is {:?}, expected 64 lower-case hexadecimal digits",
+                    file.name, file.sha256
+                )));
+            }
+            if file.name.is_empty() || file.name.contains(['/', '\\']) {
+                return Err(invalid(format!(
+                    "file name is {:?}, expected a name without a folder",
+                    file.name
+                )));
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// The file called `name`.
+    #[must_use]
+    pub fn file(&self, name: &str) -> Option<&ManifestFile> {
+        self.files.iter().find(|file| file.name == name)
+    }
+
+    /// Length of all files together, in bytes.
+    #[must_use]
+    pub fn total_size(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+}

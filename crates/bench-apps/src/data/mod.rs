@@ -1,0 +1,27 @@
+//! Image sets: 8-bit images with labels, where they come from and how they are cut into batches.
+//!
+//! Definition: a set holds n images of c channels and h x w pixels, p in {0, …, 255}, and n labels in
+//! {0, …, n_classes - 1}. A network sees p / 255 in [0, 1], never shifted or scaled further, so that a certified radius
+//! is in pixel units.
+//!
+//! Shapes: pixels are stored [n, c, h, w], row-major; a batch is a tensor (b, c, h, w) and a tensor (b) of u32 labels.
+//!
+//! Guarantee: every set that exists has as many labels as images, and every label is a class.
+//!
+//! Errors: [`crate::Error`]; reading never allocates on a header's word alone.
+//!
+//! Not here: training and certification, which know nothing of data sets.
+
+pub mod batches;
+pub mod download;
+pub mod hash;
+pub mod idx;
+mod image_set;
+pub mod locate;
+pub mod manifest;
+pub mod mnist;
+pub mod synthetic;
+
+pub use batches::{BatchOrder, EpochOrder};
+pub use image_set::{Dataset, ImageSet, ImageSetParts};
+pub use locate::{DataSource, Fallback, LocateOptions, locate_mnist};

@@ -1,0 +1,147 @@
+//! Progress for people: a bar on a terminal, a line every few seconds elsewhere.
+//!
+//! Both go to standard error; results go to standard output. Not here: what is being done.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Display {
+    /// A bar that redraws itself.
+    Bar,
+    /// A line every few seconds.
+    Lines,
+    /// Nothing.
+    Silent,
+}
+
+impl Display {
+    /// A bar where standard error is a terminal, lines elsewhere.
+    #[must_use]
+    pub fn detect() -> Self {
+        if std::io::stderr().is_terminal() { Self::Bar } else { Self::Lines }
+    }
+}
+
+/// One long piece of work.
+#[derive(Debug)]
+pub struct Progress {
+    shown: Shown,
+}
+
+#[derive(Debug)]
+enum Shown {
+    Bar(ProgressBar),
+    Lines { lines: PlainLines, start: Instant },
+    Silent,
+}
+
+impl Progress {
+    /// Begins `label`, of which `done` of `total` units are done already.
+    #[must_use]
+    pub fn new(display: Display, label: &str, done: u64, total: u64) -> Self {
+        let shown = match display {
+            Display::Bar => Shown::Bar(bar(label, done, total)),
+            Display::Lines => {
+                Shown::Lines { lines: PlainLines::new(label, done, total), start: Instant::now() }
+            }
+            Display::Silent => Shown::Silent,
+        };
+        Self { shown }
+    }
+
+    /// `done` units are done; `message` says how it goes, as in "loss 0.12, accuracy 95.1 %".
+    pub fn update(&mut self, done: u64, message: &str) {
+        match &mut self.shown {
+            Shown::Bar(bar) => {
+                bar.set_message(message.to_owned());
+                bar.set_position(done);
+            }
+            Shown::Lines { lines, start } => {
+                if let Some(line) = lines.update(start.elapsed(), done, message) {
+                    eprintln!("{line}");
+                }
+            }
+            Shown::Silent => {}
+        }
+    }
+
+    /// A line of its own, above the bar.
+    pub fn note(&self, line: &str) {
+        match &self.shown {
+            Shown::Bar(bar) => bar.suspend(|| eprintln!("{line}")),
+            Shown::Lines { .. } => eprintln!("{line}"),
+            Shown::Silent => {}
+        }
+    }
+
+    /// Ends the work: the bar disappears.
+    pub fn finish(self) {
+        if let Shown::Bar(bar) = self.shown {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+fn bar(label: &str, done: u64, total: u64) -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("{prefix} {bar:28.cyan/blue} {pos}/{len} {msg} {eta} left")
+            .expect("a valid template")
+            .progress_chars("━━╌");
+    let bar =
+        ProgressBar::new(total).with_style(style).with_prefix(label.to_owned()).with_position(done);
+    bar.reset_eta();
+    bar
+}
+
+/// The lines, as a function of the time since the start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlainLines {
+    label: String,
+    start: u64,
+    total: u64,
+    next: Duration,
+}
+
+impl PlainLines {
+    /// Time between lines.
+    pub const EVERY: Duration = Duration::from_secs(5);
+
+    /// Lines for `label`, of which `done` of `total` units are done already.
+    #[must_use]
+    pub fn new(label: &str, done: u64, total: u64) -> Self {
+        Self { label: label.to_owned(), start: done, total, next: Self::EVERY }
+    }
+
+    /// The line to print at time `now`, where one is due: five seconds after the last one, and at the end.
+    pub fn update(&mut self, now: Duration, done: u64, message: &str) -> Option<String> {
+        if now < self.next && done < self.total {
+            return None;
+        }
+        self.next = now + Self::EVERY;
+        let percent = 100 * done.min(self.total) / self.total.max(1);
+        let time = match done.saturating_sub(self.start) {
+            _ if done >= self.total => format!("{} in all", spoken(now)),
+            0 => "time left unknown".into(),
+            fresh => {
+                format!("{} left", spoken(now.mul_f64((self.total - done) as f64 / fresh as f64)))
+            }
+        };
+        let message = if message.is_empty() { String::new() } else { format!(", {message}") };
+        Some(format!("{}: {done}/{} ({percent} %){message}, {time}", self.label, self.total))
+    }
+}
+
+/// A duration as a person says it: "48 s", "3 min 20 s", "2 h 5 min".
+#[must_use]
+pub fn spoken(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64().round() as u64;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}

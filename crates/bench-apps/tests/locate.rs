@@ -1,0 +1,249 @@
+//! The order in which places are looked at, and MNIST in each of them.
+
+use std::fs;
+use std::path::Path;
+
+use bench_apps::Error;
+use bench_apps::data::locate::{Fallback, LocateOptions, locate, locate_mnist};
+use bench_apps::data::manifest::{Manifest, ManifestFile};
+use bench_apps::data::synthetic::SyntheticDigits;
+use bench_apps::data::{DataSource, Dataset};
+
+use crate::download;
+use crate::support::{gzip, idx_images, idx_labels, sha256, write, write_little_mnist};
+
+/// Nowhere to look, no network, no fall-back.
+fn nowhere() -> LocateOptions {
+    LocateOptions {
+        data_dir: None,
+        env_dir: None,
+        cache_dir: None,
+        offline: true,
+        download: download::options(),
+        fallback: Fallback::Refuse,
+    }
+}
+
+fn found(options: &LocateOptions) -> bench_apps::Result<Dataset> {
+    locate_mnist(options, &mut |_| {})
+}
+
+fn in_dir(dir: &Path) -> bench_apps::Result<Dataset> {
+    found(&LocateOptions { data_dir: Some(dir.to_owned()), ..nowhere() })
+}
+
+#[test]
+fn mnist_is_found_in_each_layout() {
+    for layout in ["mnist", "MNIST/raw", "."] {
+        let dir = tempfile::tempdir().unwrap();
+        write_little_mnist(&dir.path().join(layout));
+        let dataset = in_dir(dir.path()).unwrap();
+        assert_eq!(dataset.source, DataSource::Folder(dir.path().to_owned()));
+        assert_eq!((dataset.train.len(), dataset.test.len()), (6, 4));
+        assert_eq!((dataset.train.shape(), dataset.train.name()), ([1, 4, 3], "MNIST"));
+        assert_eq!(dataset.test.labels(), [9, 8, 7, 6]);
+        assert!(!dataset.is_synthetic());
+    }
+}
+
+#[test]
+fn raw_files_are_found_under_both_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "train-images-idx3-ubyte", &idx_images(3, 2, 2));
+    write(dir.path(), "train-labels-idx1-ubyte", &idx_labels(&[1, 2, 3]));
+    write(dir.path(), "t10k-images.idx3-ubyte", &idx_images(2, 2, 2));
+    write(dir.path(), "t10k-labels.idx1-ubyte", &idx_labels(&[1, 2]));
+    let dataset = in_dir(dir.path()).unwrap();
+    assert_eq!((dataset.train.len(), dataset.test.len()), (3, 2));
+    assert!(dataset.notes.is_empty());
+}
+
+#[test]
+fn files_other_than_the_published_ones_are_used_with_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    write_little_mnist(dir.path());
+    let dataset = in_dir(dir.path()).unwrap();
+    assert_eq!(dataset.notes.len(), 4);
+    let path = dir.path().join("train-images-idx3-ubyte.gz");
+    let expected = format!(
+        "{} is not the published file: SHA-256 {}, published 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        path.display(),
+        sha256(&fs::read(&path).unwrap())
+    );
+    assert_eq!(dataset.notes[0], expected);
+}
+
+#[test]
+fn places_are_looked_at_in_order() {
+    let dirs = [0; 3].map(|_| tempfile::tempdir().unwrap());
+    for dir in &dirs {
+        write_little_mnist(dir.path());
+    }
+    let path = |i: usize| Some(dirs[i].path().to_owned());
+    let mut options =
+        LocateOptions { data_dir: path(0), env_dir: path(1), cache_dir: path(2), ..nowhere() };
+    for (i, forget) in [
+        (|o: &mut LocateOptions| o.data_dir = None) as fn(&mut LocateOptions),
+        |o| o.env_dir = None,
+        |o| o.cache_dir = None,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(found(&options).unwrap().source, DataSource::Folder(path(i).unwrap()));
+        forget(&mut options);
+    }
+    assert!(matches!(found(&options).unwrap_err(), Error::DataNotFound { .. }));
+}
+
+#[test]
+fn a_folder_given_by_flag_is_used_or_the_call_fails() {
+    let (empty, full) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_little_mnist(full.path());
+    let options = LocateOptions {
+        data_dir: Some(empty.path().to_owned()),
+        env_dir: Some(full.path().to_owned()),
+        fallback: Fallback::Synthetic(SyntheticDigits::default()),
+        ..nowhere()
+    };
+    let text = found(&options).unwrap_err().to_string();
+    let start = format!(
+        "no mnist data: {} holds none; put train-images-idx3-ubyte.gz, ",
+        empty.path().display()
+    );
+    assert!(text.starts_with(&start), "{text}");
+    assert!(
+        text.ends_with("/mnist/ into DIR/mnist and give --data-dir DIR or LIPCONV_DATA=DIR"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_environment_folder_without_data_is_named_when_data_is_found_further_on() {
+    let (empty, full) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_little_mnist(&full.path().join("mnist"));
+    let options = LocateOptions {
+        env_dir: Some(empty.path().join("gone")),
+        cache_dir: Some(full.path().to_owned()),
+        ..nowhere()
+    };
+    let dataset = found(&options).unwrap();
+    let expected =
+        format!("LIPCONV_DATA: {}/gone does not exist; looked further", empty.path().display());
+    assert_eq!(dataset.notes[0], expected);
+}
+
+#[test]
+fn damaged_files_are_an_error_and_never_a_reason_to_look_further() {
+    let (bad, good) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_little_mnist(bad.path());
+    write_little_mnist(good.path());
+    write(bad.path(), "train-images-idx3-ubyte.gz", &gzip(&idx_images(6, 4, 3))[..30]);
+    let options = LocateOptions {
+        env_dir: Some(bad.path().to_owned()),
+        cache_dir: Some(good.path().to_owned()),
+        fallback: Fallback::Synthetic(SyntheticDigits::default()),
+        ..nowhere()
+    };
+    assert!(matches!(found(&options).unwrap_err(), Error::TruncatedGzip { .. }));
+}
+
+#[test]
+fn pairs_that_disagree_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let refusal = |name: &str, bytes: &[u8]| {
+        write_little_mnist(dir.path());
+        write(dir.path(), name, bytes);
+        in_dir(dir.path()).unwrap_err()
+    };
+    let shown = dir.path().display();
+    let error = refusal("train-labels-idx1-ubyte.gz", &gzip(&idx_labels(&[1, 2, 3, 4, 5])));
+    assert!(matches!(error, Error::CountMismatch { images: 6, labels: 5, .. }));
+    let expected = format!(
+        "{shown}/train-labels-idx1-ubyte.gz holds 5 labels, expected 6, \
+         the number of images in {shown}/train-images-idx3-ubyte.gz"
+    );
+    assert_eq!(error.to_string(), expected);
+    let error = refusal("t10k-labels-idx1-ubyte.gz", &gzip(&idx_labels(&[1, 10, 3, 4])));
+    assert_eq!(
+        error.to_string(),
+        format!("{shown}/t10k-labels-idx1-ubyte.gz: label 1 is 10, expected 0 to 9")
+    );
+    write_little_mnist(dir.path());
+    let error = refusal("t10k-images-idx3-ubyte.gz", &gzip(&idx_images(4, 3, 4)));
+    let expected = "shape of the test images is [1, 3, 4], expected [1, 4, 3], the shape of the training images";
+    assert_eq!(error.to_string(), expected);
+}
+
+#[test]
+fn without_data_the_synthetic_digits_step_in_and_say_so() {
+    let digits = SyntheticDigits { seed: 3, n_train: 20, n_test: 10 };
+    let dataset =
+        found(&LocateOptions { fallback: Fallback::Synthetic(digits), ..nowhere() }).unwrap();
+    assert!(dataset.is_synthetic());
+    assert_eq!((dataset.train.len(), dataset.test.len()), (20, 10));
+    let note = &dataset.notes[0];
+    assert!(
+        note.starts_with("no mnist (downloads are switched off): using synthetic digits"),
+        "{note}"
+    );
+    assert!(note.contains("--data-dir DIR or LIPCONV_DATA=DIR") && !note.contains('\n'), "{note}");
+    let error = found(&nowhere()).unwrap_err().to_string();
+    assert!(error.starts_with("no mnist data: downloads are switched off; put "), "{error}");
+}
+
+#[test]
+fn mnist_is_downloaded_into_the_cache_and_found_there_the_next_time() {
+    // one content under every path: the four files differ only in name, so a label file serves nowhere but as labels
+    let cache = tempfile::tempdir().unwrap();
+    let mut manifest = Manifest::mnist().unwrap();
+    let labels = gzip(&idx_labels(&[1, 2, 3]));
+    let server = download::proper_server(labels.clone());
+    manifest.mirrors = vec![server.mirror.clone()];
+    manifest.files.retain(|file| file.name.contains("labels"));
+    for file in &mut manifest.files {
+        *file = ManifestFile { size: labels.len() as u64, sha256: sha256(&labels), ..file.clone() };
+    }
+    for split in ["train", "t10k"] {
+        write(
+            &cache.path().join("mnist"),
+            &format!("{split}-images-idx3-ubyte"),
+            &idx_images(3, 5, 5),
+        );
+    }
+    let options =
+        LocateOptions { cache_dir: Some(cache.path().to_owned()), offline: false, ..nowhere() };
+    let mut n_reports = 0;
+    let dataset = locate(&manifest, &options, &mut |_| n_reports += 1).unwrap();
+    assert_eq!(dataset.source, DataSource::Downloaded(cache.path().join("mnist")));
+    assert_eq!((dataset.test.labels(), n_reports), (&[1, 2, 3][..], 2));
+    let again =
+        locate(&manifest, &LocateOptions { offline: true, ..options }, &mut |_| {}).unwrap();
+    assert_eq!(again.source, DataSource::Folder(cache.path().to_owned()));
+}
+
+/// The canonical files, where the machine has them.
+#[test]
+fn the_published_mnist_loads_with_its_known_statistics() {
+    let Some(dir) = std::env::var_os("LIPCONV_DATA") else {
+        println!("skipped: LIPCONV_DATA is not set");
+        return;
+    };
+    let options = LocateOptions { env_dir: Some(dir.into()), ..nowhere() };
+    let dataset = match found(&options) {
+        Err(Error::DataNotFound { .. }) => {
+            println!("skipped: LIPCONV_DATA holds no MNIST");
+            return;
+        }
+        outcome => outcome.unwrap(),
+    };
+    assert!(dataset.notes.is_empty(), "{:?}", dataset.notes);
+    assert_eq!((dataset.train.len(), dataset.test.len()), (60_000, 10_000));
+    assert_eq!(dataset.train.shape(), [1, 28, 28]);
+    let sum: u64 = dataset.train.pixels().iter().map(|&p| u64::from(p)).sum();
+    let mean = sum as f64 / dataset.train.pixels().len() as f64;
+    assert!((mean - 33.3184).abs() < 5e-5, "mean pixel {mean}");
+    assert_eq!(dataset.test.labels()[..5], [7, 2, 1, 0, 4]);
+    let n_ones = dataset.train.labels().iter().filter(|&&label| label == 1).count();
+    assert_eq!(n_ones, 6742);
+}
