@@ -1,1 +1,61 @@
 //! Provably 1-Lipschitz, gradient-norm-preserving convolutional networks on candle.
+//!
+//! A [`NetworkSpec`] is a network as data; a [`Network`] gives it free parameters; [`Network::materialize`]
+//! turns those into a [`PlainNetwork`], an immutable list of plain layers with rigorous Lipschitz bounds,
+//! which is what inference, certification, attacks and export use. A [`Trainer`] trains.
+//!
+//! # Example
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use lipconv::{ImageShape, Methods, Network, NetworkSpec};
+//!
+//! # fn main() -> Result<(), lipconv::Error> {
+//! let spec = NetworkSpec::small(ImageShape::new(1, 28, 28), 10, Methods::BCOP);
+//! let network = Network::new(&spec, DType::F64, &Device::Cpu, 0)?;
+//! let plain = network.materialize()?;
+//! let images = Tensor::zeros((2, 1, 28, 28), DType::F64, &Device::Cpu)?;
+//! assert_eq!(plain.forward(&images)?.dims(), [2, 10]);
+//! // rigorous: every layer's bound accounts for rounding
+//! assert!(plain.lipschitz_bound()?.value() < 1.0 + 1e-9);
+//! // an image of another size is an error that names the shapes
+//! assert!(plain.forward(&images.narrow(3, 0, 14)?).is_err());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What this crate does not do
+//! It knows no data sets, prints nothing, and reads and writes no files but checkpoints. Certificates and
+//! attacks are in `certify`.
+
+mod bounds;
+pub mod checkpoint;
+mod element;
+mod engine;
+mod error;
+mod finite;
+mod kernels;
+pub mod loss;
+mod network;
+pub mod ops;
+pub mod optim;
+mod parametrise;
+mod plain;
+mod plain_file;
+mod shape;
+mod spec;
+mod store;
+pub mod train;
+
+pub use element::Element;
+pub use engine::Recording;
+pub use error::{Error, Result};
+pub use loss::Loss;
+pub use network::Network;
+pub use optim::{AdamConfig, Schedule};
+pub use plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
+pub use projectors::LipschitzBound;
+pub use shape::{ImageShape, SignalShape};
+pub use spec::{ConvMethod, LayerSpec, LinearMethod, Methods, NetworkSpec};
+pub use train::{
+    Batch, BatchSource, EpochReport, Observer, Outcome, StepReport, TrainConfig, Trainer,
+};

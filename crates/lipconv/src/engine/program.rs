@@ -1,0 +1,126 @@
+//! A network as the CPU executes it: blocks of one linear map and the activations that follow it.
+
+use projectors::Real;
+
+use crate::kernels::activation::Activation;
+use crate::kernels::conv::{self, ConvGeometry};
+
+/// A cyclic convolution and its activations.
+#[derive(Debug)]
+pub(crate) struct ConvBlock<T> {
+    pub(crate) geometry: ConvGeometry,
+    /// Weights in the packed layout of [`conv::pack_weights`].
+    pub(crate) packed: Vec<T>,
+    pub(crate) bias: Option<Vec<T>>,
+    pub(crate) activations: Vec<Activation>,
+}
+
+/// A dense layer and its activations.
+#[derive(Debug)]
+pub(crate) struct DenseBlock<'a, T> {
+    pub(crate) n_in: usize,
+    pub(crate) n_out: usize,
+    /// n_out x n_in.
+    pub(crate) weight: &'a [T],
+    pub(crate) bias: Option<&'a [T]>,
+    pub(crate) activations: Vec<Activation>,
+}
+
+/// Convolutions on images, then dense layers on vectors.
+#[derive(Debug)]
+pub(crate) struct Program<'a, T> {
+    pub(crate) n_image: usize,
+    pub(crate) convs: Vec<ConvBlock<T>>,
+    pub(crate) denses: Vec<DenseBlock<'a, T>>,
+}
+
+/// Places of a convolution's data in the buffers of one sample.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConvPlace {
+    /// Start of the block's output in the sample's values; the last block writes features instead.
+    pub(crate) value: usize,
+    /// Start of the block's activation records.
+    pub(crate) record: usize,
+    /// Start of the block's packed weight gradient; its bias gradient follows.
+    pub(crate) gradient: usize,
+}
+
+impl<T: Real> ConvBlock<T> {
+    pub(crate) fn new(
+        geometry: ConvGeometry,
+        taps: &[T],
+        bias: Option<&[T]>,
+        activations: Vec<Activation>,
+    ) -> Self {
+        let mut packed = Vec::new();
+        conv::pack_weights(&geometry, taps, &mut packed);
+        Self { geometry, packed, bias: bias.map(<[T]>::to_vec), activations }
+    }
+
+    pub(crate) fn n_out(&self) -> usize {
+        self.geometry.output().n_values()
+    }
+
+    pub(crate) fn record_len(&self) -> usize {
+        self.activations.iter().map(|a| a.record_len(self.n_out())).sum()
+    }
+
+    pub(crate) fn gradient_len(&self) -> usize {
+        self.packed.len() + self.geometry.c_out
+    }
+}
+
+impl<T: Real> DenseBlock<'_, T> {
+    pub(crate) fn record_len(&self) -> usize {
+        self.activations.iter().map(|a| a.record_len(self.n_out)).sum()
+    }
+}
+
+impl<T: Real> Program<'_, T> {
+    /// Appends an activation to the last block.
+    pub(crate) fn push_activation(&mut self, activation: Activation) {
+        if let Some(dense) = self.denses.last_mut() {
+            dense.activations.push(activation);
+        } else if let Some(conv) = self.convs.last_mut() {
+            conv.activations.push(activation);
+        }
+    }
+
+    /// Values entering the dense layers, for one sample.
+    pub(crate) fn n_features(&self) -> usize {
+        self.convs.last().map_or(self.n_image, ConvBlock::n_out)
+    }
+
+    pub(crate) fn n_logits(&self) -> usize {
+        self.denses.last().map_or_else(|| self.n_features(), |dense| dense.n_out)
+    }
+
+    /// Values kept for one sample: the inputs of all convolutions but the first.
+    pub(crate) fn values_len(&self) -> usize {
+        let n = self.convs.len().saturating_sub(1);
+        self.convs[..n].iter().map(ConvBlock::n_out).sum()
+    }
+
+    /// Bytes of activation records of the convolutions, for one sample.
+    pub(crate) fn records_len(&self) -> usize {
+        self.convs.iter().map(ConvBlock::record_len).sum()
+    }
+
+    /// Values of all convolutions' weight and bias gradients.
+    pub(crate) fn conv_gradients_len(&self) -> usize {
+        self.convs.iter().map(ConvBlock::gradient_len).sum()
+    }
+
+    /// Where each convolution's data starts.
+    pub(crate) fn places(&self) -> Vec<ConvPlace> {
+        let mut next = ConvPlace { value: 0, record: 0, gradient: 0 };
+        let place = |block: &ConvBlock<T>| {
+            let place = next;
+            next.value += block.n_out();
+            next.record += block.record_len();
+            next.gradient += block.gradient_len();
+            place
+        };
+        self.convs.iter().map(place).collect()
+    }
+}

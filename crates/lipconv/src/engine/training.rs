@@ -1,0 +1,222 @@
+//! Loss and parameter gradients of one batch on the CPU: assemble all weights, run the program forward and
+//! back, pull the weight gradients back to the parameters.
+//!
+//! Everything that outlives a step is in [`TrainBuffers`]: the activation buffers, reused from step to step, and the
+//! inverse square roots from which the next orthonormalisation starts.
+
+use candle_core::Tensor;
+use ndarray::{Array2, Array4, ArrayD, ArrayViewD};
+use projectors::Real;
+use rayon::prelude::*;
+
+use super::Step;
+use super::dense::{self, DenseBuffers, DenseGradient};
+use super::program::{ConvBlock, DenseBlock, Program};
+use super::spatial::{self, SpatialBuffers};
+use crate::element::{Element, slice_of};
+use crate::error::Result;
+use crate::kernels::conv::{ConvGeometry, unpack_weights_add};
+use crate::loss::{Loss, LossValue};
+use crate::network::{LayerKind, Network, Parameters};
+use crate::parametrise::Assembled;
+
+/// What a training run keeps between steps.
+#[derive(Debug, Default)]
+pub(crate) struct TrainBuffers<T> {
+    spatial: SpatialBuffers<T>,
+    dense: DenseBuffers<T>,
+    conv_gradients: Vec<T>,
+    /// For each linear layer, where its next orthonormalisation starts.
+    pub(crate) warm: Vec<Option<Array2<T>>>,
+}
+
+/// Gradient of one linear layer's parameters.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ParameterGradient<T> {
+    pub(crate) weight: Vec<T>,
+    pub(crate) bias: Vec<T>,
+}
+
+/// Loss and gradients of a batch: `images` row-major b x c x h x w.
+pub(crate) fn loss_and_gradients<T: Element>(
+    network: &Network,
+    loss: &Loss,
+    images: &Tensor,
+    labels: &[u32],
+    buffers: &mut TrainBuffers<T>,
+) -> Result<(LossValue<T>, Vec<ParameterGradient<T>>)> {
+    let images = images.contiguous()?;
+    let (storage, layout) = images.storage_and_layout();
+    let images = slice_of::<T>(&storage, layout)?;
+    with_parameters(network, |parameters| {
+        let assembled = assemble(parameters, &mut buffers.warm)?;
+        let weights = weights_of(&assembled, parameters);
+        let program = program(network, &weights, parameters);
+        let (value, gradients) = run(&program, loss, images, labels, buffers)?;
+        Ok((value, pull_back(parameters, &assembled, &gradients)?))
+    })
+}
+
+/// A linear layer's parameters, borrowed from their variables.
+struct Borrowed<'a, T> {
+    layer: &'a Parameters,
+    weight: ArrayViewD<'a, T>,
+    bias: &'a [T],
+}
+
+fn with_parameters<T: Element, R>(
+    network: &Network,
+    f: impl FnOnce(&[Borrowed<'_, T>]) -> Result<R>,
+) -> Result<R> {
+    let guards = network
+        .parameters()
+        .map(|p| (p, p.weight.storage_and_layout(), p.bias.storage_and_layout()));
+    let guards: Vec<_> = guards.collect();
+    let mut parameters = Vec::with_capacity(guards.len());
+    for (layer, weight, bias) in &guards {
+        let values = slice_of::<T>(&weight.0, weight.1)?;
+        let weight = ArrayViewD::from_shape(layer.weight.dims(), values)
+            .expect("a contiguous tensor has as many values as its shape says");
+        parameters.push(Borrowed { layer, weight, bias: slice_of::<T>(&bias.0, bias.1)? });
+    }
+    f(&parameters)
+}
+
+/// All weights at once; the layers are independent.
+fn assemble<T: Element>(
+    parameters: &[Borrowed<'_, T>],
+    warm: &mut Vec<Option<Array2<T>>>,
+) -> Result<Vec<Assembled<T>>> {
+    warm.resize(parameters.len(), None);
+    let layers = parameters.par_iter().zip(&*warm);
+    let assembled = layers.map(|(p, warm)| {
+        let warm = warm.as_ref().map(|warm| warm.view());
+        p.layer.parametrisation.assemble(&p.layer.name, p.weight.view(), warm)
+    });
+    let assembled: Vec<_> = assembled.collect::<Result<_>>()?;
+    for (warm, assembled) in warm.iter_mut().zip(&assembled) {
+        *warm = assembled.warm_start();
+    }
+    Ok(assembled)
+}
+
+fn weights_of<T: Element>(
+    assembled: &[Assembled<T>],
+    parameters: &[Borrowed<'_, T>],
+) -> Vec<ArrayD<T>> {
+    let weights = assembled.iter().zip(parameters);
+    weights.map(|(a, p)| a.weight(p.weight.view()).as_standard_layout().into_owned()).collect()
+}
+
+fn program<'a, T: Element>(
+    network: &Network,
+    weights: &'a [ArrayD<T>],
+    parameters: &'a [Borrowed<'_, T>],
+) -> Program<'a, T> {
+    let n_image = network.spec().input.n_values();
+    let mut program = Program { n_image, convs: Vec::new(), denses: Vec::new() };
+    let mut linear = weights.iter().zip(parameters);
+    for layer in network.layers() {
+        match layer.kind {
+            LayerKind::Conv { input, downsample } => {
+                let (weight, p) = linear.next().expect("one weight for each linear layer");
+                program.convs.push(conv_block(input, downsample, weight, p.bias));
+            }
+            LayerKind::Linear => {
+                let (weight, p) = linear.next().expect("one weight for each linear layer");
+                program.denses.push(DenseBlock {
+                    n_in: weight.shape()[1],
+                    n_out: weight.shape()[0],
+                    weight: weight.as_slice().expect("in standard layout"),
+                    bias: Some(p.bias),
+                    activations: Vec::new(),
+                });
+            }
+            kind => {
+                if let Step::Activation(activation) = kind.step() {
+                    program.push_activation(activation);
+                }
+            }
+        }
+    }
+    program
+}
+
+fn conv_block<T: Element>(
+    input: crate::ImageShape,
+    downsample: usize,
+    weight: &ArrayD<T>,
+    bias: &[T],
+) -> ConvBlock<T> {
+    let (c_out, kernel) = (weight.shape()[0], weight.shape()[2]);
+    let geometry = ConvGeometry { input, downsample, kernel, c_out };
+    let taps = weight.view().permuted_axes(vec![2, 3, 0, 1]);
+    let taps: Vec<T> = taps.iter().copied().collect();
+    ConvBlock::new(geometry, &taps, Some(bias), Vec::new())
+}
+
+/// Weight gradients as the layers have their weights: OIHW or n_out x n_in, with the bias gradients.
+type WeightGradients<T> = Vec<(ArrayD<T>, Vec<T>)>;
+
+fn run<T: Element>(
+    program: &Program<'_, T>,
+    loss: &Loss,
+    images: &[T],
+    labels: &[u32],
+    buffers: &mut TrainBuffers<T>,
+) -> Result<(LossValue<T>, WeightGradients<T>)> {
+    let batch = labels.len();
+    let TrainBuffers { spatial, dense, conv_gradients, .. } = buffers;
+    spatial::forward(program, images, batch, true, spatial);
+    dense::forward(program, &spatial.features, batch, dense);
+    let mut value = loss.evaluate(dense.logits(&spatial.features), labels, program.n_logits())?;
+    let denses =
+        dense::backward(program, &spatial.features, batch, true, &mut value.d_logits, dense);
+    let mut gradients = Vec::with_capacity(program.convs.len() + denses.len());
+    if !program.convs.is_empty() {
+        let d_features = dense.d_inputs.first_mut().unwrap_or(&mut value.d_logits);
+        spatial::backward(program, Some(images), batch, false, d_features, spatial, conv_gradients);
+        gradients.extend(conv_weight_gradients(program, conv_gradients));
+    }
+    let denses = denses.into_iter().map(|DenseGradient { weight, bias }| (weight.into_dyn(), bias));
+    gradients.extend(denses);
+    Ok((value, gradients))
+}
+
+fn conv_weight_gradients<T: Element>(
+    program: &Program<'_, T>,
+    gradients: &[T],
+) -> WeightGradients<T> {
+    let blocks = program.convs.iter().zip(program.places());
+    let unpacked = blocks.map(|(block, place)| {
+        let geometry = &block.geometry;
+        let gradient = &gradients[place.gradient..][..block.gradient_len()];
+        let (packed, bias) = gradient.split_at(block.packed.len());
+        let mut taps = vec![T::zero(); geometry.n_weights()];
+        unpack_weights_add(geometry, packed, &mut taps);
+        let shape = (geometry.kernel, geometry.kernel, geometry.c_out, geometry.c_in());
+        let taps = Array4::from_shape_vec(shape, taps).expect("k·k·c_out·c_in weights");
+        (taps.permuted_axes([2, 3, 0, 1]).into_dyn(), bias.to_vec())
+    });
+    unpacked.collect()
+}
+
+fn pull_back<T: Element>(
+    parameters: &[Borrowed<'_, T>],
+    assembled: &[Assembled<T>],
+    gradients: &[(ArrayD<T>, Vec<T>)],
+) -> Result<Vec<ParameterGradient<T>>> {
+    let layers = parameters.par_iter().zip(assembled).zip(gradients);
+    let pulled = layers.map(|((p, assembled), (d_weight, d_bias))| {
+        let weight = assembled.pullback(&p.layer.name, p.weight.view(), d_weight.view())?;
+        Ok(ParameterGradient { weight: into_row_major(weight), bias: d_bias.clone() })
+    });
+    pulled.collect()
+}
+
+fn into_row_major<T: Real>(array: ArrayD<T>) -> Vec<T> {
+    if array.is_standard_layout() {
+        return array.into_raw_vec_and_offset().0;
+    }
+    array.iter().copied().collect()
+}

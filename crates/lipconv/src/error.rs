@@ -1,0 +1,200 @@
+//! The one error type of this crate.
+//!
+//! Every variant carries the data a caller needs to react; the text says what was found, what was
+//! expected and, where it helps, what to do next.
+
+use std::path::PathBuf;
+
+/// What can go wrong in this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor has another shape than its place demands.
+    #[error("{what} has shape {got:?}, expected {expected:?}")]
+    ShapeMismatch {
+        /// The tensor's name.
+        what: String,
+        /// The shape demanded; a `0` stands for any size.
+        expected: Vec<usize>,
+        /// The shape found.
+        got: Vec<usize>,
+    },
+    /// A tensor has another element type than its place demands.
+    #[error("{what} has dtype {got}, expected {expected}")]
+    DTypeMismatch {
+        /// The tensor's name.
+        what: String,
+        /// The element type demanded.
+        expected: String,
+        /// The element type found.
+        got: String,
+    },
+    /// Two tensors that work together live on different devices.
+    #[error("{what} is on {got}, expected {expected}; move it with to_device")]
+    DeviceMismatch {
+        /// The tensor's name.
+        what: String,
+        /// The device demanded.
+        expected: String,
+        /// The device found.
+        got: String,
+    },
+    /// A count that must be at least one is zero.
+    #[error("{what} is 0, expected at least 1")]
+    Zero {
+        /// What was counted.
+        what: String,
+    },
+    /// A cyclic convolution needs an image at least as large as its kernel.
+    #[error(
+        "{layer}: a {kernel} x {kernel} kernel exceeds its {height} x {width} image; a cyclic \
+         convolution needs an image at least as large as the kernel"
+    )]
+    KernelExceedsImage {
+        /// The layer's name.
+        layer: String,
+        /// Side of the kernel after downsampling.
+        kernel: usize,
+        /// Height of the image that the kernel meets.
+        height: usize,
+        /// Width of the image that the kernel meets.
+        width: usize,
+    },
+    /// Invertible downsampling needs sizes that its factor divides.
+    #[error("{layer}: {what} {size} is not divisible by the stride {stride}")]
+    StrideDoesNotDivide {
+        /// The layer's name.
+        layer: String,
+        /// Which size: height, width or kernel size.
+        what: &'static str,
+        /// Its value.
+        size: usize,
+        /// The stride.
+        stride: usize,
+    },
+    /// MaxMin and GroupSort need a number of channels that the group size divides.
+    #[error("{layer}: {channels} channels do not divide into groups of {group}")]
+    GroupsDoNotDivide {
+        /// The layer's name.
+        layer: String,
+        /// The number of channels.
+        channels: usize,
+        /// The group size.
+        group: usize,
+    },
+    /// A layer stands where it cannot: a convolution after `Flatten`, a dense layer before it.
+    #[error("{layer} cannot follow {previous}: {reason}")]
+    LayerOrder {
+        /// The layer's name.
+        layer: String,
+        /// What comes before it.
+        previous: String,
+        /// Why that does not work.
+        reason: &'static str,
+    },
+    /// A number that must be finite is not.
+    #[error("{what} holds {value} at flat index {index}, expected finite numbers")]
+    NonFinite {
+        /// The tensor's name.
+        what: String,
+        /// Where the first offender stands.
+        index: usize,
+        /// Its value.
+        value: f64,
+    },
+    /// A label names no class.
+    #[error("label {label} at index {index} is not a class: expected 0 … {}", n_classes - 1)]
+    LabelOutOfRange {
+        /// Position in the batch.
+        index: usize,
+        /// The label found.
+        label: u32,
+        /// The number of classes.
+        n_classes: usize,
+    },
+    /// A setting is outside its domain.
+    #[error("{name} is {value}, expected {expected}")]
+    InvalidSetting {
+        /// The setting's name.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// The domain.
+        expected: &'static str,
+    },
+    /// A checkpoint lacks a tensor.
+    #[error("{path}: tensor `{name}` is missing")]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+    },
+    /// A checkpoint holds a tensor that the network does not have.
+    #[error(
+        "{path}: unexpected tensor `{name}`; the network described by the file has no such tensor"
+    )]
+    UnexpectedTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+    },
+    /// A checkpoint cannot be understood.
+    #[error("{path}: {problem}")]
+    Checkpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and what was expected.
+        problem: String,
+    },
+    /// A checkpoint's tensor does not fit.
+    #[error("{path}: {source}")]
+    CheckpointTensor {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        source: Box<Error>,
+    },
+    /// Reading or writing a file failed.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// `read`, `write` …
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A kernel assembly or orthonormalisation failed.
+    #[error("{layer}: {source}")]
+    Algebra {
+        /// The layer's name.
+        layer: String,
+        /// The reason.
+        source: blockconv::Error,
+    },
+    /// An orthonormalisation failed.
+    #[error("{layer}: {source}")]
+    Orthonormalisation {
+        /// The layer's name.
+        layer: String,
+        /// The reason.
+        source: projectors::Error,
+    },
+    /// The tensor library failed.
+    #[error("tensor operation failed: {0}")]
+    Candle(#[from] candle_core::Error),
+}
+
+/// This crate's result.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<Error> for candle_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Candle(error) => error,
+            error => Self::wrap(error),
+        }
+    }
+}

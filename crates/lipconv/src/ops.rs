@@ -1,0 +1,51 @@
+//! The layers as tensor operations: differentiable by candle, on every device.
+//!
+//! On the CPU the hot ones are custom operations that run the kernels of the [engine](crate::engine) and carry
+//! their own adjoint; on other devices they are written in candle's operations, and the two are tested equal.
+//! Use these to build a network of your own inside candle; [`PlainNetwork`] and
+//! [`Network`](crate::Network) run the same functions without a graph.
+
+mod activation;
+mod cyclic_conv;
+
+pub use activation::{group_sort, max_min};
+pub use cyclic_conv::{cyclic_conv, cyclic_pad, pixel_unshuffle};
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+use crate::plain::{PlainLayer, PlainNetwork};
+
+/// `y = W x + β` for a batch of vectors: b x n_in to b x n_out.
+///
+/// # Errors
+/// [`Error::Candle`](crate::Error::Candle) when the shapes do not fit.
+pub fn dense(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let y = x.matmul(&weight.t()?)?;
+    Ok(match bias {
+        Some(bias) => y.broadcast_add(bias)?,
+        None => y,
+    })
+}
+
+/// One layer as tensor operations.
+///
+/// # Errors
+/// [`Error::Candle`](crate::Error::Candle) and the shape errors of the operation.
+pub fn apply(layer: &PlainLayer, x: &Tensor) -> Result<Tensor> {
+    match layer {
+        PlainLayer::CyclicConv(conv) => {
+            cyclic_conv(x, conv.weight(), conv.bias(), conv.downsample())
+        }
+        PlainLayer::Dense(layer) => dense(x, layer.weight(), layer.bias()),
+        PlainLayer::MaxMin => max_min(x),
+        PlainLayer::GroupSort { group } => group_sort(x, *group),
+        PlainLayer::Relu => Ok(x.relu()?),
+        PlainLayer::Flatten => Ok(x.flatten_from(1)?),
+    }
+}
+
+/// A whole network as tensor operations.
+pub(crate) fn forward(network: &PlainNetwork, images: &Tensor) -> Result<Tensor> {
+    network.layers().iter().try_fold(images.clone(), |x, layer| apply(layer, &x))
+}

@@ -1,0 +1,201 @@
+//! Cyclic convolution, cyclic padding and invertible downsampling as tensor operations.
+
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor};
+
+use crate::element::{Element, cpu_slice, engine_runs, to_vec};
+use crate::engine::program::{ConvBlock, Program};
+use crate::engine::spatial::{self, SpatialBuffers};
+use crate::error::Result;
+use crate::kernels::conv::{ConvGeometry, unpack_weights_add};
+use crate::plain::{CyclicConv, PlainLayer};
+use crate::shape::{ImageShape, SignalShape};
+
+/// `W ⋆ pad(unshuffle(x)) + β`: invertible downsampling by `downsample` (1: none), cyclic padding of k/2
+/// before and (k-1)/2 after on both axes, cross-correlation with the OIHW `weight`.
+///
+/// Shapes: x b x c x H x W, weight c_out x c·s² x k x k, result b x c_out x H/s x W/s. Differentiable in all
+/// three arguments.
+///
+/// # Errors
+/// The shape errors of [`PlainLayer::output_shape`]; [`Error::Candle`](crate::Error::Candle) when element
+/// types or devices differ.
+pub fn cyclic_conv(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    downsample: usize,
+) -> Result<Tensor> {
+    let (_, channels, height, width) = x.dims4()?;
+    let input = ImageShape::new(channels, height, width);
+    // the layer type knows all the checks
+    let layer = PlainLayer::CyclicConv(CyclicConv::new(weight.clone(), bias.cloned(), downsample)?);
+    layer.output_shape(SignalShape::Image(input), "cyclic_conv")?;
+    if x.device().is_cpu() && engine_runs(x.dtype()) && x.dtype() == weight.dtype() {
+        let bias = match bias {
+            Some(bias) => bias.contiguous()?,
+            None => Tensor::zeros(weight.dims()[0], x.dtype(), x.device())?,
+        };
+        let op = CyclicConvOp { downsample };
+        return Ok(x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, op)?);
+    }
+    let padded = cyclic_pad(&pixel_unshuffle(x, downsample)?, weight.dims()[2])?;
+    let y = padded.conv2d(&weight.contiguous()?, 0, 1, 1, 1)?;
+    Ok(match bias {
+        Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?)?,
+        None => y,
+    })
+}
+
+/// PyTorch's `pixel_unshuffle`: b x c x H x W to b x c·s² x H/s x W/s, channels ordered (c, dy, dx). A
+/// permutation of the values.
+///
+/// # Errors
+/// [`Error::StrideDoesNotDivide`](crate::Error::StrideDoesNotDivide) when `factor` does not divide H and W.
+pub fn pixel_unshuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
+    if factor == 1 {
+        return Ok(x.clone());
+    }
+    let (b, c, height, width) = x.dims4()?;
+    let after = ImageShape::new(c, height, width).downsampled(factor, "pixel_unshuffle")?;
+    let (h, w) = (after.height, after.width);
+    let split = x.reshape(&[b, c, h, factor, w, factor])?.permute(vec![0, 1, 3, 5, 2, 4])?;
+    Ok(split.contiguous()?.reshape((b, after.channels, h, w))?)
+}
+
+/// Cyclic padding of both spatial axes by k/2 before and (k-1)/2 after.
+///
+/// # Errors
+/// [`Error::Candle`](crate::Error::Candle) when the image is smaller than the padding.
+pub fn cyclic_pad(x: &Tensor, kernel: usize) -> Result<Tensor> {
+    let mut padded = x.clone();
+    for axis in [2, 3] {
+        let size = x.dims4().map(|_| x.dims()[axis])?;
+        let (before, after) = (kernel / 2, kernel.saturating_sub(1) / 2);
+        let mut pieces = vec![padded.clone()];
+        if before > 0 {
+            pieces.insert(0, padded.narrow(axis, size - before, before)?);
+        }
+        if after > 0 {
+            pieces.push(padded.narrow(axis, 0, after)?);
+        }
+        padded = Tensor::cat(&pieces, axis)?;
+    }
+    Ok(padded)
+}
+
+/// The convolution on the CPU with its own adjoint.
+struct CyclicConvOp {
+    downsample: usize,
+}
+
+impl CyclicConvOp {
+    fn geometry(&self, x: &Shape, weight: &Shape) -> Result<ConvGeometry> {
+        let (_, channels, height, width) = x.dims4()?;
+        let (c_out, _, kernel, _) = weight.dims4()?;
+        let input = ImageShape::new(channels, height, width);
+        Ok(ConvGeometry { input, downsample: self.downsample, kernel, c_out })
+    }
+
+    /// A program of this one layer.
+    fn program<T: Element>(
+        geometry: ConvGeometry,
+        weight: &[T],
+        bias: Option<&[T]>,
+    ) -> Program<'static, T> {
+        let taps = swap_taps(weight, geometry.c_out * geometry.c_in(), geometry.n_taps());
+        let block = ConvBlock::new(geometry, &taps, bias, Vec::new());
+        Program { n_image: geometry.input.n_values(), convs: vec![block], denses: Vec::new() }
+    }
+
+    fn forward<T: Element>(
+        &self,
+        x: (&CpuStorage, &Layout),
+        weight: (&CpuStorage, &Layout),
+        bias: (&CpuStorage, &Layout),
+    ) -> Result<(CpuStorage, Shape)> {
+        let geometry = self.geometry(x.1.shape(), weight.1.shape())?;
+        let batch = x.1.dims()[0];
+        let (x, weight) = (cpu_slice::<T>(x.0, x.1)?, cpu_slice(weight.0, weight.1)?);
+        let program = Self::program(geometry, weight, Some(cpu_slice(bias.0, bias.1)?));
+        let mut buffers = SpatialBuffers::default();
+        spatial::forward(&program, x, batch, false, &mut buffers);
+        let ImageShape { channels, height, width } = geometry.output();
+        let shape = Shape::from((batch, channels, height, width));
+        Ok((T::to_cpu_storage_owned(buffers.features), shape))
+    }
+
+    fn backward<T: Element>(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<[Tensor; 3]> {
+        let geometry = self.geometry(x.shape(), weight.shape())?;
+        let (images, batch) = (to_vec::<T>(x)?, x.dims()[0]);
+        let program = Self::program(geometry, &to_vec::<T>(weight)?, None);
+        let mut buffers = SpatialBuffers::default();
+        let mut d_output = to_vec::<T>(gradient)?;
+        let mut gradients = Vec::new();
+        spatial::backward(
+            &program,
+            Some(&images),
+            batch,
+            true,
+            &mut d_output,
+            &mut buffers,
+            &mut gradients,
+        );
+        let (d_packed, d_bias) = gradients.split_at(geometry.n_weights());
+        let mut d_taps = vec![T::zero(); geometry.n_weights()];
+        unpack_weights_add(&geometry, d_packed, &mut d_taps);
+        let d_weight = swap_taps(&d_taps, geometry.n_taps(), geometry.c_out * geometry.c_in());
+        let device = x.device();
+        Ok([
+            Tensor::from_vec(buffers.image_gradient, x.shape(), device)?,
+            Tensor::from_vec(d_weight, weight.shape(), device)?,
+            Tensor::from_slice(d_bias, geometry.c_out, device)?,
+        ])
+    }
+}
+
+/// The transpose of a `rows` x `columns` matrix: OIHW to tap-major with rows = c_out·c_in, and back.
+fn swap_taps<T: Element>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
+    let entry = |n: usize| values[(n % rows) * columns + n / rows];
+    (0..rows * columns).map(entry).collect()
+}
+
+impl CustomOp3 for CyclicConvOp {
+    fn name(&self) -> &'static str {
+        "cyclic-conv"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        Ok(match s1 {
+            CpuStorage::F64(_) => self.forward::<f64>((s1, l1), (s2, l2), (s3, l3))?,
+            _ => self.forward::<f32>((s1, l1), (s2, l2), (s3, l3))?,
+        })
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        gradient: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [x, weight, bias] = match x.dtype() {
+            DType::F64 => self.backward::<f64>(x, weight, gradient)?,
+            _ => self.backward::<f32>(x, weight, gradient)?,
+        };
+        Ok((Some(x), Some(weight), Some(bias)))
+    }
+}

@@ -1,0 +1,136 @@
+//! Plain networks as files: OIHW and n_out x n_in weights under the names of the layers.
+//!
+//! The tensors are what PyTorch loads into `Conv2d(padding_mode="circular")` and `Linear`; the `lipconv`
+//! metadata entry lists the layers, so that this crate rebuilds the network from the file alone.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{FORMAT, StoredType, check_version, take};
+use crate::element::{Element, to_vec};
+use crate::error::Result;
+use crate::plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
+use crate::shape::ImageShape;
+use crate::store::{Reader, Writer};
+
+/// The JSON header of a plain network.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    kind: String,
+    format: u32,
+    dtype: StoredType,
+    input: ImageShape,
+    layers: Vec<StoredLayer>,
+}
+
+/// A plain layer without its numbers.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+enum StoredLayer {
+    CyclicConv { downsample: usize, bias: bool },
+    Dense { bias: bool },
+    MaxMin,
+    GroupSort { group: usize },
+    Relu,
+    Flatten,
+}
+
+const KIND: &str = "plain-network";
+
+impl PlainNetwork {
+    /// Writes the network, or leaves the file that was there. Only f32 and f64 networks can be saved.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) when the folder cannot be written to, [`Error::Candle`](crate::Error::Candle)
+    /// for another element type.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let layers = self.layers().iter().map(stored).collect();
+        let dtype = StoredType::of(self.dtype());
+        let header =
+            Header { kind: KIND.into(), format: FORMAT, dtype, input: self.input(), layers };
+        let mut writer = Writer::default();
+        for (layer, name) in self.layers().iter().zip(self.names()) {
+            let Some((weight, bias)) = layer.parameters() else { continue };
+            let tensors = [("weight", Some(weight)), ("bias", bias)];
+            for (part, tensor) in tensors.into_iter().filter_map(|(part, t)| t.map(|t| (part, t))) {
+                match self.dtype() {
+                    DType::F64 => push::<f64>(&mut writer, format!("{name}.{part}"), tensor)?,
+                    _ => push::<f32>(&mut writer, format!("{name}.{part}"), tensor)?,
+                }
+            }
+        }
+        writer.write(path, &header)
+    }
+
+    /// Reads a network that [`PlainNetwork::save`] wrote.
+    ///
+    /// # Errors
+    /// As for [`Trainer::resume`](crate::Trainer::resume).
+    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        let mut reader = Reader::open(path)?;
+        check_version(&reader, &reader.header()?, KIND)?;
+        let header: Header = reader.header()?;
+        let dtype = header.dtype.dtype();
+        let (mut n_convs, mut n_linears) = (0, 0);
+        let mut layers = Vec::with_capacity(header.layers.len());
+        for layer in header.layers {
+            layers.push(match layer {
+                StoredLayer::CyclicConv { downsample, bias } => {
+                    n_convs += 1;
+                    let (weight, bias) =
+                        tensors(&mut reader, &format!("conv{n_convs}"), bias, dtype, device)?;
+                    PlainLayer::CyclicConv(CyclicConv::new(weight, bias, downsample)?)
+                }
+                StoredLayer::Dense { bias } => {
+                    n_linears += 1;
+                    let (weight, bias) =
+                        tensors(&mut reader, &format!("linear{n_linears}"), bias, dtype, device)?;
+                    PlainLayer::Dense(Dense::new(weight, bias)?)
+                }
+                StoredLayer::MaxMin => PlainLayer::MaxMin,
+                StoredLayer::GroupSort { group } => PlainLayer::GroupSort { group },
+                StoredLayer::Relu => PlainLayer::Relu,
+                StoredLayer::Flatten => PlainLayer::Flatten,
+            });
+        }
+        reader.finish()?;
+        Self::new(header.input, layers)
+    }
+}
+
+fn stored(layer: &PlainLayer) -> StoredLayer {
+    match layer {
+        PlainLayer::CyclicConv(conv) => {
+            StoredLayer::CyclicConv { downsample: conv.downsample(), bias: conv.bias().is_some() }
+        }
+        PlainLayer::Dense(dense) => StoredLayer::Dense { bias: dense.bias().is_some() },
+        PlainLayer::MaxMin => StoredLayer::MaxMin,
+        PlainLayer::GroupSort { group } => StoredLayer::GroupSort { group: *group },
+        PlainLayer::Relu => StoredLayer::Relu,
+        PlainLayer::Flatten => StoredLayer::Flatten,
+    }
+}
+
+fn push<T: Element>(writer: &mut Writer, name: String, tensor: &Tensor) -> Result<()> {
+    writer.push(name, tensor.dims(), &to_vec::<T>(tensor)?);
+    Ok(())
+}
+
+/// Weight and bias of a layer; the network checks the shapes against its input.
+fn tensors(
+    reader: &mut Reader,
+    name: &str,
+    bias: bool,
+    dtype: DType,
+    device: &Device,
+) -> Result<(Tensor, Option<Tensor>)> {
+    let mut take_any = |part: &str| {
+        let name = format!("{name}.{part}");
+        let shape = reader.shape(&name)?;
+        take(reader, &name, &shape, dtype, device)
+    };
+    Ok((take_any("weight")?, if bias { Some(take_any("bias")?) } else { None }))
+}

@@ -1,0 +1,84 @@
+//! Shapes of images and of what flows between layers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Shape of one image: channels, height and width, in pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageShape {
+    /// Number of channels, `c`.
+    pub channels: usize,
+    /// Height, `h`.
+    pub height: usize,
+    /// Width, `w`.
+    pub width: usize,
+}
+
+impl ImageShape {
+    /// An image of `channels` x `height` x `width`.
+    #[must_use]
+    pub const fn new(channels: usize, height: usize, width: usize) -> Self {
+        Self { channels, height, width }
+    }
+
+    /// Number of pixels of one channel, `h·w`.
+    #[must_use]
+    pub const fn n_pixels(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// Number of values, `c·h·w`.
+    #[must_use]
+    pub const fn n_values(&self) -> usize {
+        self.channels * self.n_pixels()
+    }
+
+    /// The shape after invertible downsampling by `factor`: `c·factor²` x `h/factor` x `w/factor`.
+    ///
+    /// # Errors
+    /// [`Error::StrideDoesNotDivide`] when `factor` does not divide height and width,
+    /// [`Error::Zero`] when it is 0.
+    pub fn downsampled(&self, factor: usize, layer: &str) -> Result<Self> {
+        if factor == 0 {
+            return Err(Error::Zero { what: format!("{layer}: stride") });
+        }
+        for (what, size) in [("image height", self.height), ("image width", self.width)] {
+            if size % factor != 0 {
+                let layer = layer.to_owned();
+                return Err(Error::StrideDoesNotDivide { layer, what, size, stride: factor });
+            }
+        }
+        Ok(Self::new(self.channels * factor * factor, self.height / factor, self.width / factor))
+    }
+}
+
+/// What flows between two layers: an image before [`Flatten`](crate::PlainLayer::Flatten), a vector after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignalShape {
+    /// An image.
+    Image(ImageShape),
+    /// A vector of so many features.
+    Vector(usize),
+}
+
+impl SignalShape {
+    /// Number of values.
+    #[must_use]
+    pub const fn n_values(&self) -> usize {
+        match self {
+            Self::Image(shape) => shape.n_values(),
+            Self::Vector(n) => *n,
+        }
+    }
+
+    /// Number of channels of an image, of features of a vector: what activations group.
+    #[must_use]
+    pub const fn n_channels(&self) -> usize {
+        match self {
+            Self::Image(shape) => shape.channels,
+            Self::Vector(n) => *n,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Networks as data: what a checkpoint stores and a configuration names.
+//!
+//! A [`NetworkSpec`] says which layers stand in which order and how each weight is parametrised; it holds no
+//! numbers. The paper's networks are functions that return one.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::shape::ImageShape;
+
+/// How a convolution's weight is parametrised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ConvMethod {
+    /// Block convolution orthogonal parametrisation: equation (5) of the paper, orthogonal at every step.
+    Bcop,
+    /// The weight itself, with no constraint.
+    Unconstrained,
+}
+
+/// How a dense layer's weight is parametrised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum LinearMethod {
+    /// The orthogonal polar factor of a free matrix: what Björck orthonormalisation converges to.
+    Bjorck,
+    /// The weight itself, with no constraint.
+    Unconstrained,
+}
+
+/// One layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum LayerSpec {
+    /// Invertible downsampling by `stride`, then a cyclic convolution of kernel size `kernel_size / stride`.
+    Conv {
+        /// Output channels.
+        out_channels: usize,
+        /// Kernel size before downsampling.
+        kernel_size: usize,
+        /// Downsampling factor.
+        stride: usize,
+        /// Parametrisation.
+        method: ConvMethod,
+    },
+    /// A dense layer.
+    Linear {
+        /// Output features.
+        out_features: usize,
+        /// Parametrisation.
+        method: LinearMethod,
+    },
+    /// Maxima of channel i and i + c/2 first, minima after them.
+    MaxMin,
+    /// Consecutive groups of `group` channels, ascending.
+    GroupSort {
+        /// Channels in a group.
+        group: usize,
+    },
+    /// max(x, 0).
+    Relu,
+    /// Image to vector.
+    Flatten,
+}
+
+/// A network: its input and its layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkSpec {
+    /// Shape of an image.
+    pub input: ImageShape,
+    /// Layers, first to last.
+    pub layers: Vec<LayerSpec>,
+}
+
+/// The parametrisations of a whole network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Methods {
+    /// Of every convolution.
+    pub conv: ConvMethod,
+    /// Of every dense layer.
+    pub linear: LinearMethod,
+}
+
+impl Methods {
+    /// BCOP convolutions and Björck dense layers: the paper's method.
+    pub const BCOP: Self = Self { conv: ConvMethod::Bcop, linear: LinearMethod::Bjorck };
+    /// No constraint anywhere.
+    pub const UNCONSTRAINED: Self =
+        Self { conv: ConvMethod::Unconstrained, linear: LinearMethod::Unconstrained };
+}
+
+impl NetworkSpec {
+    /// The paper's Small: conv 16 k4 s2, conv 32 k4 s2, linear 100, linear `n_classes`, MaxMin between.
+    ///
+    /// On MNIST with BCOP it has 173,174 parameters.
+    #[must_use]
+    pub fn small(input: ImageShape, n_classes: usize, methods: Methods) -> Self {
+        Self::from_widths(input, methods, &[(16, 4, 2), (32, 4, 2)], &[100, n_classes])
+    }
+
+    /// The paper's Large, all widths but the last times `width` (1 is the paper's): conv 32 k3, conv 32 k4
+    /// s2, conv 64 k3, conv 64 k4 s2, linear 512, linear 512, linear `n_classes`, MaxMin between.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] when `width` is not positive or makes a width odd or 0.
+    pub fn large(
+        input: ImageShape,
+        n_classes: usize,
+        methods: Methods,
+        width: f64,
+    ) -> Result<Self> {
+        let scaled = |n: u32| scaled_width(n, width);
+        let (c1, c2, hidden) = (scaled(32)?, scaled(64)?, scaled(512)?);
+        let convs = [(c1, 3, 1), (c1, 4, 2), (c2, 3, 1), (c2, 4, 2)];
+        Ok(Self::from_widths(input, methods, &convs, &[hidden, hidden, n_classes]))
+    }
+
+    /// Convolutions (out_channels, kernel_size, stride), then dense layers, MaxMin after all but the last.
+    fn from_widths(
+        input: ImageShape,
+        methods: Methods,
+        convs: &[(usize, usize, usize)],
+        linears: &[usize],
+    ) -> Self {
+        let mut layers = Vec::new();
+        for &(out_channels, kernel_size, stride) in convs {
+            layers.push(LayerSpec::Conv {
+                out_channels,
+                kernel_size,
+                stride,
+                method: methods.conv,
+            });
+            layers.push(LayerSpec::MaxMin);
+        }
+        layers.push(LayerSpec::Flatten);
+        for (n, &out_features) in linears.iter().enumerate() {
+            if n > 0 {
+                layers.push(LayerSpec::MaxMin);
+            }
+            layers.push(LayerSpec::Linear { out_features, method: methods.linear });
+        }
+        Self { input, layers }
+    }
+}
+
+fn scaled_width(n: u32, factor: f64) -> Result<usize> {
+    let width = f64::from(n) * factor;
+    let valid = width.is_finite() && width >= 2.0 && width.fract() == 0.0 && width % 2.0 == 0.0;
+    if !valid || width > 1e6 {
+        return Err(Error::InvalidSetting {
+            name: "width",
+            value: factor.to_string(),
+            expected: "a positive factor that leaves every width an even whole number",
+        });
+    }
+    // a whole number between 2 and 1e6, as just checked
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+    Ok(width as usize)
+}

@@ -1,0 +1,435 @@
+//! Training: steps, epochs and what a caller may do between them.
+//!
+//! A [`Trainer`] owns a [`Network`], Adam's moments, its place in the run and a random generator. It knows no
+//! data set, clock, file name or terminal: batches come from a [`BatchSource`], and an [`Observer`] sees every
+//! step and may stop the run.
+//!
+//! Reproducibility: an epoch's order is decided by one number drawn from the trainer's generator and handed to
+//! [`BatchSource::start_epoch`]; batch `n` of the epoch can be asked for without the ones before it. Everything
+//! else is deterministic, so a run resumed from a [checkpoint](crate::checkpoint) at any step ends with the
+//! same weights, to the bit, as one that was never interrupted (on the CPU, with the same binary).
+
+use std::ops::ControlFlow;
+
+use candle_core::{DType, Tensor, Var};
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::element::Element;
+use crate::engine::has_block_form;
+use crate::engine::training::{ParameterGradient, TrainBuffers, loss_and_gradients};
+use crate::error::{Error, Result};
+use crate::finite::check_finite;
+use crate::loss::{Loss, LossValue};
+use crate::network::{LayerKind, Network};
+use crate::optim::{AdamConfig, Moments, Schedule};
+
+/// Settings of a training run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Passes over the data.
+    pub epochs: usize,
+    /// Initial learning rate.
+    pub learning_rate: f64,
+    /// How it falls.
+    pub schedule: Schedule,
+    /// Settings of Adam.
+    pub adam: AdamConfig,
+    /// The loss.
+    pub loss: Loss,
+    /// Seed of the order of the data.
+    pub seed: u64,
+}
+
+impl TrainConfig {
+    /// Checks every domain.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] or [`Error::Zero`] naming the setting.
+    pub fn validate(&self) -> Result<()> {
+        if self.epochs == 0 {
+            return Err(Error::Zero { what: "epochs".into() });
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            let value = self.learning_rate.to_string();
+            return Err(Error::InvalidSetting {
+                name: "learning_rate",
+                value,
+                expected: "a positive number",
+            });
+        }
+        let Loss::MultiClassHinge { margin } = self.loss;
+        if !(margin > 0.0 && margin.is_finite()) {
+            let value = margin.to_string();
+            return Err(Error::InvalidSetting {
+                name: "margin",
+                value,
+                expected: "a positive number",
+            });
+        }
+        self.adam.validate()?;
+        self.schedule.validate()
+    }
+}
+
+/// Where batches come from.
+pub trait BatchSource {
+    /// Batches in an epoch; the same for all epochs.
+    fn n_batches(&self) -> usize;
+
+    /// Begins epoch `epoch`, whose random choices (order, augmentation) follow from `seed` alone.
+    fn start_epoch(&mut self, epoch: usize, seed: u64);
+
+    /// Batch `index` of the current epoch: images b x c x h x w in the network's element type and b labels.
+    ///
+    /// # Errors
+    /// Whatever prevents the batch from being made.
+    fn batch(&mut self, index: usize) -> Result<Batch>;
+}
+
+/// Images and their labels.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// b x c x h x w.
+    pub images: Tensor,
+    /// One class for each image.
+    pub labels: Vec<u32>,
+}
+
+/// What one step did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// Steps done in the whole run, this one included.
+    pub step: u64,
+    /// 0-based epoch.
+    pub epoch: usize,
+    /// 0-based index of the batch in its epoch.
+    pub batch: usize,
+    /// Mean loss of the batch before the update.
+    pub loss: f64,
+    /// Samples of the batch classified correctly before the update.
+    pub n_correct: usize,
+    /// Samples in the batch.
+    pub n_samples: usize,
+    /// The learning rate used.
+    pub learning_rate: f64,
+}
+
+/// Sums over the steps of an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EpochReport {
+    /// 0-based epoch.
+    pub epoch: usize,
+    /// Mean loss over the samples.
+    pub loss: f64,
+    /// Samples classified correctly when they were trained on.
+    pub n_correct: usize,
+    /// Samples seen.
+    pub n_samples: usize,
+}
+
+/// Sees a run go by; `Break` stops it after the current step or epoch.
+pub trait Observer {
+    /// After every step.
+    ///
+    /// # Errors
+    /// Ends the run with the error.
+    fn after_step(&mut self, _trainer: &Trainer, _report: &StepReport) -> Result<ControlFlow<()>> {
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// After every epoch.
+    ///
+    /// # Errors
+    /// Ends the run with the error.
+    fn after_epoch(
+        &mut self,
+        _trainer: &Trainer,
+        _report: &EpochReport,
+    ) -> Result<ControlFlow<()>> {
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// An observer that lets everything pass.
+impl Observer for () {}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All epochs are done.
+    Finished,
+    /// The observer stopped it.
+    Stopped,
+}
+
+/// The place of a run between two steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Progress {
+    /// Steps done.
+    pub(crate) step: u64,
+    /// Current epoch.
+    pub(crate) epoch: usize,
+    /// Batches done in it.
+    pub(crate) batch: usize,
+    /// The current epoch's seed, once it has begun.
+    pub(crate) epoch_seed: Option<u64>,
+    /// Sums over the current epoch so far.
+    pub(crate) totals: EpochReport,
+    /// State of the generator that epoch seeds are drawn from.
+    pub(crate) rng: ChaCha8Rng,
+}
+
+/// Trains one network.
+#[derive(Debug)]
+pub struct Trainer {
+    network: Network,
+    config: TrainConfig,
+    pub(crate) progress: Progress,
+    pub(crate) state: State,
+}
+
+/// Numbers in the network's element type.
+#[derive(Debug)]
+pub(crate) enum State {
+    F32(TypedState<f32>),
+    F64(TypedState<f64>),
+}
+
+/// Adam's moments of every parameter (weight, bias, weight, …) and the engine's buffers.
+#[derive(Debug)]
+pub(crate) struct TypedState<T> {
+    pub(crate) moments: Vec<Moments<T>>,
+    pub(crate) buffers: TrainBuffers<T>,
+}
+
+impl<T: Element> TypedState<T> {
+    fn new(network: &Network) -> Self {
+        let moments =
+            network.variables().iter().map(|(_, v)| Moments::zeros(v.elem_count())).collect();
+        Self { moments, buffers: TrainBuffers::default() }
+    }
+}
+
+impl Trainer {
+    /// A run from its beginning.
+    ///
+    /// # Errors
+    /// As for [`TrainConfig::validate`].
+    pub fn new(network: Network, config: TrainConfig) -> Result<Self> {
+        config.validate()?;
+        let state = match network.dtype() {
+            DType::F64 => State::F64(TypedState::new(&network)),
+            _ => State::F32(TypedState::new(&network)),
+        };
+        let rng = ChaCha8Rng::seed_from_u64(config.seed);
+        let totals = EpochReport::default();
+        let progress = Progress { step: 0, epoch: 0, batch: 0, epoch_seed: None, totals, rng };
+        Ok(Self { network, config, progress, state })
+    }
+
+    /// The network in its present state.
+    #[must_use]
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The run's settings.
+    #[must_use]
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// Steps done so far.
+    #[must_use]
+    pub fn n_steps(&self) -> u64 {
+        self.progress.step
+    }
+
+    /// The epoch that the next step belongs to.
+    #[must_use]
+    pub fn epoch(&self) -> usize {
+        self.progress.epoch
+    }
+
+    /// Whether all epochs are done.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.progress.epoch >= self.config.epochs
+    }
+
+    /// Gives up the run and keeps the network.
+    #[must_use]
+    pub fn into_network(self) -> Network {
+        self.network
+    }
+
+    /// Trains to the end, or until the observer stops.
+    ///
+    /// # Errors
+    /// Those of [`Trainer::step`], of the source and of the observer; [`Error::Zero`] when the source has no
+    /// batches.
+    pub fn fit(
+        &mut self,
+        source: &mut dyn BatchSource,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
+        let n_batches = source.n_batches();
+        if n_batches == 0 {
+            return Err(Error::Zero { what: "number of batches in an epoch".into() });
+        }
+        while !self.is_finished() {
+            source.start_epoch(self.progress.epoch, self.epoch_seed());
+            while self.progress.batch < n_batches {
+                let batch = source.batch(self.progress.batch)?;
+                let report = self.step(&batch, n_batches)?;
+                if observer.after_step(self, &report)?.is_break() && self.progress.batch < n_batches
+                {
+                    return Ok(Outcome::Stopped);
+                }
+            }
+            let report = self.end_epoch();
+            if observer.after_epoch(self, &report)?.is_break() && !self.is_finished() {
+                return Ok(Outcome::Stopped);
+            }
+        }
+        Ok(Outcome::Finished)
+    }
+
+    fn epoch_seed(&mut self) -> u64 {
+        let rng = &mut self.progress.rng;
+        *self.progress.epoch_seed.get_or_insert_with(|| rng.next_u64())
+    }
+
+    fn end_epoch(&mut self) -> EpochReport {
+        let progress = &mut self.progress;
+        let report = EpochReport { epoch: progress.epoch, ..progress.totals };
+        progress.epoch += 1;
+        progress.batch = 0;
+        progress.epoch_seed = None;
+        progress.totals = EpochReport::default();
+        report
+    }
+
+    /// One step on one batch; `n_batches` is the number of batches in an epoch, which the schedule needs.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] or [`Error::LabelOutOfRange`] when the batch does not fit the network,
+    /// [`Error::NonFinite`] when the logits or a gradient are not finite (the parameters are then left as they
+    /// were), [`Error::Algebra`] or [`Error::Orthonormalisation`] when a weight has become rank-deficient.
+    pub fn step(&mut self, batch: &Batch, n_batches: usize) -> Result<StepReport> {
+        self.check_batch(batch)?;
+        let total = (self.config.epochs * n_batches) as u64;
+        let Progress { step, epoch, batch: index, .. } = self.progress;
+        let learning_rate =
+            self.config.learning_rate * self.config.schedule.factor(epoch, step, total);
+        let update = Update { adam: self.config.adam, learning_rate, step: step + 1 };
+        let (loss, n_correct) = match &mut self.state {
+            State::F32(state) => {
+                typed_step(&self.network, &self.config.loss, batch, update, state)?
+            }
+            State::F64(state) => {
+                typed_step(&self.network, &self.config.loss, batch, update, state)?
+            }
+        };
+        let n_samples = batch.labels.len();
+        let totals = &mut self.progress.totals;
+        let seen = totals.n_samples + n_samples;
+        totals.loss += (loss - totals.loss) * n_samples as f64 / seen as f64;
+        totals.n_correct += n_correct;
+        totals.n_samples = seen;
+        self.progress.step += 1;
+        self.progress.batch += 1;
+        Ok(StepReport {
+            step: step + 1,
+            epoch,
+            batch: index,
+            loss,
+            n_correct,
+            n_samples,
+            learning_rate,
+        })
+    }
+
+    fn check_batch(&self, batch: &Batch) -> Result<()> {
+        let input = self.network.spec().input;
+        let expected = vec![batch.labels.len(), input.channels, input.height, input.width];
+        if batch.images.dims() != expected {
+            let got = batch.images.dims().to_vec();
+            return Err(Error::ShapeMismatch { what: "batch of images".into(), expected, got });
+        }
+        if batch.images.dtype() != self.network.dtype() {
+            let expected = self.network.dtype().as_str().into();
+            let got = batch.images.dtype().as_str().into();
+            return Err(Error::DTypeMismatch { what: "batch of images".into(), expected, got });
+        }
+        Ok(())
+    }
+}
+
+/// What an optimiser step needs to know.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Update {
+    pub(crate) adam: AdamConfig,
+    pub(crate) learning_rate: f64,
+    /// Counts from 1.
+    pub(crate) step: u64,
+}
+
+/// Loss, gradients and update; returns the loss and the number of correct samples.
+fn typed_step<T: Element>(
+    network: &Network,
+    loss: &Loss,
+    batch: &Batch,
+    update: Update,
+    state: &mut TypedState<T>,
+) -> Result<(f64, usize)> {
+    let steps = network.layers().iter().map(|layer| LayerKind::step(layer.kind));
+    let on_engine = network.device().is_cpu() && has_block_form(steps);
+    let (value, gradients) = if on_engine {
+        loss_and_gradients(network, loss, &batch.images, &batch.labels, &mut state.buffers)?
+    } else {
+        graph_gradients::<T>(network, loss, batch)?
+    };
+    for (gradient, parameters) in gradients.iter().zip(network.parameters()) {
+        check_finite(&format!("gradient of {}.weight", parameters.name), &gradient.weight)?;
+        check_finite(&format!("gradient of {}.bias", parameters.name), &gradient.bias)?;
+    }
+    let moments = state.moments.chunks_exact_mut(2);
+    for ((gradient, parameters), moments) in gradients.iter().zip(network.parameters()).zip(moments)
+    {
+        crate::optim::update_variable(
+            &parameters.weight,
+            &gradient.weight,
+            &mut moments[0],
+            update,
+        )?;
+        crate::optim::update_variable(&parameters.bias, &gradient.bias, &mut moments[1], update)?;
+    }
+    Ok((value.value, value.n_correct))
+}
+
+/// The same by candle's graph: for networks outside the engine's block form and for other devices.
+fn graph_gradients<T: Element>(
+    network: &Network,
+    loss: &Loss,
+    batch: &Batch,
+) -> Result<(LossValue<T>, Vec<ParameterGradient<T>>)> {
+    let logits = network.forward(&batch.images)?;
+    let value =
+        loss.evaluate(&crate::element::to_vec::<T>(&logits)?, &batch.labels, network.n_classes())?;
+    let labels = Tensor::new(batch.labels.as_slice(), network.device())?;
+    let gradients = loss.forward(&logits, &labels)?.backward()?;
+    let of = |v: &Var| match gradients.get(v.as_tensor()) {
+        Some(gradient) => crate::element::to_vec::<T>(gradient),
+        None => Ok(vec![T::zero(); v.elem_count()]),
+    };
+    let parameters = network.parameters();
+    let gradients =
+        parameters.map(|p| Ok(ParameterGradient { weight: of(&p.weight)?, bias: of(&p.bias)? }));
+    Ok((value, gradients.collect::<Result<_>>()?))
+}
