@@ -150,7 +150,7 @@ impl<T: Real> Bcop<T> {
             let slice: &mut ndarray::ArrayViewMut2<'_, T> = &mut slice;
             slice.slice_mut(s![.., ..n / 2]).assign(&range.pullback(d.view()));
         };
-        let jobs = d_slices.outer_iter_mut().into_iter();
+        let jobs = d_slices.outer_iter_mut();
         if n < PARALLEL_FROM {
             polar();
             jobs.zip(&self.projections).zip(&pulled.factors).for_each(slice);

@@ -33,9 +33,6 @@ pub(crate) enum Direction {
     Horizontal,
 }
 
-/// One factor [M; I-M] or [M  I-M].
-pub(crate) type Factor<'a, T> = (Direction, ArrayView2<'a, T>);
-
 /// Shapes of a chain: everything that does not depend on the numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Geometry {

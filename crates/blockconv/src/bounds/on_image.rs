@@ -1,7 +1,7 @@
 //! The bound on one image size: every frequency certified by a Cholesky factor whose residual is measured.
 
 use ndarray::parallel::prelude::*;
-use ndarray::{Array2, ArrayView4, Axis, concatenate};
+use ndarray::{Array1, Array2, ArrayView4, Axis, concatenate, stack};
 use ndarray_linalg::{Cholesky, EigValsh, UPLO, c64};
 use projectors::rounding::{UNIT_ROUNDOFF, add_up, gamma, mul_up, sqrt_up, sum_up};
 use projectors::{LipschitzBound, Real, gemm};
@@ -20,8 +20,8 @@ const MARGIN: f64 = 4e-5;
 /// Power iterations for that estimate.
 const POWER_STEPS: usize = 24;
 
-/// √2, rounded up.
-const SQRT_2_UP: f64 = 1.414_213_562_373_095_2;
+/// √2 rounded to nearest, which is upwards.
+const SQRT_2_UP: f64 = std::f64::consts::SQRT_2;
 
 /// The error of a product of two twiddle factors (7).
 const TWIDDLE_ERROR: f64 = 256.0 * UNIT_ROUNDOFF;
@@ -114,7 +114,7 @@ fn power_estimate(symbol: &Symbol) -> f64 {
         // A x = Z a - W b in stacked form, for x = a + ib and W = [Im; -Re] the stack of -i A
         let (a, b) = (x.column(0), x.column(1));
         let y = z.dot(&a) - turned.dot(&b);
-        let next = gemm_columns(&z.t().dot(&y), &turned.t().dot(&y).mapv(|v| -v));
+        let next = columns(&z.t().dot(&y), &turned.t().dot(&y).mapv(|v| -v));
         lambda = y.iter().map(|v| v * v).sum::<f64>();
         if lambda == 0.0 {
             break;
@@ -124,8 +124,8 @@ fn power_estimate(symbol: &Symbol) -> f64 {
     lambda
 }
 
-fn gemm_columns(a: &ndarray::Array1<f64>, b: &ndarray::Array1<f64>) -> Array2<f64> {
-    ndarray::stack![Axis(1), *a, *b]
+fn columns(a: &Array1<f64>, b: &Array1<f64>) -> Array2<f64> {
+    stack![Axis(1), *a, *b]
 }
 
 /// What trying to certify λ_max <= μ came to.
@@ -198,4 +198,14 @@ fn residual_norm(
         (upper::frobenius(target), upper::frobenius(residual), upper::frobenius(l));
     let subtractions = mul_up(2.0 * UNIT_ROUNDOFF, add_up(target, residual));
     sum_up([residual, subtractions, mul_up(product_error, mul_up(l, l)), UNDERFLOW])
+}
+
+#[cfg(test)]
+mod tests {
+    use projectors::rounding::mul_down;
+
+    #[test]
+    fn the_constant_is_not_below_the_square_root_of_two() {
+        assert!(mul_down(super::SQRT_2_UP, super::SQRT_2_UP) >= 2.0);
+    }
 }

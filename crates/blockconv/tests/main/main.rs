@@ -1,5 +1,7 @@
 //! Laws, reference vectors and error texts of block convolution; one binary, one module per subject.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+
 mod assembly;
 mod bcop;
 mod bounds;
