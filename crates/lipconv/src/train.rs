@@ -284,16 +284,17 @@ impl Trainer {
         }
         while !self.is_finished() {
             source.start_epoch(self.progress.epoch, self.epoch_seed());
-            while self.progress.batch < n_batches {
+            let mut stop = false;
+            while !stop && self.progress.batch < n_batches {
                 let batch = source.batch(self.progress.batch)?;
                 let report = self.step(&batch, n_batches)?;
-                if observer.after_step(self, &report)?.is_break() && self.progress.batch < n_batches
-                {
-                    return Ok(Outcome::Stopped);
-                }
+                stop = observer.after_step(self, &report)?.is_break();
             }
-            let report = self.end_epoch();
-            if observer.after_epoch(self, &report)?.is_break() && !self.is_finished() {
+            if self.progress.batch == n_batches {
+                let report = self.end_epoch();
+                stop |= observer.after_epoch(self, &report)?.is_break();
+            }
+            if stop && !self.is_finished() {
                 return Ok(Outcome::Stopped);
             }
         }
