@@ -31,7 +31,7 @@ use ndarray::{Array2, ArrayView2};
 
 use crate::error::{Error, Result};
 use crate::gemm::oriented_product;
-use crate::{Real, dense, gemm, lapack, rounding, tolerance};
+use crate::{Real, dense, gemm, lanczos, lapack, rounding, tolerance};
 
 /// Settings of [`bjorck`].
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -137,13 +137,20 @@ fn bjorck_tall<T: Real>(w: ArrayView2<'_, T>, config: &BjorckConfig) -> Result<O
     let gram = gemm::gram(w);
     // The factor is rounded down, so that the scaled norm stays at or below one.
     let factor = T::of(rounding::div_down(1.0 - 2.0 * T::EPS, norm_bound(&gram, m)));
-    let small = small_side(gram.mapv(|x| x * factor * factor), config, tolerance);
+    let small = small_side(gram.mapv(|x| x * factor * factor), config, tolerance)?;
     let matrix = match small.factor {
-        Some(p) => oriented_product(w, p.mapv(|x| x * factor).view()),
-        // Without a trustworthy small-side result the iteration starts over on the full side.
-        None => w.mapv(|x| x * factor),
+        Some(p) => oriented_product(w, dense::scaled(p.view(), factor.as_f64()).view()),
+        // The Gram matrix does not tell: the iteration starts over on the full side, unless there is nothing to find.
+        // Rounding noise in place of a zero singular value would be orthonormalised like anything else.
+        None => {
+            let rank = lapack::numerical_rank(w)?;
+            if rank < n {
+                return Err(Error::RankDeficient { what: "matrix", rank, expected: n });
+            }
+            dense::scaled(w, factor.as_f64())
+        }
     };
-    full_side(w, matrix, small.iterations, config, tolerance)
+    full_side(matrix, small.iterations, config, tolerance)
 }
 
 /// A proven upper bound of |W|_2 from the computed Gram matrix of the m x n matrix W.
@@ -166,36 +173,39 @@ struct SmallSide<T> {
 }
 
 /// Runs `S <- S T`, `M <- T M T` with `M = S G S` until `|M - I|_F <= tolerance`.
-fn small_side<T: Real>(mut m: Array2<T>, config: &BjorckConfig, tolerance: f64) -> SmallSide<T> {
+fn small_side<T: Real>(
+    mut m: Array2<T>,
+    config: &BjorckConfig,
+    tolerance: f64,
+) -> Result<SmallSide<T>> {
     let mut factor: Option<Array2<T>> = None;
     for iterations in 0..=config.max_iterations {
         if dense::distance_to_identity(m.view()) <= tolerance {
             let factor = factor.unwrap_or_else(|| Array2::eye(m.nrows()));
             // |S|_2^2 = 1 / sigma_min^2 multiplies the rounding error of G in the polar direction.
-            let amplification = dense::max_row_sum(factor.view()).powi(2);
+            let amplification =
+                lanczos::extreme_eigenvalues(factor.view(), 0.5, 12)?.highest.powi(2);
             let trusted = amplification * T::EPS <= tolerance.max(64.0 * T::EPS);
-            return SmallSide {
+            return Ok(SmallSide {
                 factor: trusted.then_some(factor),
                 iterations: if trusted { iterations } else { 0 },
-            };
+            });
         }
         if iterations == config.max_iterations {
             break;
         }
         let step = step_polynomial(m.clone(), config.order);
         m = gemm::matmul(gemm::matmul(step.view(), m.view()).view(), step.view());
-        dense::symmetrise(m.view_mut());
         factor = Some(match factor {
             Some(s) => gemm::matmul(s.view(), step.view()),
             None => step,
         });
     }
-    SmallSide { factor: None, iterations: 0 }
+    Ok(SmallSide { factor: None, iterations: 0 })
 }
 
 /// Steps on the full side until the measured defect is within the tolerance.
 fn full_side<T: Real>(
-    w: ArrayView2<'_, T>,
     mut matrix: Array2<T>,
     done: usize,
     config: &BjorckConfig,
@@ -209,7 +219,8 @@ fn full_side<T: Real>(
             return Ok(Orthonormalised { matrix, iterations, residual });
         }
         if iterations >= config.max_iterations || !residual.is_finite() {
-            return Err(failure(w, iterations, residual, tolerance));
+            let method = "bjorck iteration";
+            return Err(Error::NotConverged { method, iterations, residual, tolerance });
         }
         matrix = gemm::matmul(matrix.view(), step_polynomial(gram, config.order).view());
         iterations += 1;
@@ -220,13 +231,13 @@ fn full_side<T: Real>(
 fn step_polynomial<T: Real>(m: Array2<T>, order: usize) -> Array2<T> {
     let mut e = m;
     e.mapv_inplace(|x| -x);
-    dense::add_diagonal(e.view_mut(), T::one());
+    dense::add_diagonal(&mut e, T::one());
     let coefficients = coefficients(order);
-    let mut sum = e.mapv(|x| x * T::of(coefficients[order]));
-    dense::add_diagonal(sum.view_mut(), T::of(coefficients[order - 1]));
+    let mut sum = dense::scaled(e.view(), coefficients[order]);
+    dense::add_diagonal(&mut sum, T::of(coefficients[order - 1]));
     for &c in coefficients[..order - 1].iter().rev() {
         sum = gemm::matmul(sum.view(), e.view());
-        dense::add_diagonal(sum.view_mut(), T::of(c));
+        dense::add_diagonal(&mut sum, T::of(c));
     }
     sum
 }
@@ -238,22 +249,4 @@ fn coefficients(order: usize) -> Vec<f64> {
         c.push(c[j - 1] * (2 * j - 1) as f64 / (2 * j) as f64);
     }
     c
-}
-
-/// Tells a matrix without polar factor from one that needs more steps.
-fn failure<T: Real>(
-    w: ArrayView2<'_, T>,
-    iterations: usize,
-    residual: f64,
-    tolerance: f64,
-) -> Error {
-    match lapack::numerical_rank(&w.to_owned()) {
-        Ok(rank) if rank < w.ncols() => {
-            Error::RankDeficient { what: "matrix", rank, expected: w.ncols() }
-        }
-        Ok(_) => {
-            Error::NotConverged { method: "bjorck iteration", iterations, residual, tolerance }
-        }
-        Err(error) => error,
-    }
 }

@@ -1,15 +1,17 @@
 //! Small dense helpers shared by the modules: checks, norms, symmetric parts.
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
+use ndarray::{Array2, ArrayView2, Zip};
 use num_traits::Float;
 
 use crate::Real;
+
+/// Interleaved partial results of a reduction, so that it vectorises.
+const LANES: usize = 8;
 use crate::error::{Error, Result};
 
 /// The matrix has only finite entries.
 pub(crate) fn check_finite<T: Real>(what: &'static str, a: ArrayView2<'_, T>) -> Result<()> {
-    // A sum is finite when every term is and nothing overflows: one fast pass decides nearly always.
-    if a.iter().fold(T::zero(), |sum, &x| sum + x * T::zero()) == T::zero() {
+    if largest_magnitude(a).is_finite() {
         return Ok(());
     }
     for ((row, column), &x) in a.indexed_iter() {
@@ -17,7 +19,29 @@ pub(crate) fn check_finite<T: Real>(what: &'static str, a: ArrayView2<'_, T>) ->
             return Err(Error::NonFinite { what, row, column, value: x.as_f64() });
         }
     }
-    Ok(())
+    unreachable!("a maximum of finite numbers is finite")
+}
+
+/// The largest absolute value, 0 for an empty matrix, infinite if an entry is not finite.
+pub(crate) fn largest_magnitude<T: Real>(a: ArrayView2<'_, T>) -> f64 {
+    let larger = |big: T, x: T| if Float::abs(x) > big { Float::abs(x) } else { big };
+    // x 0 is NaN for NaN and infinities, and NaN stays in a sum.
+    let (big, zero) = match a.as_slice_memory_order() {
+        Some(entries) => {
+            let (mut big, mut zero) = ([T::zero(); LANES], [T::zero(); LANES]);
+            for chunk in entries.chunks(LANES) {
+                for (lane, &x) in chunk.iter().enumerate() {
+                    big[lane] = larger(big[lane], x);
+                    zero[lane] += x * T::zero();
+                }
+            }
+            (big.into_iter().fold(T::zero(), larger), zero.into_iter().sum())
+        }
+        None => a
+            .iter()
+            .fold((T::zero(), T::zero()), |(big, zero), &x| (larger(big, x), zero + x * T::zero())),
+    };
+    if zero == T::zero() { big.as_f64() } else { f64::INFINITY }
 }
 
 /// The matrix has at least one entry.
@@ -53,14 +77,14 @@ pub(crate) fn sum_of_squares<T: Real>(a: ArrayView2<'_, T>) -> f64 {
     }
 }
 
-/// Inner product in f64, in eight interleaved partial sums so that it vectorises.
+/// Inner product in f64.
 fn dot<T: Real>(xs: &[T], ys: &[T]) -> f64 {
-    let mut partial = [0.0; 8];
-    let (x8, y8) = (xs.chunks_exact(8), ys.chunks_exact(8));
-    let tail: f64 =
-        x8.remainder().iter().zip(y8.remainder()).map(|(x, y)| x.as_f64() * y.as_f64()).sum();
+    let mut partial = [0.0; LANES];
+    let (x8, y8) = (xs.chunks_exact(LANES), ys.chunks_exact(LANES));
+    let rest = x8.remainder().iter().zip(y8.remainder());
+    let tail: f64 = rest.map(|(x, y)| x.as_f64() * y.as_f64()).sum();
     for (x, y) in x8.zip(y8) {
-        for lane in 0..8 {
+        for lane in 0..LANES {
             partial[lane] += x[lane].as_f64() * y[lane].as_f64();
         }
     }
@@ -77,30 +101,29 @@ pub(crate) fn frobenius_distance<T: Real>(a: ArrayView2<'_, T>, b: ArrayView2<'_
     Zip::from(a).and(b).fold(0.0, |s, &x, &y| s + (x - y).as_f64().powi(2)).sqrt()
 }
 
-/// Inner product `sum a_ij b_ij`, in f64.
-pub(crate) fn inner<T: Real>(a: ArrayView2<'_, T>, b: ArrayView2<'_, T>) -> f64 {
-    match (a.as_slice(), b.as_slice()) {
-        (Some(xs), Some(ys)) => dot(xs, ys),
-        _ => Zip::from(a).and(b).fold(0.0, |s, &x, &y| s + x.as_f64() * y.as_f64()),
+/// Inner product `sum a_ij b_ij` of two contiguous matrices of the same layout, in the precision of `T`.
+pub(crate) fn inner<T: Real>(a: &Array2<T>, b: &Array2<T>) -> f64 {
+    debug_assert_eq!(a.strides(), b.strides());
+    match (a.as_slice_memory_order(), b.as_slice_memory_order()) {
+        (Some(a), Some(b)) => ndarray::aview1(a).dot(&ndarray::aview1(b)).as_f64(),
+        _ => unreachable!("an owned matrix is contiguous"),
     }
 }
 
 /// Frobenius norm of `a - I` for a square matrix.
 pub(crate) fn distance_to_identity<T: Real>(a: ArrayView2<'_, T>) -> f64 {
-    let trace_terms: f64 =
-        a.diag().iter().map(|&x| (x - T::one()).as_f64().powi(2) - x.as_f64().powi(2)).sum();
-    // The difference of sums cancels when `a` is close to I, so the diagonal is taken apart there.
-    let total = sum_of_squares(a) + trace_terms;
-    if total > 1e-3 {
-        return total.sqrt();
-    }
-    let n = a.nrows();
     let mut sum = 0.0;
     for (i, row) in a.rows().into_iter().enumerate() {
-        for j in 0..n {
-            let x = row[j].as_f64() - if i == j { 1.0 } else { 0.0 };
-            sum += x * x;
-        }
+        sum += match row.as_slice() {
+            Some(row) => dot(&row[..i], &row[..i]) + dot(&row[i + 1..], &row[i + 1..]),
+            None => row
+                .iter()
+                .enumerate()
+                .filter(|&(j, _)| j != i)
+                .map(|(_, x)| x.as_f64().powi(2))
+                .sum(),
+        };
+        sum += (row[i].as_f64() - 1.0).powi(2);
     }
     sum.sqrt()
 }
@@ -113,51 +136,107 @@ pub(crate) fn max_row_sum<T: Real>(a: ArrayView2<'_, T>) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// `a := (a + a^T) / 2` for a square matrix, tile by tile to stay in cache.
-pub(crate) fn symmetrise<T: Real>(mut a: ArrayViewMut2<'_, T>) {
+/// `a := (a + a^T) / 2` for a square matrix.
+pub(crate) fn symmetrise<T: Real>(a: &mut Array2<T>) {
     let half = T::of(0.5);
-    for_each_pair(a.nrows(), |i, j| {
-        let mean = (a[[i, j]] + a[[j, i]]) * half;
-        a[[i, j]] = mean;
-        a[[j, i]] = mean;
+    for_each_pair(a, |lower, upper| {
+        let mean = (*lower + *upper) * half;
+        (*lower, *upper) = (mean, mean);
     });
 }
 
 /// `a := a - a^T` for a square matrix.
-pub(crate) fn skew_part_doubled<T: Real>(mut a: ArrayViewMut2<'_, T>) {
-    for_each_pair(a.nrows(), |i, j| {
-        let d = a[[i, j]] - a[[j, i]];
-        a[[i, j]] = d;
-        a[[j, i]] = -d;
+pub(crate) fn skew_part_doubled<T: Real>(a: &mut Array2<T>) {
+    for_each_pair(a, |lower, upper| {
+        let difference = *lower - *upper;
+        (*lower, *upper) = (difference, -difference);
     });
     a.diag_mut().fill(T::zero());
 }
 
-/// `a + a^T` for a square matrix.
-pub(crate) fn symmetric_part_doubled<T: Real>(a: ArrayView2<'_, T>) -> Array2<T> {
-    let mut s = a.to_owned();
-    let two = T::of(2.0);
-    symmetrise(s.view_mut());
-    s.mapv_inplace(|x| x * two);
-    s
+/// Copies the lower triangle of a square matrix over the upper one.
+pub(crate) fn mirror_lower<T: Real>(a: &mut Array2<T>) {
+    for_each_pair(a, |lower, upper| *upper = *lower);
 }
 
-/// Calls `visit(i, j)` for all j < i < n in tiles.
-pub(crate) fn for_each_pair(n: usize, mut visit: impl FnMut(usize, usize)) {
-    const TILE: usize = 32;
+/// `a + a^T` for a square matrix.
+pub(crate) fn symmetric_part_doubled<T: Real>(a: ArrayView2<'_, T>) -> Array2<T> {
+    let mut sum = a.as_standard_layout().into_owned();
+    for_each_pair(&mut sum, |lower, upper| {
+        let total = *lower + *upper;
+        (*lower, *upper) = (total, total);
+    });
+    sum.diag_mut().mapv_inplace(|x| x + x);
+    sum
+}
+
+/// Edge of the tiles that pairs of mirrored entries are visited in.
+const TILE: usize = 16;
+
+/// Calls `visit(a_ij, a_ji)` for all j < i.
+///
+/// Tiles are copied into two small buffers, so that memory is read and written along rows only.
+fn for_each_pair<T: Real>(a: &mut Array2<T>, mut visit: impl FnMut(&mut T, &mut T)) {
+    let n = a.nrows();
+    assert_eq!(a.ncols(), n, "square matrix");
+    let entries = a.as_slice_memory_order_mut().expect("an owned matrix is contiguous");
+    let (mut lower, mut upper) = ([T::zero(); TILE * TILE], [T::zero(); TILE * TILE]);
     for i0 in (0..n).step_by(TILE) {
-        for j0 in (0..=i0).step_by(TILE) {
-            for i in i0..n.min(i0 + TILE) {
-                for j in j0..i.min(j0 + TILE) {
-                    visit(i, j);
+        let height = TILE.min(n - i0);
+        for j0 in (0..i0).step_by(TILE) {
+            copy_tile(entries, n, (i0, j0), (height, TILE), &mut lower);
+            copy_tile(entries, n, (j0, i0), (TILE, height), &mut upper);
+            for i in 0..height {
+                for j in 0..TILE {
+                    visit(&mut lower[i * TILE + j], &mut upper[j * TILE + i]);
                 }
+            }
+            for i in 0..height {
+                entries[(i0 + i) * n + j0..][..TILE].copy_from_slice(&lower[i * TILE..][..TILE]);
+            }
+            for j in 0..TILE {
+                entries[(j0 + j) * n + i0..][..height]
+                    .copy_from_slice(&upper[j * TILE..][..height]);
+            }
+        }
+        for i in i0..i0 + height {
+            // Row j ends before row i starts, so the two entries come from disjoint parts.
+            let (above, row) = entries.split_at_mut(i * n);
+            for j in i0..i {
+                visit(&mut row[j], &mut above[j * n + i]);
             }
         }
     }
 }
 
+/// Copies the tile at `corner` of size `height` x `width` into a buffer with rows of length [`TILE`].
+fn copy_tile<T: Real>(
+    entries: &[T],
+    n: usize,
+    corner: (usize, usize),
+    (height, width): (usize, usize),
+    buffer: &mut [T; TILE * TILE],
+) {
+    for i in 0..height {
+        buffer[i * TILE..][..width]
+            .copy_from_slice(&entries[(corner.0 + i) * n + corner.1..][..width]);
+    }
+}
+
+/// `a := factor a`.
+pub(crate) fn scale<T: Real>(a: &mut Array2<T>, factor: f64) {
+    let factor = T::of(factor);
+    a.mapv_inplace(|x| x * factor);
+}
+
+/// `factor a`.
+pub(crate) fn scaled<T: Real>(a: ArrayView2<'_, T>, factor: f64) -> Array2<T> {
+    let factor = T::of(factor);
+    a.mapv(|x| x * factor)
+}
+
 /// Adds `value` to the diagonal.
-pub(crate) fn add_diagonal<T: Real>(mut a: ArrayViewMut2<'_, T>, value: T) {
+pub(crate) fn add_diagonal<T: Real>(a: &mut Array2<T>, value: T) {
     a.diag_mut().mapv_inplace(|x| x + value);
 }
 
@@ -181,7 +260,7 @@ pub(crate) fn exponent(x: f64) -> i32 {
 /// The power of two that brings the entries to a size whose squares neither overflow nor vanish; one for ordinary
 /// sizes, `None` for the zero matrix.
 pub(crate) fn unit_scale<T: Real>(m: ArrayView2<'_, T>) -> Option<T> {
-    let largest = m.iter().fold(0.0, |big, x| f64::max(big, x.as_f64().abs()));
+    let largest = largest_magnitude(m);
     if largest == 0.0 {
         return None;
     }

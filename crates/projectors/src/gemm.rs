@@ -15,7 +15,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::parallel::prelude::*;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 
-use crate::Real;
+use crate::{Real, dense};
 
 /// Products of fewer flops than this stay on the calling thread: splitting costs about 10 microseconds.
 const PARALLEL_FLOPS: usize = 6_000_000;
@@ -116,19 +116,9 @@ fn panel_length(long: usize) -> usize {
 /// ```
 #[must_use]
 pub fn gram<T: Real>(a: ArrayView2<'_, T>) -> Array2<T> {
-    let mut g = Array2::zeros((a.ncols(), a.ncols()));
-    gram_into(a, g.view_mut());
-    g
-}
-
-/// As [`gram`], into existing memory.
-///
-/// # Panics
-/// If `g` is not square with as many rows as `a` has columns.
-pub fn gram_into<T: Real>(a: ArrayView2<'_, T>, mut g: ArrayViewMut2<'_, T>) {
     single_threaded_blas();
     let (m, n) = a.dim();
-    assert!(g.dim() == (n, n), "Gram matrix of {n} columns does not fit into {:?}", g.dim());
+    let mut g = Array2::zeros((n, n));
     let at = a.t();
     if 2 * n * n * m < PARALLEL_FLOPS || n < 2 * MIN_PANEL {
         general_mat_mul(T::one(), &at, &a, T::zero(), &mut g);
@@ -144,12 +134,8 @@ pub fn gram_into<T: Real>(a: ArrayView2<'_, T>, mut g: ArrayViewMut2<'_, T>) {
             general_mat_mul(T::one(), &left, &a.slice(s![.., ..rows.end]), T::zero(), &mut lower);
         });
     }
-    mirror_lower(g);
-}
-
-/// Copies the lower triangle over the upper one.
-fn mirror_lower<T: Real>(mut g: ArrayViewMut2<'_, T>) {
-    crate::dense::for_each_pair(g.nrows(), |i, j| g[[j, i]] = g[[i, j]]);
+    dense::mirror_lower(&mut g);
+    g
 }
 
 /// The product `w s`, stored in the memory order of `w`: what is the transpose of a row-major matrix stays one.

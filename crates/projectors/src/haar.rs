@@ -45,7 +45,7 @@ pub fn haar_frame<T: Real>(n: usize, k: usize, rng: &mut (impl Rng + ?Sized)) ->
     if normal.is_empty() {
         return Ok(normal);
     }
-    let (mut q, r) = lapack::qr(normal)?;
+    let (mut q, r) = lapack::qr(normal.view())?;
     Zip::from(q.columns_mut()).and(r.diag()).for_each(|mut column, &pivot| {
         if Float::is_sign_negative(pivot) {
             column.mapv_inplace(|x| -x);

@@ -14,6 +14,9 @@ use crate::error::Result;
 use crate::gemm::single_threaded_blas;
 use crate::{Real, lapack};
 
+/// Steps between checks of the accuracy.
+const CHECK_EVERY: usize = 6;
+
 /// Estimates of the ends of a spectrum; each is within its residual of some eigenvalue.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ends {
@@ -23,43 +26,58 @@ pub(crate) struct Ends {
     pub(crate) highest_residual: f64,
 }
 
-/// Runs at most `max_steps` steps on a symmetric matrix with at least one row.
-pub(crate) fn extreme_eigenvalues<T: Real>(g: ArrayView2<'_, T>, max_steps: usize) -> Result<Ends> {
+/// Runs until both residuals are at most `accuracy` times their Ritz value, at most `max_steps` steps, on a symmetric
+/// matrix with at least one row.
+pub(crate) fn extreme_eigenvalues<T: Real>(
+    g: ArrayView2<'_, T>,
+    accuracy: f64,
+    max_steps: usize,
+) -> Result<Ends> {
     single_threaded_blas();
     let n = g.nrows();
     let steps = max_steps.min(n);
     let mut basis = Array2::<T>::zeros((steps, n));
     let mut tridiagonal = Array2::<f64>::zeros((steps, steps));
-    let mut v = start_vector::<T>(n);
-    let mut beta = 0.0;
-    let mut used = 0;
-    while used < steps {
-        basis.row_mut(used).assign(&v);
+    basis.row_mut(0).assign(&start_vector::<T>(n));
+    for used in 1..=steps {
+        let v = basis.row(used - 1);
         let mut next = g.dot(&v);
-        tridiagonal[[used, used]] = next.dot(&v).as_f64();
+        let alpha = next.dot(&v).as_f64();
+        tridiagonal[[used - 1, used - 1]] = alpha;
         // Twice is enough (Kahan): the second pass removes what the first left by cancellation.
         for _ in 0..2 {
-            let known = basis.slice(s![..=used, ..]);
+            let known = basis.slice(s![..used, ..]);
             let along = known.dot(&next);
-            next = next - known.t().dot(&along);
+            next -= &known.t().dot(&along);
         }
-        used += 1;
-        beta = next.dot(&next).as_f64().sqrt();
-        let scale = tridiagonal[[used - 1, used - 1]].abs();
-        if used == steps || beta <= scale * T::EPS * 8.0 || beta.is_nan() {
-            break;
+        let beta = next.dot(&next).as_f64().sqrt();
+        let exhausted = used == n || beta <= alpha.abs() * T::EPS * 8.0 || beta.is_nan();
+        if exhausted || used == steps || used % CHECK_EVERY == 0 {
+            let known = tridiagonal.slice(s![..used, ..used]);
+            let ends = ends(known, if exhausted { 0.0 } else { beta })?;
+            if exhausted || used == steps || ends.within(accuracy) {
+                return Ok(ends);
+            }
         }
         tridiagonal[[used, used - 1]] = beta;
         tridiagonal[[used - 1, used]] = beta;
-        v = next.mapv(|x| x / T::of(beta));
+        next /= T::of(beta);
+        basis.row_mut(used).assign(&next);
     }
-    ends(tridiagonal.slice(s![..used, ..used]).to_owned(), if used == n { 0.0 } else { beta })
+    unreachable!("the last step returns")
+}
+
+impl Ends {
+    fn within(&self, accuracy: f64) -> bool {
+        self.lowest_residual <= accuracy * self.lowest
+            && self.highest_residual <= accuracy * self.highest
+    }
 }
 
 /// First and last eigenvalue of the tridiagonal matrix, with their residuals.
-fn ends(tridiagonal: Array2<f64>, beta: f64) -> Result<Ends> {
+fn ends(tridiagonal: ArrayView2<'_, f64>, beta: f64) -> Result<Ends> {
     let last = tridiagonal.nrows() - 1;
-    let (theta, s) = lapack::eigh(&tridiagonal)?;
+    let (theta, s) = lapack::eigh(tridiagonal)?;
     Ok(Ends {
         lowest: theta[0],
         lowest_residual: beta * s[[last, 0]].abs(),

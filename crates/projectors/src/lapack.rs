@@ -46,10 +46,7 @@ pub(crate) fn svd<T: Real>(a: ArrayView2<'_, T>) -> Result<(Array2<T>, Array1<T>
 /// Singular values in descending order.
 pub(crate) fn singular_values<T: Real>(a: ArrayView2<'_, T>) -> Result<Array1<T>> {
     single_threaded_blas();
-    plain(a)
-        .svddc_into(JobSvd::None)
-        .map(|(_, sigma, _)| sigma)
-        .map_err(Error::lapack("svd"))
+    plain(a).svddc_into(JobSvd::None).map(|(_, sigma, _)| sigma).map_err(Error::lapack("svd"))
 }
 
 /// Number of singular values above [`tolerance::rank`] times the largest.

@@ -1,9 +1,10 @@
-//! Symmetric projectors, orthonormalisation and Haar sampling for orthogonal convolutions.
+#![doc = include_str!("../README.md")]
 
 pub mod bjorck;
 mod dense;
 mod error;
 pub mod gemm;
+pub mod grassmann;
 mod haar;
 mod lanczos;
 mod lapack;
@@ -16,6 +17,7 @@ mod real;
 pub mod rounding;
 pub mod tolerance;
 mod triangular;
+pub mod unit_ball;
 
 pub use error::Error;
 pub use haar::{haar_frame, haar_orthogonal};

@@ -90,7 +90,7 @@ impl<T: Real> Projector<T> {
     #[must_use]
     pub fn complement(&self) -> Self {
         let mut matrix = self.matrix.mapv(|x| -x);
-        dense::add_diagonal(matrix.view_mut(), T::one());
+        dense::add_diagonal(&mut matrix, T::one());
         Self { matrix, rank: self.n() - self.rank }
     }
 

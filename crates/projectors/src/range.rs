@@ -126,8 +126,8 @@ fn cholesky_basis<T: Real>(m: ArrayView2<'_, T>) -> Option<(Array2<T>, Array2<T>
         if dense::exceeds(defect, SMALL_DEFECT) {
             return None;
         }
-        step.mapv_inplace(|x| x * T::of(-0.5));
-        dense::add_diagonal(step.view_mut(), T::of(1.5));
+        dense::scale(&mut step, -0.5);
+        dense::add_diagonal(&mut step, T::of(1.5));
         q = gemm::matmul(q.view(), step.view());
         r_inverse = gemm::matmul(r_inverse.view(), step.view());
     }
@@ -136,7 +136,7 @@ fn cholesky_basis<T: Real>(m: ArrayView2<'_, T>) -> Option<(Array2<T>, Array2<T>
 
 /// `L^-T` for `G = L L^T`, or `None` where a pivot shows that G is singular to rounding.
 fn inverse_cholesky_factor<T: Real>(gram: &Array2<T>) -> Option<Array2<T>> {
-    let mut l = lapack::cholesky(gram)?;
+    let mut l = lapack::cholesky(gram.view())?;
     let pivots = l.diag().into_iter().map(|x| x.as_f64().powi(2));
     let (smallest, largest) =
         pivots.fold((f64::INFINITY, 0.0), |(lo, hi), x| (x.min(lo), x.max(hi)));
@@ -150,8 +150,8 @@ fn inverse_cholesky_factor<T: Real>(gram: &Array2<T>) -> Option<Array2<T>> {
 /// Householder QR for matrices whose Gram matrix has no Cholesky factor.
 fn householder_basis<T: Real>(m: ArrayView2<'_, T>) -> Result<(Array2<T>, Array2<T>)> {
     let (n, k) = m.dim();
-    let (q, r) = lapack::qr(m.to_owned())?;
-    let sigma = lapack::singular_values(&r)?;
+    let (q, r) = lapack::qr(m)?;
+    let sigma = lapack::singular_values(r.view())?;
     let smallest = sigma[0].as_f64() * tolerance::rank::<T>(n, k);
     let rank = sigma.iter().filter(|s| s.as_f64() > smallest).count();
     if rank < k {

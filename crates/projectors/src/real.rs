@@ -32,10 +32,12 @@ impl Real for f32 {
     const EPS: f64 = f32::EPSILON as f64;
     const NAME: &'static str = "f32";
 
+    #[inline]
     fn of(value: f64) -> Self {
         value as Self
     }
 
+    #[inline]
     fn as_f64(self) -> f64 {
         f64::from(self)
     }
@@ -45,10 +47,12 @@ impl Real for f64 {
     const EPS: f64 = f64::EPSILON;
     const NAME: &'static str = "f64";
 
+    #[inline]
     fn of(value: f64) -> Self {
         value
     }
 
+    #[inline]
     fn as_f64(self) -> f64 {
         self
     }

@@ -63,14 +63,15 @@ pub fn spectral_norm_estimate<T: Real>(w: ArrayView2<'_, T>) -> Result<Lipschitz
     let Some((a, exponent)) = scaled_to_unit(w) else {
         return LipschitzBound::estimate(0.0);
     };
-    let highest = lanczos::extreme_eigenvalues(gemm::gram(a.view()).view(), LANCZOS_STEPS)?.highest;
+    let highest =
+        lanczos::extreme_eigenvalues(gemm::gram(a.view()).view(), 1e-7, LANCZOS_STEPS)?.highest;
     LipschitzBound::estimate(scale_up(highest.max(0.0).sqrt(), exponent))
 }
 
 /// `w = 2^exponent a` exactly (up to underflow far below the largest entry), a tall or square, its largest entry in
 /// [1, 2); `None` for a matrix without nonzero entries.
 fn scaled_to_unit<T: Real>(w: ArrayView2<'_, T>) -> Option<(Array2<f64>, i32)> {
-    let largest = w.iter().fold(0.0, |big, x| f64::max(big, x.as_f64().abs()));
+    let largest = dense::largest_magnitude(w);
     if largest == 0.0 {
         return None;
     }
@@ -111,7 +112,7 @@ fn largest_eigenvalue_bound(g: &Array2<f64>) -> Result<f64> {
         return Ok(centred);
     }
     let crude = centred.min(max_row_sum_up(g));
-    let ends = lanczos::extreme_eigenvalues(g.view(), LANCZOS_STEPS)?;
+    let ends = lanczos::extreme_eigenvalues(g.view(), 1e-7, LANCZOS_STEPS)?;
     let proven = |estimate: f64, uncertainty: f64| {
         let shifts = SHIFTS.iter().filter(|&&shift| shift >= uncertainty);
         shifts
@@ -124,7 +125,7 @@ fn largest_eigenvalue_bound(g: &Array2<f64>) -> Result<f64> {
         return Ok(bound.min(crude));
     }
     // The start vector missed the top eigenvector: take the estimate from a full decomposition.
-    let (eigenvalues, _) = lapack::eigh(g)?;
+    let (eigenvalues, _) = lapack::eigh(g.view())?;
     Ok(proven(eigenvalues[n - 1], 0.0).map_or(crude, |bound| bound.min(crude)))
 }
 

@@ -103,14 +103,12 @@ impl Plan {
         for stage in narrowing {
             let q = stage.evaluate(m.as_ref().map_or(g, |m| m.view()));
             let qm = gemm::matmul(q.view(), m.as_ref().map_or(g, |m| m.view()));
-            let mut next = gemm::matmul(qm.view(), q.view());
-            dense::symmetrise(next.view_mut());
-            m = Some(next);
+            m = Some(gemm::matmul(qm.view(), q.view()));
             s = Some(accumulate(s, q));
         }
         let q = last.evaluate(m.as_ref().map_or(g, |m| m.view()));
         let mut s = accumulate(s, q);
-        dense::symmetrise(s.view_mut());
+        dense::symmetrise(&mut s);
         s
     }
 }
@@ -152,7 +150,7 @@ impl Polynomial {
             let x = samples[j];
             x.sqrt() * (k as f64 * ((x - centre) / radius).clamp(-1.0, 1.0).acos()).cos()
         });
-        let (q, r) = lapack::qr(design)?;
+        let (q, r) = lapack::qr(design.view())?;
         let mut series = q.sum_axis(ndarray::Axis(0)).to_vec();
         for i in (0..=degree).rev() {
             let known: f64 = (i + 1..=degree).map(|j| r[[i, j]] * series[j]).sum();
@@ -180,8 +178,8 @@ impl Polynomial {
 
     /// The polynomial at a symmetric matrix.
     fn evaluate<T: Real>(&self, m: ArrayView2<'_, T>) -> Array2<T> {
-        let mut t = m.mapv(|x| x * T::of(1.0 / self.radius));
-        dense::add_diagonal(t.view_mut(), T::of(-self.centre / self.radius));
+        let mut t = dense::scaled(m, 1.0 / self.radius);
+        dense::add_diagonal(&mut t, T::of(-self.centre / self.radius));
         let mut powers = vec![t];
         for _ in 1..self.block {
             let next = gemm::matmul(powers[powers.len() - 1].view(), powers[0].view());
@@ -209,13 +207,13 @@ impl Polynomial {
 /// `c_0 I + c_1 T + c_2 T^2 + ...`
 fn combine<T: Real>(powers: &[Array2<T>], coefficients: &[f64]) -> Array2<T> {
     let mut sum = match coefficients.get(1) {
-        Some(&c) => powers[0].mapv(|x| x * T::of(c)),
+        Some(&c) => dense::scaled(powers[0].view(), c),
         None => Array2::zeros(powers[0].dim()),
     };
     for (power, &c) in powers.iter().zip(&coefficients[1..]).skip(1) {
         sum.scaled_add(T::of(c), power);
     }
-    dense::add_diagonal(sum.view_mut(), T::of(coefficients[0]));
+    dense::add_diagonal(&mut sum, T::of(coefficients[0]));
     sum
 }
 
@@ -233,14 +231,15 @@ fn sample(interval: Interval) -> Vec<f64> {
 /// Coefficients in T_0, T_1, ... of the interpolant through values at the Chebyshev nodes.
 fn chebyshev_series(values: &[f64]) -> Vec<f64> {
     let n = values.len();
+    // cos(pi k (j + 1/2) / n) has the period 4n in the integer k (2j + 1).
+    let cosines: Vec<f64> =
+        (0..4 * n).map(|i| (std::f64::consts::PI * i as f64 / (2 * n) as f64).cos()).collect();
     (0..n)
         .map(|k| {
             let sum: f64 = values
                 .iter()
                 .enumerate()
-                .map(|(j, v)| {
-                    v * (std::f64::consts::PI * k as f64 * (j as f64 + 0.5) / n as f64).cos()
-                })
+                .map(|(j, v)| v * cosines[k * (2 * j + 1) % (4 * n)])
                 .sum();
             sum * if k == 0 { 1.0 } else { 2.0 } / n as f64
         })

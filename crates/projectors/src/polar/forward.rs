@@ -11,13 +11,15 @@ use crate::{Real, dense, gemm, lanczos, lapack, tolerance};
 
 /// Up to this size of the small side an eigendecomposition is as fast as polynomials, and gives more.
 const SMALL: usize = 32;
-/// Lanczos steps for the ends of the spectrum, and again when the lower end is not resolved.
-const LANCZOS_STEPS: usize = 28;
-const MORE_LANCZOS_STEPS: usize = 90;
+/// Relative residual at which the ends of the spectrum count as known, and the steps allowed to get there.
+const LANCZOS_ACCURACY: f64 = 0.05;
+const MAX_LANCZOS_STEPS: usize = 90;
 /// Corrections of the inverse square root before another method is tried.
 const MAX_CORRECTIONS: usize = 12;
-/// The defect is measured on Q itself where Q is at most this many times longer than wide, on S G S otherwise.
+/// The defect is measured on Q itself where Q is at most this many times longer than wide, or G has a larger condition
+/// number than this; on S G S otherwise, which does not see the rounding error of G times its condition number.
 const FULL_SIDE_RATIO: usize = 4;
+const FULL_SIDE_CONDITION: f64 = 16.0;
 
 /// The factorisation of a tall W = Q H.
 #[derive(Debug, Clone)]
@@ -57,7 +59,7 @@ pub(super) fn factorise<T: Real>(
         return robust(w, start, Demand { tolerance, max_condition: 1e4 });
     }
     if n > SMALL {
-        let demand = Demand { tolerance, max_condition: 256.0 };
+        let demand = Demand { tolerance, max_condition: 1024.0 };
         if let Some(tall) = iterate(w, start, demand)? {
             return Ok(tall);
         }
@@ -79,7 +81,7 @@ fn robust<T: Real>(
 
 /// By the eigendecomposition of W^T W; `None` where it does not meet the demand.
 fn diagonalise<T: Real>(w: ArrayView2<'_, T>, demand: Demand) -> Result<Option<Tall<T>>> {
-    let (lambda, v) = lapack::eigh(&gemm::gram(w))?;
+    let (lambda, v) = lapack::eigh(gemm::gram(w).view())?;
     let (lowest, highest) = (lambda[0].as_f64(), lambda[lambda.len() - 1].as_f64());
     if !(lowest > 0.0 && highest / lowest <= demand.max_condition) {
         return Ok(None);
@@ -114,7 +116,8 @@ fn iterate<T: Real>(
     if let Some(start) = usable_start(&g, start, interval, plan.n_products()) {
         let warm = correct(w, &g, start, interval, demand, 0);
         // A symmetric S with S G S = I is the inverse square root if and only if it is positive definite.
-        if let Some(warm) = warm.filter(|tall| lapack::cholesky(&tall.inverse_sqrt).is_some()) {
+        if let Some(warm) = warm.filter(|tall| lapack::cholesky(tall.inverse_sqrt.view()).is_some())
+        {
             return Ok(Some(warm));
         }
     }
@@ -133,7 +136,8 @@ fn correct<T: Real>(
     demand: Demand,
     stages: usize,
 ) -> Option<Tall<T>> {
-    let on_full_side = w.nrows() <= FULL_SIDE_RATIO * w.ncols();
+    let on_full_side =
+        w.nrows() <= FULL_SIDE_RATIO * w.ncols() || interval.condition() > FULL_SIDE_CONDITION;
     let relaxation = T::of(relaxation(interval).0 / 4.0);
     let mut last = f64::INFINITY;
     for corrections in 0..=MAX_CORRECTIONS {
@@ -159,7 +163,7 @@ fn correct<T: Real>(
             return None;
         }
         last = residual;
-        dense::add_diagonal(defect.view_mut(), -T::one());
+        dense::add_diagonal(&mut defect, -T::one());
         let sr = gemm::matmul(s.view(), defect.view());
         // The defect is -R, hence the sign.
         Zip::from(&mut s).and(&sr).and(sr.t()).for_each(|s, &x, &y| *s -= relaxation * (x + y));
@@ -193,7 +197,7 @@ fn usable_start<T: Real>(
         }
     }
     let mut start = start.to_owned();
-    dense::symmetrise(start.view_mut());
+    dense::symmetrise(&mut start);
     Some(start)
 }
 
@@ -207,10 +211,7 @@ fn probe_residual<T: Real>(g: &Array2<T>, s: ArrayView2<'_, T>) -> f64 {
 
 /// An interval that holds the spectrum of G as far as Lanczos can tell; `None` if G is singular to rounding.
 fn spectral_interval<T: Real>(g: &Array2<T>) -> Result<Option<Interval>> {
-    let mut ends = lanczos::extreme_eigenvalues(g.view(), LANCZOS_STEPS)?;
-    if ends.lowest_residual > 0.1 * ends.lowest {
-        ends = lanczos::extreme_eigenvalues(g.view(), MORE_LANCZOS_STEPS)?;
-    }
+    let ends = lanczos::extreme_eigenvalues(g.view(), LANCZOS_ACCURACY, MAX_LANCZOS_STEPS)?;
     // Ritz values lie inside the spectrum and their error is well below the residual.
     let margin = 1e-2 * (ends.highest - ends.lowest).max(0.0);
     let lo = (ends.lowest - ends.lowest_residual).max(0.5 * ends.lowest)
@@ -222,7 +223,7 @@ fn spectral_interval<T: Real>(g: &Array2<T>) -> Result<Option<Interval>> {
 /// By the singular value decomposition, for any conditioning.
 fn decompose<T: Real>(w: ArrayView2<'_, T>) -> Result<Tall<T>> {
     let (m, n) = w.dim();
-    let (u, sigma, vt) = lapack::svd(&w.to_owned())?;
+    let (u, sigma, vt) = lapack::svd(w)?;
     let smallest = sigma[0].as_f64() * tolerance::rank::<T>(m, n);
     let rank = sigma.iter().filter(|s| s.as_f64() > smallest).count();
     if rank < n {
@@ -256,8 +257,8 @@ impl<T: Real> Tall<T> {
             if self.residual <= tolerance || dense::exceeds(self.residual, 0.1) {
                 return;
             }
-            gram.mapv_inplace(|x| x * T::of(-0.5));
-            dense::add_diagonal(gram.view_mut(), T::of(1.5));
+            dense::scale(&mut gram, -0.5);
+            dense::add_diagonal(&mut gram, T::of(1.5));
             self.factor = gemm::matmul(self.factor.view(), gram.view());
             self.iterations += 1;
         }

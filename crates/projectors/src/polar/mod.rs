@@ -112,7 +112,8 @@ impl<T: Real> Polar<T> {
 
     /// The measured defect `|Q^T Q - I|_F` (`Q Q^T` if wide).
     ///
-    /// Measured on Q, or for a Q more than four times longer than wide on the equal matrix S (W^T W) S.
+    /// Measured on Q, or for a well-conditioned W more than four times longer than wide on the equal matrix
+    /// S (W^T W) S.
     #[must_use]
     pub fn residual(&self) -> f64 {
         self.tall.residual
@@ -142,7 +143,7 @@ impl<T: Real> Tall<T> {
         let (q, s) = (self.factor.view(), self.inverse_sqrt.view());
         let qc = gemm::matmul(q.t(), c);
         let mut k = qc.clone();
-        dense::skew_part_doubled(k.view_mut());
+        dense::skew_part_doubled(&mut k);
         let mut x = self.solve_sylvester(w, k);
         if w.nrows() == w.ncols() {
             return gemm::oriented_product(q, x.view());
@@ -162,14 +163,14 @@ impl<T: Real> Tall<T> {
             }
             &Spectrum::Within { lowest, highest } if w.nrows() < 2 * w.ncols() => {
                 let mut h = gemm::matmul(self.factor.t(), w);
-                dense::symmetrise(h.view_mut());
+                dense::symmetrise(&mut h);
                 sylvester::solve(h.view(), k, lowest, highest)
             }
             &Spectrum::Within { lowest, highest } => {
                 let s = self.inverse_sqrt.view();
                 let mut sks = gemm::matmul(gemm::matmul(s, k.view()).view(), s);
-                dense::skew_part_doubled(sks.view_mut());
-                sks.mapv_inplace(|x| x * T::of(0.5));
+                dense::skew_part_doubled(&mut sks);
+                dense::scale(&mut sks, 0.5);
                 sylvester::solve(s, sks, 1.0 / highest, 1.0 / lowest)
             }
         }

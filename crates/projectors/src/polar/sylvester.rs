@@ -14,12 +14,15 @@
 //!
 //! Source: Smith, "Matrix equation XA + BX = C", SIAM J. Appl. Math. 16 (1968).
 
-use ndarray::{Array1, Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView2, Zip};
 
 use crate::{Real, dense, gemm, lapack, triangular};
 
 /// Products that conjugate gradients may take before doubling is cheaper.
 const MAX_CONJUGATE_GRADIENT_PRODUCTS: f64 = 18.0;
+
+/// Conjugate gradients stop at this many eps of the right-hand side.
+const RELATIVE_RESIDUAL: f64 = 4.0;
 
 /// What is known of the spectrum of A.
 #[derive(Debug, Clone)]
@@ -45,7 +48,8 @@ pub(super) fn solve<T: Real>(
     };
     k.mapv_inplace(|x| x * k_scale);
     let mut x = solve_scaled(a.mapv(|x| x * a_scale).view(), k, lowest / middle, highest / middle);
-    x.mapv_inplace(|x| x * a_scale / k_scale);
+    let scale = a_scale / k_scale;
+    x.mapv_inplace(|x| x * scale);
     x
 }
 
@@ -57,7 +61,7 @@ fn solve_scaled<T: Real>(
 ) -> Array2<T> {
     let root = (highest / lowest).sqrt();
     let rate = (root - 1.0) / (root + 1.0);
-    let n_products = (4.0 / T::EPS).ln() / -(rate.max(1e-6)).ln();
+    let n_products = (1.0 / T::EPS).ln() / -(rate.max(1e-6)).ln();
     if n_products <= MAX_CONJUGATE_GRADIENT_PRODUCTS {
         conjugate_gradients(a, k, n_products.ceil() as usize + 4)
     } else {
@@ -83,25 +87,25 @@ fn conjugate_gradients<T: Real>(a: ArrayView2<'_, T>, k: Array2<T>, max_steps: u
     let mut x = Array2::zeros(k.dim());
     let mut residual = k;
     let mut direction = residual.clone();
-    let mut square = dense::sum_of_squares(residual.view());
-    let small = square * (2.0 * T::EPS).powi(2);
+    let mut square = dense::inner(&residual, &residual);
+    let small = square * (RELATIVE_RESIDUAL * T::EPS).powi(2);
     let mut image = Array2::zeros(x.dim());
     for _ in 0..max_steps {
-        if square <= small {
-            break;
-        }
         gemm::matmul_into(T::one(), a, direction.view(), T::zero(), image.view_mut());
-        dense::skew_part_doubled(image.view_mut());
-        let curvature = dense::inner(direction.view(), image.view());
+        dense::skew_part_doubled(&mut image);
+        let curvature = dense::inner(&direction, &image);
         if curvature <= 0.0 || curvature.is_nan() {
             break;
         }
         let step = T::of(square / curvature);
-        x.scaled_add(step, &direction);
-        residual.scaled_add(-step, &image);
-        let next = dense::sum_of_squares(residual.view());
+        Zip::from(&mut x).and(&direction).for_each(|x, &d| *x += step * d);
+        Zip::from(&mut residual).and(&image).for_each(|r, &i| *r -= step * i);
+        let next = dense::inner(&residual, &residual);
+        if next <= small {
+            break;
+        }
         let ratio = T::of(next / square);
-        direction.zip_mut_with(&residual, |d, &r| *d = r + ratio * *d);
+        Zip::from(&mut direction).and(&residual).for_each(|d, &r| *d = r + ratio * *d);
         square = next;
     }
     x
@@ -116,14 +120,14 @@ fn doubling<T: Real>(
 ) -> Option<Array2<T>> {
     let shift = (lowest * highest).sqrt();
     let mut shifted = a.to_owned();
-    dense::add_diagonal(shifted.view_mut(), T::of(shift));
-    let mut l = lapack::cholesky(&shifted)?;
+    dense::add_diagonal(&mut shifted, T::of(shift));
+    let mut l = lapack::cholesky(shifted.view())?;
     triangular::invert_lower(l.view_mut());
     let inverse = gemm::gram(l.view());
     let mut x = gemm::matmul(gemm::matmul(inverse.view(), k.view()).view(), inverse.view());
-    x.mapv_inplace(|x| x * T::of(2.0 * shift));
-    let mut c = inverse.mapv(|x| x * T::of(-2.0 * shift));
-    dense::add_diagonal(c.view_mut(), T::one());
+    dense::scale(&mut x, 2.0 * shift);
+    let mut c = dense::scaled(inverse.view(), -2.0 * shift);
+    dense::add_diagonal(&mut c, T::one());
     let root = (highest / lowest).sqrt();
     let mut rate = (root - 1.0) / (root + 1.0);
     // After the terms below index N the rest is rate^(2N) of the whole.
@@ -133,7 +137,7 @@ fn doubling<T: Real>(
         c = gemm::gram(c.view());
         rate *= rate;
     }
-    dense::skew_part_doubled(x.view_mut());
-    x.mapv_inplace(|x| x * T::of(0.5));
+    dense::skew_part_doubled(&mut x);
+    dense::scale(&mut x, 0.5);
     Some(x)
 }

@@ -69,3 +69,28 @@ pub(crate) fn assert_close<T: Real, U: Real>(
         T::NAME
     );
 }
+
+/// Compares a gradient with central differences along random directions, in f64.
+#[track_caller]
+pub(crate) fn assert_gradient(
+    case: &str,
+    at: &Array2<f64>,
+    value: impl Fn(ArrayView2<'_, f64>) -> f64,
+    gradient: &Array2<f64>,
+) {
+    assert_eq!(gradient.dim(), at.dim(), "{case}");
+    for seed in 0..4 {
+        let direction = normal::<f64>(at.nrows(), at.ncols(), 100 + seed);
+        let step = 1e-5 / norm(direction.view()) * norm(at.view()).min(1.0);
+        let difference =
+            value((at + &(&direction * step)).view()) - value((at - &(&direction * step)).view());
+        let expected = difference / (2.0 * step);
+        let got = (gradient * &direction).sum();
+        // Rounding of the value over the step, and the curvature times the square of the step.
+        let allowed = 2e-6 * norm(gradient.view()) * norm(direction.view()) + 1e-9;
+        assert!(
+            (got - expected).abs() <= allowed,
+            "{case}: {got} against {expected}, allowed {allowed:.1e}"
+        );
+    }
+}
