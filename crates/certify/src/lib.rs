@@ -1,1 +1,31 @@
-//! Margin certificates that hold in floating point, and attacks that try to break them.
+#![doc = include_str!("../README.md")]
+
+pub mod arithmetic;
+pub mod attack;
+pub mod bounds;
+pub mod certifier;
+pub mod classifier;
+mod engine;
+mod error;
+pub mod evaluation;
+mod executed;
+mod linear;
+pub mod margin;
+pub mod rounding;
+pub mod soundness;
+mod tensor;
+mod upper;
+
+pub use arithmetic::Arithmetic;
+pub use attack::{Attack, Fgsm, Loss, Outcome, Pgd, Progress, Start, Stopping};
+pub use bounds::{LayerBound, NetworkBounds};
+pub use certifier::{Certificates, Certifier, LogitBound};
+pub use classifier::{Classifier, Objective};
+pub use error::{Error, Result};
+pub use evaluation::{
+    AttackedAccuracy, CertifiedAccuracy, Evaluation, Samples, Settings, evaluate,
+};
+pub use executed::ExecutedNetwork;
+pub use linear::LinearClassifier;
+pub use margin::{certified_accuracy, margins, nominal_radii};
+pub use soundness::check_soundness;

@@ -1,0 +1,149 @@
+//! The arithmetics in which a network may be executed, and the constants of their rounding model.
+//!
+//! Model, for every elementary operation of a dot product: `fl(x ∘ y) = (x ∘ y)(1 + δ) + η` with |δ| ≤ u and
+//! |η| at most the smallest positive normal number. It covers round-to-nearest, fused multiply-add,
+//! every order of summation, gradual underflow and results flushed to zero. It does not cover reduced
+//! multiplier precision (TF32, bf16) nor convolution by FFT or Winograd transforms: switch those off.
+//!
+//! | arithmetic           | stored in | u of products and sums | s of storing a layer's output |
+//! |----------------------|-----------|------------------------|-------------------------------|
+//! | `F32`                | f32       | 2^-24                  | 0                             |
+//! | `F32AccumulateF64`   | f32       | 2^-53                  | 2^-24                         |
+//! | `F64`                | f64       | 2^-53                  | 0                             |
+//!
+//! In `F32AccumulateF64` a product of two stored numbers is exact in f64 (24 + 24 ≤ 53 bits, and its
+//! exponent is in range); the sum is rounded to f32 once, when a layer's output is stored.
+//! `F64` is also the way to execute weights that are stored in f32: converting them is exact.
+
+use candle_core::DType;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// How the network is executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Arithmetic {
+    /// Every product, sum and stored value in f32, in any order of summation.
+    F32,
+    /// Values stored in f32, dot products accumulated in f64 and rounded to f32 once.
+    F32AccumulateF64,
+    /// Every product, sum and stored value in f64, in any order of summation.
+    F64,
+}
+
+impl Arithmetic {
+    /// All of them, cheapest first.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F32AccumulateF64, Self::F64];
+
+    /// Its name in reports and messages.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F32AccumulateF64 => "f32_accumulate_f64",
+            Self::F64 => "f64",
+        }
+    }
+
+    /// Whether it executes weights stored in `dtype` without changing them.
+    #[must_use]
+    pub fn holds(self, dtype: DType) -> bool {
+        matches!((self, dtype), (_, DType::F32) | (Self::F64, DType::F64))
+    }
+
+    /// The plain arithmetic of a tensor library that computes in `dtype`.
+    ///
+    /// # Errors
+    /// [`Error::DTypeMismatch`] for anything but f32 and f64.
+    pub fn of_dtype(dtype: DType) -> Result<Self> {
+        match dtype {
+            DType::F32 => Ok(Self::F32),
+            DType::F64 => Ok(Self::F64),
+            other => Err(Error::DTypeMismatch {
+                what: "network",
+                expected: "f32 or f64".into(),
+                got: other.as_str().into(),
+            }),
+        }
+    }
+
+    pub(crate) fn check_holds(self, dtype: DType) -> Result<()> {
+        Self::of_dtype(dtype)?;
+        if self.holds(dtype) {
+            return Ok(());
+        }
+        Err(Error::UnsupportedArithmetic {
+            arithmetic: self.name(),
+            stored: dtype.as_str().into(),
+            expected: "f64 arithmetic, or a network converted to f32 first",
+        })
+    }
+
+    /// Element type of its input and output tensors.
+    #[must_use]
+    pub const fn storage(self) -> DType {
+        match self {
+            Self::F32 | Self::F32AccumulateF64 => DType::F32,
+            Self::F64 => DType::F64,
+        }
+    }
+
+    /// Unit roundoff u of products and sums.
+    pub(crate) const fn unit_roundoff(self) -> f64 {
+        match self {
+            Self::F32 => F32_UNIT,
+            Self::F32AccumulateF64 | Self::F64 => f64::EPSILON / 2.0,
+        }
+    }
+
+    /// Unit roundoff s of storing the output of a layer, beyond that of the sum itself.
+    pub(crate) const fn storage_roundoff(self) -> f64 {
+        match self {
+            Self::F32AccumulateF64 => F32_UNIT,
+            Self::F32 | Self::F64 => 0.0,
+        }
+    }
+
+    /// Bound η of what one underflowing operation loses.
+    pub(crate) fn underflow(self) -> f64 {
+        match self {
+            Self::F32 | Self::F32AccumulateF64 => f64::from(f32::MIN_POSITIVE),
+            Self::F64 => f64::MIN_POSITIVE,
+        }
+    }
+
+    /// The largest finite number of the narrowest format that a result passes through.
+    pub(crate) fn largest(self) -> f64 {
+        match self {
+            Self::F32 | Self::F32AccumulateF64 => f64::from(f32::MAX),
+            Self::F64 => f64::MAX,
+        }
+    }
+}
+
+/// 2^-24.
+const F32_UNIT: f64 = (f32::EPSILON / 2.0) as f64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_f64_holds_weights_stored_in_f64() {
+        for arithmetic in Arithmetic::ALL {
+            assert!(arithmetic.holds(DType::F32));
+            assert_eq!(arithmetic.holds(DType::F64), arithmetic == Arithmetic::F64);
+            assert!(!arithmetic.holds(DType::BF16));
+        }
+        assert!(Arithmetic::of_dtype(DType::U8).is_err());
+    }
+
+    #[test]
+    fn constants_are_powers_of_two() {
+        assert_eq!(Arithmetic::F32.unit_roundoff(), 2f64.powi(-24));
+        assert_eq!(Arithmetic::F64.unit_roundoff(), 2f64.powi(-53));
+        assert_eq!(Arithmetic::F32AccumulateF64.storage_roundoff(), 2f64.powi(-24));
+        assert_eq!(Arithmetic::F32.underflow(), 2f64.powi(-126));
+    }
+}

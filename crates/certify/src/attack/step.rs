@@ -1,0 +1,132 @@
+//! One step of projected gradient ascent on raw slices: a few passes over the pixels of one sample, which stay in
+//! the nearest cache.
+
+use candle_core::WithDType;
+use ndarray::NdFloat;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::upper::norm_up;
+
+/// Element type of images: f32 or f64.
+pub(super) trait Pixel: WithDType + NdFloat + Default {
+    fn of(value: f64) -> Self;
+}
+
+impl Pixel for f32 {
+    fn of(value: f64) -> Self {
+        value as Self
+    }
+}
+
+impl Pixel for f64 {
+    fn of(value: f64) -> Self {
+        value
+    }
+}
+
+/// Gradients shorter than this are not scaled up to a full step.
+const SHORTEST_GRADIENT: f64 = 1e-6;
+
+/// `d ← d + step · g / max(‖g‖, 1e-6)`, then into the ball and into the range of pixels; a gradient that is not
+/// finite points nowhere and is left out.
+pub(super) fn ascend<T: Pixel>(d: &mut [T], gradient: &[T], image: &[T], step: f64, eps: f64) {
+    let length = norm(gradient).max(SHORTEST_GRADIENT);
+    if gradient.iter().any(|g| !g.is_finite()) {
+        return;
+    }
+    let scale = T::of(step / length);
+    d.iter_mut().zip(gradient).for_each(|(d, &g)| *d = *d + scale * g);
+    project(d, image, eps);
+}
+
+/// `d ← d · ε / max(‖d‖, ε)`, then `d ← clamp(x + d, 0, 1) - x`.
+pub(super) fn project<T: Pixel>(d: &mut [T], image: &[T], eps: f64) {
+    let scale = T::of(eps / norm(d).max(eps));
+    for (d, &x) in d.iter_mut().zip(image) {
+        *d = clamp01(x + *d * scale) - x;
+    }
+}
+
+fn clamp01<T: Pixel>(v: T) -> T {
+    let v = if v < T::one() { v } else { T::one() };
+    if v > T::zero() { v } else { T::zero() }
+}
+
+/// A start uniform in [-ε, ε] for every pixel, then projected.
+pub(super) fn random_start<T: Pixel>(d: &mut [T], image: &[T], eps: f64, rng: &mut ChaCha8Rng) {
+    d.iter_mut().for_each(|d| *d = T::of(rng.random_range(-eps..=eps)));
+    project(d, image, eps);
+}
+
+/// `x + d`.
+pub(super) fn perturbed<T: Pixel>(image: &[T], d: &[T], into: &mut [T]) {
+    into.iter_mut().zip(image).zip(d).for_each(|((y, &x), &d)| *y = x + d);
+}
+
+/// `‖a - b‖₂`, rounded up.
+pub(super) fn distance_up<T: Pixel>(a: &[T], b: &[T]) -> f64 {
+    let difference = |(a, b): (&T, &T)| {
+        let (a, b) = (WithDType::to_f64(*a), WithDType::to_f64(*b));
+        if a == b { 0.0 } else { (a - b).abs().next_up() }
+    };
+    norm_up(a.iter().zip(b).map(difference)).value()
+}
+
+/// Euclidean norm; eight partial sums, so that the compiler can use vector registers.
+fn norm<T: Pixel>(values: &[T]) -> f64 {
+    const LANES: usize = 8;
+    let mut sums = [T::zero(); LANES];
+    let mut chunks = values.chunks_exact(LANES);
+    for chunk in &mut chunks {
+        for (sum, &v) in sums.iter_mut().zip(chunk) {
+            *sum = *sum + v * v;
+        }
+    }
+    let rest = chunks.remainder().iter().map(|&v| WithDType::to_f64(v * v)).sum::<f64>();
+    (sums.iter().map(|&s| WithDType::to_f64(s)).sum::<f64>() + rest).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn projection_lands_in_ball_and_box() {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for n in [1, 7, 8, 784] {
+            let image: Vec<f64> = (0..n).map(|_| rng.random_range(0.0..=1.0)).collect();
+            let mut d = vec![0.0; n];
+            random_start(&mut d, &image, 0.5, &mut rng);
+            assert!(norm(&d) <= 0.5 * (1.0 + 4.0 * f64::EPSILON));
+            assert!(image.iter().zip(&d).all(|(x, d)| (-1e-15..=1.0 + 1e-15).contains(&(x + d))));
+            assert!(d.iter().any(|d| *d != 0.0));
+        }
+    }
+
+    #[test]
+    fn a_step_has_the_length_asked_for() {
+        let (image, gradient) = ([0.5; 4], [3.0, 0.0, -4.0, 0.0]);
+        let mut d = [0.0f64; 4];
+        ascend(&mut d, &gradient, &image, 0.1, 1.0);
+        let expected = [0.06, 0.0, -0.08, 0.0];
+        assert!(d.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15), "{d:?}");
+        // a vanishing gradient is not blown up to a full step
+        let mut d = [0.0f64; 4];
+        ascend(&mut d, &[1e-9, 0.0, 0.0, 0.0], &image, 0.1, 1.0);
+        assert!((d[0] - 1e-4).abs() < 1e-15);
+        let before = d;
+        for bad in [f64::NAN, f64::INFINITY] {
+            ascend(&mut d, &[1.0, bad, 0.0, 0.0], &image, 0.1, 1.0);
+            assert_eq!(d, before);
+        }
+    }
+
+    #[test]
+    fn distances_round_up() {
+        assert!(distance_up(&[1.0f32, 0.0], &[0.0, 0.0]) >= 1.0);
+        assert!(distance_up(&[0.3f64, 0.4], &[0.0, 0.0]) >= 0.5);
+    }
+}

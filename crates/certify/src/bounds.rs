@@ -1,0 +1,254 @@
+//! Layer bounds: what a certificate needs to know of the stored weights, whatever they were made from.
+//!
+//! Definition, for an affine layer `z = W a + b` with W the linear map of the whole layer (a cyclic convolution
+//! included):
+//! * `K ≥ ‖W‖₂`, the layer's Lipschitz constant;
+//! * `A ≥ ‖|W|‖₂`, the norm of the matrix of absolute values, which multiplies rounding errors only;
+//! * `B ≥ ‖b‖₂`, with the bias repeated for every pixel;
+//! * `n`, the length of its dot products, and `m`, the number of its outputs.
+//!
+//! For a head (a dense layer that produces the logits), and each pair of classes t, j: `‖w_t - w_j‖₂`, which
+//! bounds how fast the difference of the two logits moves, and `‖|w_t| + |w_j|‖₂`.
+//!
+//! The absolute norm of a cyclic convolution is that of its frequency 0: for a non-negative kernel every
+//! entry of another frequency's matrix is at most that of frequency 0 in modulus, and the spectral norm
+//! of a matrix is at most that of its entrywise modulus, which is monotone in the entries. So
+//! `‖|W|‖₂ = ‖Σ_{i,j} |W[:, :, i, j]|‖₂`, for every image size.
+//!
+//! Guarantee: rigorous upper bounds for the stored numbers, computed in f64 with directed rounding.
+//!
+//! Cost: one spectral norm bound for each weight and each matrix of absolute values, once per network.
+//!
+//! Errors: [`Error::Network`] or [`Error::Norm`] where a weight is not finite, [`Error::NotRigorous`] where a
+//! layer's Lipschitz constant is only an estimate.
+//!
+//! Not here: how K is computed, see `projectors::norms` and `blockconv::bounds`.
+
+use lipconv::PlainNetwork;
+use ndarray::{Array2, ArrayView1};
+use projectors::LipschitzBound;
+use projectors::norms::spectral_norm_bound;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Affine, Engine};
+use crate::error::{Error, Result};
+use crate::upper::{Upper, norm_up};
+
+/// The bounds of one affine layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LayerBound {
+    /// The layer's name in the network.
+    pub name: String,
+    /// K: rigorous bound of the spectral norm.
+    pub lipschitz: f64,
+    /// A: bound of the norm of the matrix of absolute values.
+    pub absolute_norm: f64,
+    /// B: bound of the norm of the bias, over all outputs.
+    pub bias_norm: f64,
+    /// n: length of the dot products, without the bias.
+    pub dot_length: usize,
+    /// m: number of outputs.
+    pub n_outputs: usize,
+}
+
+/// The bounds of all layers that compute, and their product.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkBounds {
+    layers: Vec<LayerBound>,
+    lipschitz: f64,
+    head: Option<Head>,
+}
+
+/// Bounds for pairs of rows of the last weight.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Head {
+    n_classes: usize,
+    difference: Vec<f64>,
+    absolute_sum: Vec<f64>,
+    bias: Vec<f64>,
+}
+
+impl NetworkBounds {
+    /// The bounds of `network`.
+    ///
+    /// # Errors
+    /// See the [module documentation](self).
+    pub fn new(network: &PlainNetwork) -> Result<Self> {
+        Self::of_engine(network, &Engine::new(network)?)
+    }
+
+    pub(crate) fn of_engine(network: &PlainNetwork, engine: &Engine) -> Result<Self> {
+        let lipschitz = rigorous_constants(network)?;
+        let layers =
+            engine.affine_layers().zip(&lipschitz).map(|(affine, &k)| layer_bound(affine, k));
+        let layers = layers.collect::<Result<Vec<_>>>()?;
+        let product = layers.iter().fold(Upper::ONE, |p, layer| p * Upper::new(layer.lipschitz));
+        Ok(Self { layers, lipschitz: product.value(), head: engine.head().map(Head::new) })
+    }
+
+    /// The affine layers, first to last.
+    #[must_use]
+    pub fn layers(&self) -> &[LayerBound] {
+        &self.layers
+    }
+
+    /// Bound of the Lipschitz constant of the network: the product of its layers', rounded up.
+    #[must_use]
+    pub fn lipschitz(&self) -> f64 {
+        self.lipschitz
+    }
+
+    /// Bound of `‖w_t - w_j‖₂` for two rows of the head; None where the last layer is not dense or the
+    /// classes do not exist.
+    #[must_use]
+    pub fn pair_norm(&self, t: usize, j: usize) -> Option<f64> {
+        let head = self.head.as_ref()?;
+        (t < head.n_classes && j < head.n_classes).then(|| head.difference(t, j).value())
+    }
+
+    pub(crate) fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+}
+
+impl Head {
+    fn new(affine: &Affine) -> Self {
+        let rows = || affine.weight.rows().into_iter();
+        let pairs = |f: &dyn Fn(f64, f64) -> f64| -> Vec<f64> {
+            rows().flat_map(|t| rows().map(move |j| pair_norm(t, j, f).value())).collect()
+        };
+        let difference = pairs(&|a, b| if a == b { 0.0 } else { (a - b).abs().next_up() });
+        let absolute_sum = pairs(&|a, b| (a.abs() + b.abs()).next_up());
+        let n_classes = affine.weight.nrows();
+        let bias = affine.bias.iter().map(|b| b.abs()).chain(std::iter::repeat(0.0));
+        Self { n_classes, difference, absolute_sum, bias: bias.take(n_classes).collect() }
+    }
+
+    /// At least `‖w_t - w_j‖₂`.
+    pub(crate) fn difference(&self, t: usize, j: usize) -> Upper {
+        Upper::new(self.difference[t * self.n_classes + j])
+    }
+
+    /// At least `‖|w_t| + |w_j|‖₂`.
+    pub(crate) fn absolute_sum(&self, t: usize, j: usize) -> Upper {
+        Upper::new(self.absolute_sum[t * self.n_classes + j])
+    }
+
+    /// `|b_t| + |b_j|`, rounded up.
+    pub(crate) fn bias(&self, t: usize, j: usize) -> Upper {
+        Upper::new(self.bias[t]) + Upper::new(self.bias[j])
+    }
+}
+
+fn pair_norm(t: ArrayView1<'_, f64>, j: ArrayView1<'_, f64>, f: &dyn Fn(f64, f64) -> f64) -> Upper {
+    norm_up(t.iter().zip(j).map(|(&a, &b)| f(a, b)))
+}
+
+/// The constants of the layers with weights; activations and reshapes must be exactly 1 (or less).
+fn rigorous_constants(network: &PlainNetwork) -> Result<Vec<f64>> {
+    let bounds = network.lipschitz_bounds()?;
+    let layers = network.layers().iter().zip(network.names()).zip(&bounds);
+    let affine = layers.filter(|((layer, _), _)| layer.parameters().is_some());
+    affine.map(|((_, name), bound)| rigorous(name, bound)).collect()
+}
+
+/// The value of a bound that may serve in a certificate.
+pub(crate) fn rigorous(layer: &str, bound: &LipschitzBound) -> Result<f64> {
+    let not_rigorous = || Error::NotRigorous { layer: layer.to_owned(), value: bound.value() };
+    bound.rigorous().ok_or_else(not_rigorous)
+}
+
+fn layer_bound(affine: &Affine, lipschitz: f64) -> Result<LayerBound> {
+    let name = affine.name.clone();
+    let absolute = absolute_taps(affine);
+    let norm = spectral_norm_bound(absolute.view());
+    let norm = norm.map_err(|source| Error::Norm { what: format!("|{name}.weight|"), source })?;
+    let pixels = Upper::new(affine.n_pixels as f64).sqrt();
+    Ok(LayerBound {
+        lipschitz,
+        absolute_norm: rigorous(&name, &norm)?,
+        bias_norm: (norm_up(affine.bias.iter().copied()) * pixels).value(),
+        dot_length: affine.dot_length(),
+        n_outputs: affine.weight.nrows() * affine.n_pixels,
+        name,
+    })
+}
+
+/// `|W|`, for a convolution summed over its taps (rounded up): c_out x c_in.
+fn absolute_taps(affine: &Affine) -> Array2<f64> {
+    let n_taps = affine.n_taps();
+    let shape = (affine.weight.nrows(), affine.weight.ncols() / n_taps);
+    Array2::from_shape_fn(shape, |(o, c)| {
+        let taps = affine.weight.row(o);
+        (0..n_taps).map(|tap| Upper::new(taps[c * n_taps + tap].abs())).sum::<Upper>().value()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device, Tensor};
+    use lipconv::{CyclicConv, Dense, ImageShape, PlainLayer};
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    #[test]
+    fn estimates_are_refused() {
+        let bound = LipschitzBound::estimate(0.5).unwrap();
+        let text = rigorous("conv1", &bound).unwrap_err().to_string();
+        assert!(text.starts_with("conv1: the Lipschitz constant 0.5 is an estimate"), "{text}");
+        assert_eq!(rigorous("conv1", &LipschitzBound::upper_bound(0.5).unwrap()).unwrap(), 0.5);
+    }
+
+    /// The matrix of a cyclic convolution: its products with the unit images.
+    fn dense_operator(conv: &PlainLayer, input: ImageShape) -> Array2<f64> {
+        let n = input.n_values();
+        let layers = vec![conv.clone(), PlainLayer::Flatten];
+        let network = PlainNetwork::new(input, layers).unwrap();
+        let eye = Tensor::eye(n, DType::F64, &Device::Cpu).unwrap();
+        let units = eye.reshape((n, input.channels, input.height, input.width)).unwrap();
+        let columns: Vec<Vec<f64>> = network.forward(&units).unwrap().to_vec2().unwrap();
+        Array2::from_shape_fn((columns[0].len(), n), |(o, i)| columns[i][o])
+    }
+
+    #[test]
+    fn bounds_of_a_convolution_are_those_of_its_dense_operator() {
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        for (kernel, c_out, c_in) in [(1, 2, 3), (2, 3, 2), (3, 4, 1), (4, 1, 2)] {
+            let shape = [c_out, c_in, kernel, kernel];
+            let n = shape.iter().product();
+            let values: Vec<f64> = (0..n).map(|_| rng.random_range(-1.0..=1.0)).collect();
+            let weight = Tensor::from_vec(values, &shape, &Device::Cpu).unwrap();
+            let bias = Tensor::ones(c_out, DType::F64, &Device::Cpu).unwrap();
+            let conv = |bias| CyclicConv::new(weight.clone(), bias, 1).unwrap();
+            let input = ImageShape::new(c_in, 4, 5);
+            let operator = dense_operator(&PlainLayer::CyclicConv(conv(None)), input);
+            let with_bias = PlainLayer::CyclicConv(conv(Some(bias)));
+            let network = PlainNetwork::new(input, vec![with_bias, PlainLayer::Flatten]).unwrap();
+            let bounds = NetworkBounds::new(&network).unwrap();
+            let layer = &bounds.layers()[0];
+            let norm = |m: &Array2<f64>| spectral_norm_bound(m.view()).unwrap().value();
+            let (truth, absolute) = (norm(&operator), norm(&operator.mapv(f64::abs)));
+            assert!(layer.lipschitz >= truth * (1.0 - 1e-4), "{} {truth}", layer.lipschitz);
+            assert!((layer.absolute_norm / absolute - 1.0).abs() < 1e-3, "{kernel}");
+            assert!((layer.bias_norm - ((c_out * 20) as f64).sqrt()).abs() < 1e-12);
+            assert_eq!((layer.dot_length, layer.n_outputs), (c_in * kernel * kernel, c_out * 20));
+            // no head: a convolution's output is not a list of logit directions
+            assert_eq!(bounds.pair_norm(0, 1), None);
+        }
+    }
+
+    #[test]
+    fn pairs_of_rows_have_the_norm_of_their_difference() {
+        let weight = Tensor::new(&[[3.0, 0.0], [0.0, -4.0], [3.0, 0.0]], &Device::Cpu).unwrap();
+        let layers =
+            vec![PlainLayer::Flatten, PlainLayer::Dense(Dense::new(weight, None).unwrap())];
+        let network = PlainNetwork::new(ImageShape::new(1, 1, 2), layers).unwrap();
+        let bounds = NetworkBounds::new(&network).unwrap();
+        let pair = bounds.pair_norm(0, 1).unwrap();
+        assert!((5.0..5.0 + 1e-14).contains(&pair), "{pair}");
+        assert!(bounds.pair_norm(0, 2).unwrap() < 1e-100);
+        assert_eq!(bounds.pair_norm(0, 3), None);
+    }
+}

@@ -1,0 +1,316 @@
+//! The f64 evaluation behind certificates: plain slices and BLAS, its own code from weights to logits.
+//!
+//! Definition: the layers of a [`PlainNetwork`], with the weights it stores converted to f64 (exactly), as
+//! `z_i = W_i a_{i-1} + b_i` and `a_i = φ_i(z_i)`. A convolution is the product of its c_out x c_in·k² weight
+//! with the matrix of shifted inputs; MaxMin, GroupSort, ReLU, downsampling and flattening move values
+//! without arithmetic.
+//!
+//! Shapes: signals of a chunk of images are stored as features x images, the image index innermost.
+//! Flattening is then free, every copy is of contiguous runs, and a dense layer is one matrix product.
+//!
+//! Guarantee: every dot product is a sum of the exact products in some order, each term through at most
+//! n + 1 roundings with the bias counted; nothing else rounds. That is all that the error analysis of
+//! [`rounding`](crate::rounding) assumes. With [`Storage::F32`] every `z_i` is rounded to f32: this executes
+//! [`Arithmetic::F32AccumulateF64`](crate::Arithmetic) on weights stored in f32.
+//!
+//! Cost: that of the matrix products, plus one copy of each convolution's input per kernel tap.
+//! Parallel over chunks of images, of a size that depends on the network alone.
+
+mod activation;
+mod conv;
+
+use lipconv::{ImageShape, PlainLayer, PlainNetwork, SignalShape};
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use conv::{Convolution, Unshuffle};
+
+/// How the output of an affine layer is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// As computed.
+    F64,
+    /// Rounded to the nearest f32.
+    F32,
+}
+
+/// A matrix product, dense or of a convolution, and what it needs of the layer's geometry.
+#[derive(Debug)]
+pub(crate) struct Affine {
+    pub(crate) name: String,
+    /// n_out x n_in; for a convolution c_out x c_in·k².
+    pub(crate) weight: Array2<f64>,
+    /// One value for each row of the weight; empty where the layer has no bias.
+    pub(crate) bias: Vec<f64>,
+    /// None for a dense layer.
+    convolution: Option<Convolution>,
+    /// Outputs for each row of the weight: 1, or the pixels of a convolution's output.
+    pub(crate) n_pixels: usize,
+}
+
+#[derive(Debug)]
+enum Layer {
+    Affine(Affine),
+    Unshuffle(Unshuffle),
+    MaxMin,
+    GroupSort { group: usize, n_pixels: usize },
+    Relu,
+}
+
+/// A network in f64.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    input: ImageShape,
+    n_classes: usize,
+    layers: Vec<Layer>,
+    chunk: usize,
+    ends_affine: bool,
+}
+
+/// What [`Engine::run`] reports of a chunk of images while it passes through the network.
+pub(crate) trait Observer: Default {
+    /// The input of affine layer `idx`: features x images.
+    fn input(&mut self, idx: usize, signal: &[f64], n_images: usize);
+    /// The output of affine layer `idx`, before its activation.
+    fn output(&mut self, idx: usize, signal: &[f64], n_images: usize);
+}
+
+/// Observes nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Nothing;
+
+impl Observer for Nothing {
+    fn input(&mut self, _: usize, _: &[f64], _: usize) {}
+    fn output(&mut self, _: usize, _: &[f64], _: usize) {}
+}
+
+/// A chunk of images after the network.
+#[derive(Debug)]
+pub(crate) struct ChunkOutput<O> {
+    pub(crate) n_images: usize,
+    /// images x n_classes.
+    pub(crate) logits: Vec<f64>,
+    pub(crate) observed: O,
+}
+
+impl Affine {
+    /// Length of its dot products, without the bias.
+    pub(crate) fn dot_length(&self) -> usize {
+        self.weight.ncols()
+    }
+
+    /// Taps of its kernel, the inner index of a row of the weight: k² for a convolution, 1 for a dense layer.
+    pub(crate) fn n_taps(&self) -> usize {
+        self.convolution.as_ref().map_or(1, |convolution| convolution.kernel * convolution.kernel)
+    }
+
+    pub(crate) fn is_dense(&self) -> bool {
+        self.convolution.is_none()
+    }
+
+    fn apply(&self, input: &[f64], output: &mut Vec<f64>, columns: &mut Vec<f64>, n_images: usize) {
+        let row = self.n_pixels * n_images;
+        output.clear();
+        if self.bias.is_empty() {
+            output.resize(self.weight.nrows() * row, 0.0);
+        } else {
+            self.bias.iter().for_each(|&b| output.extend(std::iter::repeat_n(b, row)));
+        }
+        let mut result = view_mut(self.weight.nrows(), row, output);
+        match &self.convolution {
+            Some(convolution) => {
+                convolution.apply(self.weight.view(), input, &mut result, columns, n_images);
+            }
+            None => {
+                accumulate(self.weight.view(), view(self.weight.ncols(), row, input), &mut result)
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// The network's layers in f64.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedLayer`] for a layer unknown here, [`Error::Candle`] for unreadable weights.
+    pub(crate) fn new(network: &PlainNetwork) -> Result<Self> {
+        projectors::gemm::single_threaded_blas();
+        let mut layers = Vec::new();
+        let mut shape = SignalShape::Image(network.input());
+        let mut widest = network.input().n_values();
+        for (layer, name) in network.layers().iter().zip(network.names()) {
+            push_layer(&mut layers, layer, shape, name)?;
+            shape = layer.output_shape(shape, name)?;
+            widest = widest.max(shape.n_values());
+        }
+        let chunk = (CHUNK_VALUES / widest.max(1)).next_power_of_two().clamp(8, 64);
+        let ends_affine = matches!(layers.last(), Some(Layer::Affine(_)));
+        let (input, n_classes) = (network.input(), network.n_classes());
+        Ok(Self { input, n_classes, layers, chunk, ends_affine })
+    }
+
+    pub(crate) fn n_classes(&self) -> usize {
+        self.n_classes
+    }
+
+    pub(crate) fn input(&self) -> ImageShape {
+        self.input
+    }
+
+    /// The layers that compute, in order.
+    pub(crate) fn affine_layers(&self) -> impl Iterator<Item = &Affine> {
+        self.layers.iter().filter_map(|layer| match layer {
+            Layer::Affine(affine) => Some(affine),
+            _ => None,
+        })
+    }
+
+    /// The last layer, where it is dense: the rows of its weight are the logits' directions.
+    pub(crate) fn head(&self) -> Option<&Affine> {
+        let last = self.affine_layers().last().filter(|affine| affine.is_dense());
+        if self.ends_affine { last } else { None }
+    }
+
+    /// Runs images (n x values, row-major) through the network, chunk by chunk, in order.
+    pub(crate) fn run<O: Observer + Send>(
+        &self,
+        images: &[f64],
+        storage: Storage,
+    ) -> Vec<ChunkOutput<O>> {
+        let n_values = self.input.n_values();
+        let chunks = images.par_chunks(self.chunk * n_values);
+        chunks
+            .map_init(Scratch::default, |scratch, chunk| self.run_chunk(chunk, storage, scratch))
+            .collect()
+    }
+
+    /// The logits (n x n_classes) of images (n x values).
+    pub(crate) fn logits(&self, images: &[f64], storage: Storage) -> Vec<f64> {
+        self.run::<Nothing>(images, storage).into_iter().flat_map(|chunk| chunk.logits).collect()
+    }
+
+    fn run_chunk<O: Observer>(
+        &self,
+        images: &[f64],
+        storage: Storage,
+        scratch: &mut Scratch,
+    ) -> ChunkOutput<O> {
+        let n_values = self.input.n_values();
+        let n_images = images.len() / n_values;
+        let mut observed = O::default();
+        let mut idx = 0;
+        transpose(images, n_images, n_values, &mut scratch.signal);
+        for layer in &self.layers {
+            let Scratch { signal, next, columns } = &mut *scratch;
+            match layer {
+                Layer::Affine(affine) => {
+                    observed.input(idx, signal, n_images);
+                    affine.apply(signal, next, columns, n_images);
+                    store(next, storage);
+                    observed.output(idx, next, n_images);
+                    idx += 1;
+                    std::mem::swap(signal, next);
+                }
+                Layer::Unshuffle(unshuffle) => {
+                    unshuffle.apply(signal, next, n_images);
+                    std::mem::swap(signal, next);
+                }
+                Layer::MaxMin => activation::max_min(signal),
+                Layer::GroupSort { group, n_pixels } => {
+                    activation::group_sort(signal, *group, n_pixels * n_images);
+                }
+                Layer::Relu => activation::relu(signal),
+            }
+        }
+        let mut logits = Vec::new();
+        transpose(&scratch.signal, self.n_classes, n_images, &mut logits);
+        ChunkOutput { n_images, logits, observed }
+    }
+}
+
+/// Values of one signal of a chunk that should stay in a core's cache: 1 MiB of f64.
+const CHUNK_VALUES: usize = 1 << 17;
+
+#[derive(Debug, Default)]
+struct Scratch {
+    signal: Vec<f64>,
+    next: Vec<f64>,
+    columns: Vec<f64>,
+}
+
+fn push_layer(
+    layers: &mut Vec<Layer>,
+    layer: &PlainLayer,
+    shape: SignalShape,
+    name: &str,
+) -> Result<()> {
+    let n_pixels = shape.n_values() / shape.n_channels().max(1);
+    match (layer, shape) {
+        (PlainLayer::CyclicConv(conv), SignalShape::Image(image)) => {
+            if conv.downsample() > 1 {
+                layers
+                    .push(Layer::Unshuffle(Unshuffle { input: image, factor: conv.downsample() }));
+            }
+            let image = image.downsampled(conv.downsample(), name)?;
+            let convolution = Some(Convolution { input: image, kernel: conv.kernel_size() });
+            layers.push(affine(name, layer, convolution, image.n_pixels())?);
+        }
+        (PlainLayer::Dense(_), _) => layers.push(affine(name, layer, None, 1)?),
+        (PlainLayer::MaxMin, _) => layers.push(Layer::MaxMin),
+        (PlainLayer::GroupSort { group }, _) => {
+            layers.push(Layer::GroupSort { group: *group, n_pixels });
+        }
+        (PlainLayer::Relu, _) => layers.push(Layer::Relu),
+        (PlainLayer::Flatten, _) => {}
+        _ => return Err(Error::UnsupportedLayer { layer: name.to_owned() }),
+    }
+    Ok(())
+}
+
+fn affine(
+    name: &str,
+    layer: &PlainLayer,
+    convolution: Option<Convolution>,
+    n_pixels: usize,
+) -> Result<Layer> {
+    let unsupported = || Error::UnsupportedLayer { layer: name.to_owned() };
+    let (weight, bias) = layer.parameters().ok_or_else(unsupported)?;
+    let values = crate::tensor::to_f64(weight)?;
+    let n_out = weight.dims()[0];
+    let weight = Array2::from_shape_vec((n_out, values.len() / n_out), values)
+        .expect("a weight has n_out rows of equal length");
+    let bias = bias.map(crate::tensor::to_f64).transpose()?.unwrap_or_default();
+    Ok(Layer::Affine(Affine { name: name.to_owned(), weight, bias, convolution, n_pixels }))
+}
+
+fn store(signal: &mut [f64], storage: Storage) {
+    if storage == Storage::F32 {
+        signal.iter_mut().for_each(|v| *v = f64::from(*v as f32));
+    }
+}
+
+/// `result += a b`.
+fn accumulate(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>, result: &mut ArrayViewMut2<'_, f64>) {
+    general_mat_mul(1.0, &a, &b, 1.0, result);
+}
+
+/// rows x columns to columns x rows.
+fn transpose(values: &[f64], rows: usize, columns: usize, into: &mut Vec<f64>) {
+    into.clear();
+    into.resize(values.len(), 0.0);
+    for (r, row) in values.chunks_exact(columns.max(1)).enumerate() {
+        for (c, &v) in row.iter().enumerate() {
+            into[c * rows + r] = v;
+        }
+    }
+}
+
+fn view(rows: usize, columns: usize, values: &[f64]) -> ArrayView2<'_, f64> {
+    ArrayView2::from_shape((rows, columns), values).expect("the signal has rows·columns values")
+}
+
+fn view_mut(rows: usize, columns: usize, values: &mut [f64]) -> ArrayViewMut2<'_, f64> {
+    ArrayViewMut2::from_shape((rows, columns), values).expect("the signal has rows·columns values")
+}

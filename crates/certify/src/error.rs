@@ -1,0 +1,175 @@
+//! The one error type of this crate.
+//!
+//! Every variant carries the data a caller needs to react; the text says what was found and what was
+//! expected.
+
+/// What can go wrong in this crate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A tensor operation failed.
+    #[error("tensor operation failed: {0}")]
+    Candle(#[from] candle_core::Error),
+    /// The network refused its input or its weights.
+    #[error("network: {0}")]
+    Network(#[from] lipconv::Error),
+    /// A norm could not be bounded.
+    #[error("norm of {what}: {source}")]
+    Norm {
+        /// The matrix.
+        what: String,
+        /// Why it could not be bounded.
+        source: projectors::Error,
+    },
+    /// A tensor has another shape than its place demands.
+    #[error("{what} has shape {got:?}, expected {expected}")]
+    ShapeMismatch {
+        /// The tensor's name.
+        what: &'static str,
+        /// The shape demanded, in letters or numbers.
+        expected: String,
+        /// The shape found.
+        got: Vec<usize>,
+    },
+    /// A tensor has an element type that its place does not take.
+    #[error("{what} has dtype {got}, expected {expected}")]
+    DTypeMismatch {
+        /// The tensor's name.
+        what: &'static str,
+        /// The element type demanded.
+        expected: String,
+        /// The element type found.
+        got: String,
+    },
+    /// Two lists that belong together have different lengths.
+    #[error("{got} {what}, expected {expected}: one for each sample")]
+    CountMismatch {
+        /// What was counted.
+        what: &'static str,
+        /// The number demanded.
+        expected: usize,
+        /// The number found.
+        got: usize,
+    },
+    /// A label names no class.
+    #[error("sample {sample}: label {label} is not below the number of classes {n_classes}")]
+    LabelOutOfRange {
+        /// Index of the sample.
+        sample: usize,
+        /// Its label.
+        label: usize,
+        /// The number of classes.
+        n_classes: usize,
+    },
+    /// A setting is outside its domain.
+    #[error("{name} is {value}, expected {expected}")]
+    InvalidSetting {
+        /// Name of the setting.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// Its domain.
+        expected: &'static str,
+    },
+    /// A certificate was asked for on the strength of an estimated Lipschitz constant.
+    #[error(
+        "{layer}: the Lipschitz constant {value} is an estimate, expected a rigorous upper bound; an \
+         estimate certifies nothing"
+    )]
+    NotRigorous {
+        /// The layer's name.
+        layer: String,
+        /// The estimate.
+        value: f64,
+    },
+    /// An input value is NaN or infinite.
+    #[error("sample {sample}: {what} contains {value}, expected finite values")]
+    NonFinite {
+        /// What contains it.
+        what: &'static str,
+        /// Index of the sample.
+        sample: usize,
+        /// The value: NaN or an infinity.
+        value: f64,
+    },
+    /// A pixel is outside the range that attacks keep to.
+    #[error("sample {sample}: the pixel {value} is outside [0, 1]")]
+    PixelRange {
+        /// Index of the sample.
+        sample: usize,
+        /// The pixel's value.
+        value: f64,
+    },
+    /// An input value cannot be stored in the arithmetic that would execute the network.
+    #[error(
+        "sample {sample}: the value {value} is not representable in f32, in which {arithmetic} stores its \
+         input"
+    )]
+    NotRepresentable {
+        /// Index of the sample.
+        sample: usize,
+        /// The value.
+        value: f64,
+        /// Name of the arithmetic.
+        arithmetic: &'static str,
+    },
+    /// The network has a layer that this crate cannot analyse.
+    #[error("{layer}: no rounding analysis for this kind of layer")]
+    UnsupportedLayer {
+        /// The layer's name.
+        layer: String,
+    },
+    /// The arithmetic cannot execute the stored weights unchanged.
+    #[error("{arithmetic} arithmetic cannot hold weights stored in {stored}, expected {expected}")]
+    UnsupportedArithmetic {
+        /// Name of the arithmetic.
+        arithmetic: &'static str,
+        /// Element type of the stored weights.
+        stored: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// A dot product is too long for the rounding model: n·u must be at most 1/4.
+    #[error(
+        "{layer}: dot products of length {length} are too long for {arithmetic} arithmetic, expected at \
+         most {limit}"
+    )]
+    DotTooLong {
+        /// The layer's name.
+        layer: String,
+        /// Length of the dot product.
+        length: usize,
+        /// Name of the arithmetic.
+        arithmetic: &'static str,
+        /// The longest one allowed.
+        limit: usize,
+    },
+    /// A classifier did not produce the gradient of its logits with respect to its input.
+    #[error("the classifier's logits do not depend on its input through differentiable operations")]
+    NoGradient,
+    /// An attack broke a sample strictly inside the radius that was certified for it: a defect of the
+    /// certificate, of the arithmetic it assumes, or of this library.
+    #[error(
+        "unsound certificate: {attack} changed the prediction of sample {sample} from {label} to \
+         {prediction} at distance {distance:e}, inside its certified radius {radius:e} ({arithmetic})"
+    )]
+    Unsound {
+        /// Name of the attack.
+        attack: String,
+        /// Index of the sample.
+        sample: usize,
+        /// Its label.
+        label: usize,
+        /// What the perturbed sample is taken for.
+        prediction: usize,
+        /// Euclidean norm of the perturbation, rounded up.
+        distance: f64,
+        /// The certified radius.
+        radius: f64,
+        /// Name of the arithmetic for which the radius was certified.
+        arithmetic: &'static str,
+    },
+}
+
+/// Result with this crate's [`enum@Error`].
+pub type Result<T> = std::result::Result<T, Error>;

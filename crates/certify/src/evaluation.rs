@@ -1,0 +1,218 @@
+//! Everything that is reported of a trained network: clean, certified and attacked accuracy of a set of images.
+//!
+//! Definition, in percent of all samples:
+//! * *clean*: the label's logit is strictly the largest;
+//! * *certified at ε*: the certified radius exceeds ε, nominally, in real arithmetic, and as executed;
+//! * *attacked at ε*: correct on the clean image and not broken by the attack.
+//!
+//! Guarantee: `executed ≤ attacked ≤ clean` at the same ε, for every attack that stays in its ball. Every attack's
+//! outcome is checked against the executed radii of the attacked arithmetic; a contradiction is
+//! [`Error::Unsound`](crate::Error), not a number in a report.
+//!
+//! Not here: data sets, printing, clocks.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Tensor};
+use lipconv::PlainNetwork;
+use serde::{Deserialize, Serialize};
+
+use crate::arithmetic::Arithmetic;
+use crate::attack::{Attack, Progress};
+use crate::bounds::LayerBound;
+use crate::certifier::{Certificates, Certifier};
+use crate::classifier::{Classifier, check_labels, is_correct, logit_rows};
+use crate::error::{Error, Result};
+use crate::margin::{certified_accuracy, percent};
+use crate::soundness::check_soundness;
+
+/// What to evaluate.
+pub struct Settings<'a> {
+    /// Radii at which certified accuracy is reported, positive or zero.
+    pub eps: &'a [f64],
+    /// Attacks to run on the network as its element type executes it.
+    pub attacks: &'a [&'a dyn Attack],
+    /// Images in one forward pass of the clean evaluation, at least 1.
+    pub batch_size: usize,
+}
+
+/// The evaluation of one network on one set of images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Number of samples.
+    pub n_samples: usize,
+    /// Clean accuracy, percent.
+    pub clean: f64,
+    /// Certified accuracy at each ε, in the order asked for.
+    pub certified: Vec<CertifiedAccuracy>,
+    /// Accuracy under each attack, in the order asked for.
+    pub attacks: Vec<AttackedAccuracy>,
+    /// Bounds of the layers that compute.
+    pub layers: Vec<LayerBound>,
+    /// Their product.
+    pub lipschitz: f64,
+    /// What is known of every sample.
+    pub samples: Samples,
+}
+
+/// Certified accuracy at one ε, percent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CertifiedAccuracy {
+    /// The radius.
+    pub eps: f64,
+    /// The paper's: L = 1 on faith, `√2`, the logits as executed, no rounding accounted for.
+    pub nominal: f64,
+    /// The same with the last layer's pairs in place of `√2`.
+    pub nominal_pairwise: f64,
+    /// For the exact real function of the stored weights.
+    pub real: f64,
+    /// For the function as executed.
+    pub executed: BTreeMap<Arithmetic, f64>,
+}
+
+/// Accuracy under one attack.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttackedAccuracy {
+    /// The attack's name.
+    pub attack: String,
+    /// Radius of its ball.
+    pub eps: f64,
+    /// Percent of all samples that are correct and were not broken.
+    pub accuracy: f64,
+    /// Samples broken although they were classified correctly at first.
+    pub n_broken: usize,
+    /// Largest perturbation of a broken sample, rounded up; 0 where none was broken.
+    pub largest_distance: f64,
+    /// Samples broken inside their nominal radius: nominal certificates that are wrong.
+    pub n_inside_nominal: usize,
+}
+
+/// One entry for each sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Samples {
+    /// Whether the clean image is classified correctly.
+    pub correct: Vec<bool>,
+    /// Margins and radii.
+    pub certificates: Certificates,
+}
+
+impl std::fmt::Debug for Settings<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let attacks: Vec<_> = self.attacks.iter().map(|a| (a.name(), a.eps())).collect();
+        let mut debug = f.debug_struct("Settings");
+        debug.field("eps", &self.eps).field("attacks", &attacks);
+        debug.field("batch_size", &self.batch_size).finish()
+    }
+}
+
+/// Evaluates `network` on `images` (n x c x h x w, in its element type, pixels in [0, 1]) with their labels.
+///
+/// # Errors
+/// [`Error::Unsound`] when an attack refutes a certificate; [`Error::InvalidSetting`]; shape, label and
+/// value errors of [`Certifier::certify`] and of the attacks.
+pub fn evaluate(
+    network: &PlainNetwork,
+    images: &Tensor,
+    labels: &[usize],
+    settings: &Settings<'_>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Evaluation> {
+    check_settings(settings)?;
+    let arithmetic = Arithmetic::of_dtype(network.dtype())?;
+    let certifier = Certifier::new(network)?;
+    let logits = batched_logits(network, images, settings.batch_size)?;
+    check_labels(labels, logits.dims()[0], network.n_classes())?;
+    let rows = logit_rows(&logits)?;
+    let correct: Vec<bool> = rows.iter().zip(labels).map(|(row, &t)| is_correct(row, t)).collect();
+    let mut certificates = certifier.certify(images, labels)?;
+    certificates.nominal = crate::margin::nominal_radii(&logits, labels, 1.0)?;
+    let mut attacks = Vec::new();
+    for attack in settings.attacks {
+        let outcome = attack.run(network, images, labels, progress)?;
+        let radii = &certificates.executed[&arithmetic];
+        check_soundness(attack.name(), &outcome, labels, radii, arithmetic)?;
+        attacks.push(attacked(*attack, &outcome, &correct, &certificates.nominal));
+    }
+    Ok(Evaluation {
+        n_samples: labels.len(),
+        clean: percent(correct.iter().filter(|&&c| c).count(), correct.len()),
+        certified: settings.eps.iter().map(|&eps| certificates.accuracy(eps)).collect(),
+        attacks,
+        layers: certifier.bounds().layers().to_vec(),
+        lipschitz: certifier.bounds().lipschitz(),
+        samples: Samples { correct, certificates },
+    })
+}
+
+/// Logits (n x n_classes) of all images, `batch_size` at a time.
+///
+/// # Errors
+/// Those of the classifier; [`Error::InvalidSetting`] for a batch size of 0.
+pub fn batched_logits(
+    classifier: &dyn Classifier,
+    images: &Tensor,
+    batch_size: usize,
+) -> Result<Tensor> {
+    check_batch_size(batch_size)?;
+    let (n, _) = crate::tensor::batch_size(images)?;
+    let batch =
+        |start: usize| classifier.logits(&images.narrow(0, start, batch_size.min(n - start))?);
+    let batches = (0..n).step_by(batch_size).map(batch).collect::<Result<Vec<_>>>()?;
+    match batches.as_slice() {
+        [] => Ok(Tensor::zeros((0, classifier.n_classes()), DType::F64, classifier.device())?),
+        batches => Ok(Tensor::cat(batches, 0)?),
+    }
+}
+
+impl Certificates {
+    /// Certified accuracy at `eps`, in percent.
+    #[must_use]
+    pub fn accuracy(&self, eps: f64) -> CertifiedAccuracy {
+        let executed = self.executed.iter();
+        CertifiedAccuracy {
+            eps,
+            nominal: certified_accuracy(&self.nominal, eps),
+            nominal_pairwise: certified_accuracy(&self.nominal_pairwise, eps),
+            real: certified_accuracy(&self.real, eps),
+            executed: executed.map(|(&a, radii)| (a, certified_accuracy(radii, eps))).collect(),
+        }
+    }
+}
+
+fn check_settings(settings: &Settings<'_>) -> Result<()> {
+    check_batch_size(settings.batch_size)?;
+    match settings.eps.iter().find(|eps| !(**eps >= 0.0 && eps.is_finite())) {
+        Some(&value) => {
+            let expected = "a finite number of at least 0";
+            Err(Error::InvalidSetting { name: "eps", value, expected })
+        }
+        None => Ok(()),
+    }
+}
+
+fn check_batch_size(batch_size: usize) -> Result<()> {
+    let (name, expected) = ("batch_size", "at least 1");
+    if batch_size == 0 {
+        return Err(Error::InvalidSetting { name, value: 0.0, expected });
+    }
+    Ok(())
+}
+
+fn attacked(
+    attack: &dyn Attack,
+    outcome: &crate::attack::Outcome,
+    correct: &[bool],
+    nominal: &[f64],
+) -> AttackedAccuracy {
+    let broken: Vec<usize> =
+        (0..correct.len()).filter(|&i| correct[i] && outcome.broken[i]).collect();
+    let survivors = correct.iter().zip(&outcome.broken).filter(|(c, b)| **c && !**b).count();
+    AttackedAccuracy {
+        attack: attack.name().to_owned(),
+        eps: attack.eps(),
+        accuracy: percent(survivors, correct.len()),
+        n_broken: broken.len(),
+        largest_distance: broken.iter().map(|&i| outcome.distances[i]).fold(0.0, f64::max),
+        n_inside_nominal: broken.iter().filter(|&&i| outcome.distances[i] < nominal[i]).count(),
+    }
+}

@@ -1,0 +1,62 @@
+//! The evaluation as a whole.
+
+use candle_core::DType;
+use certify::{Arithmetic, Attack, Evaluation, Fgsm, Pgd, Settings, evaluate};
+
+use crate::common::{images, mixed_network, predictions, rng};
+
+fn evaluation(dtype: DType) -> Evaluation {
+    let network = mixed_network([1.0; 4], dtype, 40);
+    let images = images(60, network.input(), dtype, &mut rng(41));
+    let mut labels = predictions(&network, &images);
+    // every sixth label is wrong
+    labels.iter_mut().step_by(6).for_each(|t| *t = (*t + 1) % 5);
+    let attacks: [&dyn Attack; 2] = [&Pgd::strong(0.3, 20, 2, 0), &Fgsm::paper(0.3)];
+    let settings = Settings { eps: &[0.0, 0.05, 0.3], attacks: &attacks, batch_size: 7 };
+    evaluate(&network, &images, &labels, &settings, &mut |_| {}).unwrap()
+}
+
+#[test]
+fn certified_is_at_most_attacked_is_at_most_clean() {
+    for dtype in [DType::F32, DType::F64] {
+        let e = evaluation(dtype);
+        assert_eq!(e.n_samples, 60);
+        assert!((e.clean - 100.0 * 50.0 / 60.0).abs() < 1e-12);
+        let arithmetic = Arithmetic::of_dtype(dtype).unwrap();
+        let certified = e.certified[2].executed[&arithmetic];
+        for attack in &e.attacks {
+            assert!(certified <= attack.accuracy && attack.accuracy <= e.clean, "{attack:?}");
+            assert_eq!(attack.eps, 0.3);
+        }
+        assert!(e.attacks[0].accuracy < e.clean, "the attack breaks nothing");
+        assert_eq!([&*e.attacks[0].attack, &*e.attacks[1].attack], ["pgd", "fgsm"]);
+        assert_eq!(
+            e.attacks[0].n_broken,
+            ((e.clean - e.attacks[0].accuracy) * 0.6).round() as usize
+        );
+    }
+}
+
+#[test]
+fn columns_are_ordered_by_how_much_they_prove() {
+    let e = evaluation(DType::F32);
+    for (row, eps) in e.certified.iter().zip([0.0, 0.05, 0.3]) {
+        assert_eq!(row.eps, eps);
+        let [f32, accumulated, f64] = Arithmetic::ALL.map(|a| row.executed[&a]);
+        assert!(f32 <= accumulated && accumulated <= f64 && f64 <= row.real && row.real <= e.clean);
+    }
+    assert!((e.certified[0].real - e.clean).abs() < 1e-12, "every correct sample has a radius");
+    assert!(e.certified[2].real < e.certified[1].real);
+    assert_eq!(e.layers.len(), 4);
+    assert_eq!(e.layers[0].name, "conv1");
+    let product: f64 = e.layers.iter().map(|layer| layer.lipschitz).product();
+    assert!(e.lipschitz >= product && e.lipschitz < product * (1.0 + 1e-14));
+}
+
+#[test]
+fn an_evaluation_survives_serialisation() {
+    let e = evaluation(DType::F32);
+    let text = serde_json::to_string(&e).unwrap();
+    assert!(text.contains("\"f32_accumulate_f64\":"), "{text}");
+    assert_eq!(serde_json::from_str::<Evaluation>(&text).unwrap(), e);
+}
