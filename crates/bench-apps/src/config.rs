@@ -18,11 +18,6 @@ use serde::{Deserialize, Serialize};
 use crate::eps::Eps;
 use crate::error::{Error, Result};
 
-/// Factor by which the paper's learning rate falls in each of its 200 epochs.
-pub const PAPER_DECAY_PER_EPOCH: f64 = 0.962_350_626_39;
-/// The paper's number of epochs.
-pub const PAPER_EPOCHS: usize = 200;
-
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -84,15 +79,20 @@ pub enum NetworkName {
     /// Two convolutions (16 and 32 channels, 4 x 4, stride 2) and two dense layers (100 and 10).
     #[default]
     Small,
+    /// Four convolutions (32, 32, 64 and 64 channels, the second and fourth 4 x 4 with stride 2, the others
+    /// 3 x 3) and three dense layers (512, 512 and 10).
+    Large,
 }
 
 /// How convolutions are kept orthogonal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LayerKind {
-    /// Block convolution orthogonal parametrisation.
+    /// Block convolution orthogonal parametrisation; dense layers by their polar factor.
     #[default]
     Bcop,
+    /// No constraint: a network that certifies next to nothing, for comparison.
+    Unconstrained,
 }
 
 /// Nonlinearity between layers.
@@ -102,6 +102,8 @@ pub enum ActivationKind {
     /// Maxima and minima of channel pairs; norm-preserving.
     #[default]
     MaxMin,
+    /// max(x, 0), which is 1-Lipschitz but loses gradient norm; for comparison.
+    Relu,
 }
 
 /// `[network]`.
@@ -116,27 +118,17 @@ pub struct NetworkConfig {
     pub activation: ActivationKind,
 }
 
-/// How the learning rate falls, as a factor of the run's progress t in [0, 1].
+/// How the learning rate falls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleKind {
-    /// The paper's total decay, 0.96235062639^200, spread over whatever budget is given: the factor is 0.96235062639^(200 t).
+    /// The paper's total decay, 0.96235062639^200, in equal steps after every epoch of whatever budget is given.
     Exponential,
-    /// The factor is 1 - t; better for short budgets.
+    /// From the initial rate to 0, every step; better for short budgets.
     #[default]
     Linear,
-}
-
-impl ScheduleKind {
-    /// Factor of the learning rate at progress `t`, clamped to [0, 1].
-    #[must_use]
-    pub fn factor(self, t: f64) -> f64 {
-        let t = t.clamp(0.0, 1.0);
-        match self {
-            Self::Exponential => PAPER_DECAY_PER_EPOCH.powf(PAPER_EPOCHS as f64 * t),
-            Self::Linear => 1.0 - t,
-        }
-    }
+    /// No change.
+    Constant,
 }
 
 /// `[training]`.
@@ -180,8 +172,10 @@ pub struct EvaluationConfig {
     pub attack_eps: Vec<Eps>,
     /// Images per forward pass, at least 1. Default 500.
     pub batch_size: usize,
-    /// Projected gradient descent.
+    /// Projected gradient descent as in the paper.
     pub pgd: PgdConfig,
+    /// A stronger one.
+    pub strong_pgd: StrongPgdConfig,
     /// Seed of random starts. Default 0.
     pub seed: u64,
 }
@@ -196,6 +190,7 @@ impl Default for EvaluationConfig {
             attack_eps: eps(&["1.58"]),
             batch_size: 500,
             pgd: PgdConfig::default(),
+            strong_pgd: StrongPgdConfig::default(),
             seed: 0,
         }
     }
@@ -216,6 +211,22 @@ pub struct PgdConfig {
 impl Default for PgdConfig {
     fn default() -> Self {
         Self { steps: 200, step_size: 0.01, kappa: 50.0 }
+    }
+}
+
+/// `[evaluation.strong_pgd]`: a stronger attack beside the paper's, with steps of 2.5 ε / steps and several starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StrongPgdConfig {
+    /// Steps from each start, at least 1. Default 100.
+    pub steps: usize,
+    /// Random starts; 0 leaves the attack out. Default 0.
+    pub restarts: usize,
+}
+
+impl Default for StrongPgdConfig {
+    fn default() -> Self {
+        Self { steps: 100, restarts: 0 }
     }
 }
 
@@ -275,6 +286,9 @@ impl RunConfig {
             kappa,
             "a number not below 0",
         )?;
+        count("evaluation.strong_pgd.steps", evaluation.strong_pgd.steps)?;
+        let restarts = evaluation.strong_pgd.restarts;
+        require(restarts <= 65_536, "evaluation.strong_pgd.restarts", restarts, "0 to 65536")?;
         seed("data.synthetic_seed", self.data.synthetic_seed)?;
         seed("training.seed", training.seed)?;
         seed("evaluation.seed", evaluation.seed)

@@ -8,6 +8,8 @@ mod error;
 pub mod metrics;
 pub mod progress;
 pub mod provenance;
+pub mod report;
+pub mod results;
 pub mod run_dir;
 
 pub use eps::{ByEps, Eps};

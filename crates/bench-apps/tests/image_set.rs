@@ -53,7 +53,7 @@ fn parts_that_contradict_each_other_are_refused() {
     assert!(matches!(error, Error::LabelOutOfRange { index: 2, label: 3, .. }));
     assert_eq!(error.to_string(), "little: label 2 is 3, expected 0 to 2");
     let cases: [(&dyn Fn(&mut ImageSetParts), &str); 3] = [
-        (&|p| drop(p.pixels.pop()), "number of pixels is 23, expected 24"),
+        (&|p| p.pixels.truncate(23), "number of pixels is 23, expected 24"),
         (&|p| p.shape[1] = 0, "image shape is 1 x 0 x 3, expected each dimension at least 1"),
         (&|p| p.n_classes = 0, "n_classes is 0, expected 1 to 256"),
     ];

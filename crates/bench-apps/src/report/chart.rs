@@ -1,0 +1,172 @@
+//! Line charts as inline SVG.
+//!
+//! The colours written into the SVG are placeholders, one near-black for each role; the page's style sheet gives each its
+//! colour for light, dark and printed pages by selecting on them. Text takes the page's font.
+//!
+//! Errors: [`Error::Draw`].
+
+use std::ops::Range;
+
+use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+use crate::error::{Error, Result};
+
+/// What a colour is for; the style sheet knows the placeholders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Ink,
+    Grid,
+    Muted,
+    /// Series 0 to 3.
+    Series(u8),
+}
+
+impl Role {
+    /// The placeholder: #010101 ink, #020202 grid, #030303 muted, #101010 and so on series.
+    pub(super) fn colour(self) -> RGBColor {
+        let value = match self {
+            Self::Ink => 1,
+            Self::Grid => 2,
+            Self::Muted => 3,
+            Self::Series(i) => 16 + i,
+        };
+        RGBColor(value, value, value)
+    }
+}
+
+/// A line through points; a gap where the ordinate is not finite.
+#[derive(Debug, Clone)]
+pub(super) struct Line {
+    pub(super) role: Role,
+    pub(super) points: Vec<(f64, f64)>,
+    pub(super) dashed: bool,
+}
+
+/// A point with a label beside it.
+#[derive(Debug, Clone)]
+pub(super) struct Marker {
+    pub(super) role: Role,
+    pub(super) at: (f64, f64),
+    pub(super) filled: bool,
+    pub(super) label: String,
+}
+
+/// A chart without its size: it is drawn once wide and once narrow.
+#[derive(Debug, Clone)]
+pub(super) struct Chart {
+    pub(super) name: &'static str,
+    pub(super) x_label: &'static str,
+    pub(super) y_label: &'static str,
+    pub(super) x_range: Range<f64>,
+    pub(super) y_range: Range<f64>,
+    pub(super) lines: Vec<Line>,
+    pub(super) markers: Vec<Marker>,
+    /// A vertical line with its label.
+    pub(super) rule: Option<(f64, String)>,
+}
+
+const TEXT: f64 = 15.0;
+
+/// `text_size` is in the units of plotters, whose SVG backend writes 1 / 1.24 of it as the font size.
+fn text(role: Role) -> TextStyle<'static> {
+    ("sans-serif", TEXT * 1.24).into_font().color(&role.colour())
+}
+
+impl Chart {
+    /// The chart as an `svg` element of so many units.
+    pub(super) fn draw(&self, width: u32, height: u32) -> Result<String> {
+        let mut svg = String::new();
+        {
+            let root = SVGBackend::with_string(&mut svg, (width, height)).into_drawing_area();
+            self.draw_on(&root).map_err(|reason| Error::Draw { what: self.name, reason })?;
+            root.present().map_err(|e| Error::Draw { what: self.name, reason: e.to_string() })?;
+        }
+        Ok(svg.replacen("<svg ", &format!("<svg role=\"img\" aria-label=\"{}\" ", self.name), 1))
+    }
+
+    fn draw_on(
+        &self,
+        root: &DrawingArea<SVGBackend<'_>, Shift>,
+    ) -> std::result::Result<(), String> {
+        let mut context = ChartBuilder::on(root)
+            .margin(6)
+            .margin_right(14)
+            .x_label_area_size(46)
+            .y_label_area_size(58)
+            .build_cartesian_2d(self.x_range.clone(), self.y_range.clone())
+            .map_err(|e| e.to_string())?;
+        let (width, _) = root.dim_in_pixel();
+        context
+            .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(Role::Grid.colour())
+            .axis_style(Role::Muted.colour())
+            .label_style(text(Role::Muted))
+            .axis_desc_style(text(Role::Muted))
+            .x_labels(if width < 500 { 5 } else { 8 })
+            .y_labels(6)
+            .x_label_formatter(&|x| tick(*x))
+            .y_label_formatter(&|y| tick(*y))
+            .x_desc(self.x_label)
+            .y_desc(self.y_label)
+            .draw()
+            .map_err(|e| e.to_string())?;
+        self.draw_rule(&mut context)?;
+        self.draw_lines(&mut context)?;
+        self.draw_markers(&mut context)
+    }
+
+    fn draw_rule(&self, context: &mut Context<'_, '_>) -> std::result::Result<(), String> {
+        let Some((x, label)) = &self.rule else { return Ok(()) };
+        let (bottom, top) = (self.y_range.start, self.y_range.end);
+        let style = Role::Muted.colour().stroke_width(1);
+        context
+            .draw_series(DashedLineSeries::new([(*x, bottom), (*x, top)], 4, 4, style))
+            .map_err(|e| e.to_string())?;
+        let style = text(Role::Muted).pos(Pos::new(HPos::Left, VPos::Top));
+        let at = EmptyElement::at((*x, top)) + Text::new(label.clone(), (6, 0), style);
+        context.draw_series([at]).map(drop).map_err(|e| e.to_string())
+    }
+
+    fn draw_lines(&self, context: &mut Context<'_, '_>) -> std::result::Result<(), String> {
+        for line in &self.lines {
+            let style = line.role.colour().stroke_width(2);
+            for run in line.points.split(|(_, y)| !y.is_finite()).filter(|run| run.len() > 1) {
+                let run = run.to_vec();
+                let drawn = if line.dashed {
+                    context.draw_series(DashedLineSeries::new(run, 7, 5, style)).map(drop)
+                } else {
+                    context.draw_series(LineSeries::new(run, style)).map(drop)
+                };
+                drawn.map_err(|e| e.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn draw_markers(&self, context: &mut Context<'_, '_>) -> std::result::Result<(), String> {
+        for marker in &self.markers {
+            let colour = marker.role.colour();
+            let shape = if marker.filled { colour.filled() } else { colour.stroke_width(2) };
+            let style = text(Role::Ink).pos(Pos::new(HPos::Left, VPos::Center));
+            let element = EmptyElement::at(marker.at)
+                + Circle::new((0, 0), 5, shape)
+                + Text::new(marker.label.clone(), (10, 0), style);
+            context.draw_series([element]).map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+}
+
+type Context<'a, 'b> =
+    ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// A tick's label without digits that say nothing.
+fn tick(value: f64) -> String {
+    let rounded = (value * 1e4).round() / 1e4;
+    if rounded == 0.0 { "0".into() } else { rounded.to_string() }
+}

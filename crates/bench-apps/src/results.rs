@@ -1,0 +1,85 @@
+//! The machine-readable results of an experiment.
+//!
+//! Definition: `results.json` is a list of rows, one for each trained network. Percentages are numbers from 0 to 100, times
+//! are seconds. What was not computed is null or absent, never a guess.
+//!
+//! Not here: the sample-by-sample record, which is `eval.json` of the run directory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::eps::ByEps;
+use crate::error::Result;
+use crate::report::paper::Reference;
+use crate::run_dir::write_json;
+
+/// One trained network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResultRow {
+    /// The experiment, as in "reproduce".
+    pub experiment: String,
+    /// The images, as in "mnist" or "synthetic digits".
+    pub dataset: String,
+    /// Whether the images were drawn by a program.
+    pub synthetic: bool,
+    /// Architecture.
+    pub network: String,
+    /// Convolutions.
+    pub layer: String,
+    /// Nonlinearity.
+    pub activation: String,
+    /// Seed of initialisation and batch order.
+    pub seed: u64,
+    /// Epochs trained.
+    pub epochs: usize,
+    /// Device in words.
+    pub device: String,
+    /// Commit of the source tree, where it is known.
+    pub commit: Option<String>,
+    /// Time of training and evaluation.
+    pub seconds: f64,
+    /// Clean test accuracy.
+    pub clean: f64,
+    /// Certified test accuracy.
+    pub certified: Certified,
+    /// Test accuracy under each attack.
+    pub attacks: BTreeMap<String, ByEps>,
+    /// The paper's figures for the same cell, where it has one.
+    pub paper: Option<PaperFigures>,
+}
+
+/// Certified accuracy over the radius, by what the certificate assumes.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Certified {
+    /// Lipschitz constant 1 taken on faith, rounding ignored: what the literature reports.
+    pub nominal: ByEps,
+    /// Rigorous for the stored weights in exact arithmetic.
+    pub real: ByEps,
+    /// Rigorous for the network as it was executed, in the arithmetic of the device.
+    pub executed: ByEps,
+}
+
+/// The paper's means.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PaperFigures {
+    /// Clean accuracy.
+    pub clean: f64,
+    /// Certified accuracy at the paper's radius.
+    pub certified: f64,
+}
+
+impl From<&Reference> for PaperFigures {
+    fn from(reference: &Reference) -> Self {
+        Self { clean: reference.clean.mean, certified: reference.certified.mean }
+    }
+}
+
+/// Writes `results.json`, atomically.
+///
+/// # Errors
+/// [`crate::Error::Write`].
+pub fn write_results(path: &Path, rows: &[ResultRow]) -> Result<()> {
+    write_json(path, &rows)
+}

@@ -1,0 +1,140 @@
+//! Run configurations: defaults, texts, refusals.
+
+use std::fs;
+use std::path::Path;
+
+use bench_apps::Error;
+use bench_apps::config::{DatasetName, RunConfig, ScheduleKind};
+
+#[test]
+fn an_empty_file_is_the_papers_network_with_the_papers_loss_and_attack() {
+    let config = RunConfig::parse("empty", "").unwrap();
+    assert_eq!(config, RunConfig::default());
+    assert_eq!(config.training.margin, 1.5 * std::f64::consts::SQRT_2);
+    assert_eq!((config.training.batch_size, config.training.learning_rate), (128, 1e-3));
+    let pgd = &config.evaluation.pgd;
+    assert_eq!((pgd.steps, pgd.step_size, pgd.kappa), (200, 0.01, 50.0));
+    assert!(config.evaluation.eps.iter().any(|eps| eps.text() == "1.58"));
+}
+
+#[test]
+fn a_configuration_survives_being_written_and_read() {
+    let text = "[data]\ndataset = \"synthetic\"\ntest_limit = 500\n[training]\nepochs = 3\nmargin = 0.1\n\
+                schedule = \"exponential\"\n[evaluation]\neps = [\"36/255\", 0.5]\nattack_eps = [\"36/255\"]\n";
+    let config = RunConfig::parse("text", text).unwrap();
+    assert_eq!(config.data.dataset, DatasetName::Synthetic);
+    assert_eq!(config.training.schedule, ScheduleKind::Exponential);
+    assert_eq!(config.evaluation.eps[0].value(), 36.0 / 255.0);
+    let again = RunConfig::parse("again", &config.to_toml().unwrap()).unwrap();
+    assert_eq!(again, config);
+}
+
+#[test]
+fn the_examples_are_valid_and_the_default_one_is_the_default() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/configs");
+    let mut n = 0;
+    for entry in fs::read_dir(&folder).unwrap() {
+        RunConfig::read(&entry.unwrap().path()).unwrap();
+        n += 1;
+    }
+    assert!(n >= 2);
+    let default = RunConfig::read(&folder.join("bcop-small-mnist.toml")).unwrap();
+    // the file writes 1.0 where the default's text is 1
+    assert_eq!(default.to_toml().unwrap(), RunConfig::default().to_toml().unwrap());
+}
+
+#[test]
+fn unknown_keys_and_wrong_types_are_refused_with_the_line() {
+    let cases = [
+        (
+            "[training]\nepoch = 3\n",
+            "run.toml, line 2: unknown field `epoch`, expected one of `epochs`, ",
+        ),
+        ("seed = 3\n", "run.toml, line 1: unknown field `seed`, expected one of `device`, "),
+        (
+            "[training]\nepochs = \"three\"\n",
+            "run.toml, line 2: invalid type: string \"three\", expected usize",
+        ),
+        (
+            "[training]\nepochs = -1\n",
+            "run.toml, line 2: invalid value: integer `-1`, expected usize",
+        ),
+        (
+            "[network]\nname = \"medium\"\n",
+            "run.toml, line 2: unknown variant `medium`, expected `small` or `large`",
+        ),
+        ("[training\n", "run.toml, line 1: "),
+        (
+            "[evaluation]\neps = [0]\n",
+            "run.toml, line 2: eps is \"0\", expected a positive number ",
+        ),
+    ];
+    for (text, start) in cases {
+        let error = RunConfig::parse("run.toml", text).unwrap_err();
+        assert!(matches!(error, Error::ConfigSyntax { .. }));
+        let message = error.to_string();
+        assert!(message.starts_with(start) && !message.contains('\n'), "{message}");
+    }
+}
+
+#[test]
+fn values_outside_their_domain_are_refused_by_key() {
+    let cases = [
+        ("[training]\nepochs = 0", "training.epochs is 0, expected 1 to 1000000000"),
+        ("[training]\nbatch_size = 0", "training.batch_size is 0, expected 1 to 1000000000"),
+        (
+            "[training]\nlearning_rate = 0.0",
+            "training.learning_rate is 0, expected a positive number",
+        ),
+        (
+            "[training]\nlearning_rate = inf",
+            "training.learning_rate is inf, expected a positive number",
+        ),
+        ("[training]\nmargin = nan", "training.margin is NaN, expected a positive number"),
+        ("[data]\ntrain_limit = 0", "data.train_limit is 0, expected 1 to 1000000000"),
+        ("[data]\ntest_limit = 0", "data.test_limit is 0, expected 1 to 1000000000"),
+        ("[evaluation]\nbatch_size = 0", "evaluation.batch_size is 0, expected 1 to 1000000000"),
+        (
+            "[evaluation]\neps = []",
+            "evaluation.eps is [], expected at least one radius, in ascending order",
+        ),
+        (
+            "[evaluation]\neps = [2, 1]",
+            "evaluation.eps is [2, 1], expected at least one radius, in ascending order",
+        ),
+        (
+            "[evaluation]\nattack_eps = [1, 1.0]",
+            "evaluation.attack_eps is [1, 1], expected at least one radius, in ascending order",
+        ),
+        ("[evaluation.pgd]\nsteps = 0", "evaluation.pgd.steps is 0, expected 1 to 1000000000"),
+        (
+            "[evaluation.pgd]\nstep_size = -0.1",
+            "evaluation.pgd.step_size is -0.1, expected a positive number",
+        ),
+        (
+            "[evaluation.pgd]\nkappa = -1.0",
+            "evaluation.pgd.kappa is -1, expected a number not below 0",
+        ),
+        (
+            "[evaluation.strong_pgd]\nrestarts = 65537",
+            "evaluation.strong_pgd.restarts is 65537, expected 0 to 65536",
+        ),
+    ];
+    for (text, expected) in cases {
+        let error = RunConfig::parse("run.toml", text).unwrap_err();
+        assert!(matches!(error, Error::ConfigValue { .. }), "{error}");
+        assert_eq!(error.to_string(), expected);
+    }
+    let mut config = RunConfig::default();
+    config.training.seed = u64::MAX;
+    assert_eq!(
+        config.validate().unwrap_err().to_string(),
+        "training.seed is 18446744073709551615, expected 0 to 9223372036854775807"
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let error = RunConfig::read(Path::new("no/such/run.toml")).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read no/such/run.toml: "), "{error}");
+}
