@@ -52,6 +52,8 @@ pub(super) struct Marker {
     pub(super) at: (f64, f64),
     pub(super) filled: bool,
     pub(super) label: String,
+    /// How far the label is moved down, in units of the chart.
+    pub(super) label_dy: i32,
 }
 
 /// A chart without its size: it is drawn once wide and once narrow.
@@ -69,10 +71,12 @@ pub(super) struct Chart {
 }
 
 const TEXT: f64 = 15.0;
+/// The backend rounds coordinates to whole units; a finer grid keeps lines smooth.
+const FINENESS: i32 = 4;
 
 /// `text_size` is in the units of plotters, whose SVG backend writes 1 / 1.24 of it as the font size.
 fn text(role: Role) -> TextStyle<'static> {
-    ("sans-serif", TEXT * 1.24).into_font().color(&role.colour())
+    ("sans-serif", TEXT * 1.24 * f64::from(FINENESS)).into_font().color(&role.colour())
 }
 
 impl Chart {
@@ -80,7 +84,8 @@ impl Chart {
     pub(super) fn draw(&self, width: u32, height: u32) -> Result<String> {
         let mut svg = String::new();
         {
-            let root = SVGBackend::with_string(&mut svg, (width, height)).into_drawing_area();
+            let root =
+                SVGBackend::with_string(&mut svg, (fine(width), fine(height))).into_drawing_area();
             self.draw_on(&root).map_err(|reason| Error::Draw { what: self.name, reason })?;
             root.present().map_err(|e| Error::Draw { what: self.name, reason: e.to_string() })?;
         }
@@ -92,10 +97,10 @@ impl Chart {
         root: &DrawingArea<SVGBackend<'_>, Shift>,
     ) -> std::result::Result<(), String> {
         let mut context = ChartBuilder::on(root)
-            .margin(6)
-            .margin_right(14)
-            .x_label_area_size(46)
-            .y_label_area_size(58)
+            .margin(fine(6))
+            .margin_right(fine(14))
+            .x_label_area_size(fine(46))
+            .y_label_area_size(fine(58))
             .build_cartesian_2d(self.x_range.clone(), self.y_range.clone())
             .map_err(|e| e.to_string())?;
         let (width, _) = root.dim_in_pixel();
@@ -103,11 +108,12 @@ impl Chart {
             .configure_mesh()
             .disable_x_mesh()
             .light_line_style(TRANSPARENT)
-            .bold_line_style(Role::Grid.colour())
-            .axis_style(Role::Muted.colour())
+            .bold_line_style(Role::Grid.colour().stroke_width(fine(1)))
+            .axis_style(Role::Muted.colour().stroke_width(fine(1)))
+            .set_all_tick_mark_size(fine(5))
             .label_style(text(Role::Muted))
             .axis_desc_style(text(Role::Muted))
-            .x_labels(if width < 500 { 5 } else { 8 })
+            .x_labels(if width < fine(500) { 5 } else { 8 })
             .y_labels(6)
             .x_label_formatter(&|x| tick(*x))
             .y_label_formatter(&|y| tick(*y))
@@ -123,22 +129,24 @@ impl Chart {
     fn draw_rule(&self, context: &mut Context<'_, '_>) -> std::result::Result<(), String> {
         let Some((x, label)) = &self.rule else { return Ok(()) };
         let (bottom, top) = (self.y_range.start, self.y_range.end);
-        let style = Role::Muted.colour().stroke_width(1);
+        let style = Role::Muted.colour().stroke_width(fine(1));
         context
-            .draw_series(DashedLineSeries::new([(*x, bottom), (*x, top)], 4, 4, style))
+            .draw_series(DashedLineSeries::new([(*x, bottom), (*x, top)], fine(4), fine(4), style))
             .map_err(|e| e.to_string())?;
         let style = text(Role::Muted).pos(Pos::new(HPos::Left, VPos::Top));
-        let at = EmptyElement::at((*x, top)) + Text::new(label.clone(), (6, 0), style);
+        let at = EmptyElement::at((*x, top)) + Text::new(label.clone(), (6 * FINENESS, 0), style);
         context.draw_series([at]).map(drop).map_err(|e| e.to_string())
     }
 
     fn draw_lines(&self, context: &mut Context<'_, '_>) -> std::result::Result<(), String> {
         for line in &self.lines {
-            let style = line.role.colour().stroke_width(2);
+            let style = line.role.colour().stroke_width(fine(2));
             for run in line.points.split(|(_, y)| !y.is_finite()).filter(|run| run.len() > 1) {
                 let run = run.to_vec();
                 let drawn = if line.dashed {
-                    context.draw_series(DashedLineSeries::new(run, 7, 5, style)).map(drop)
+                    context
+                        .draw_series(DashedLineSeries::new(run, fine(7), fine(5), style))
+                        .map(drop)
                 } else {
                     context.draw_series(LineSeries::new(run, style)).map(drop)
                 };
@@ -151,11 +159,15 @@ impl Chart {
     fn draw_markers(&self, context: &mut Context<'_, '_>) -> std::result::Result<(), String> {
         for marker in &self.markers {
             let colour = marker.role.colour();
-            let shape = if marker.filled { colour.filled() } else { colour.stroke_width(2) };
+            let shape = if marker.filled { colour.filled() } else { colour.stroke_width(fine(2)) };
             let style = text(Role::Ink).pos(Pos::new(HPos::Left, VPos::Center));
             let element = EmptyElement::at(marker.at)
-                + Circle::new((0, 0), 5, shape)
-                + Text::new(marker.label.clone(), (10, 0), style);
+                + Circle::new((0, 0), fine(5), shape)
+                + Text::new(
+                    marker.label.clone(),
+                    (10 * FINENESS, marker.label_dy * FINENESS),
+                    style,
+                );
             context.draw_series([element]).map_err(|e| e.to_string())?;
         }
         Ok(())
@@ -164,6 +176,11 @@ impl Chart {
 
 type Context<'a, 'b> =
     ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// A length on the fine grid.
+fn fine(length: u32) -> u32 {
+    length * FINENESS.unsigned_abs()
+}
 
 /// A tick's label without digits that say nothing.
 fn tick(value: f64) -> String {

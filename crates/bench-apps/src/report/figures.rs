@@ -49,6 +49,7 @@ pub(super) fn certified(report: &Report) -> (Chart, Legend) {
             at: (x, reference.certified.mean),
             filled: false,
             label: String::new(),
+            label_dy: 0,
         });
         legend.push(("the paper's certified", Role::Ink, Mark::Ring));
     }
@@ -72,19 +73,19 @@ fn attack_markers(name: &str, by_eps: &ByEps) -> Vec<Marker> {
         at: (eps.value(), value),
         filled: true,
         label: format!("{label} {value:.1}"),
+        label_dy: 0,
     };
     by_eps.iter().map(marker).collect()
 }
 
-/// Labels of points that lie close together would overlap: the lower one keeps its place, the others share it.
+/// Labels of points that lie close together would overlap: those of a group are stacked about its middle.
 fn spread_labels(markers: &mut [Marker]) {
-    markers.sort_by(|a, b| a.at.1.total_cmp(&b.at.1));
-    for i in 1..markers.len() {
-        let (before, after) = markers.split_at_mut(i);
-        let (below, above) = (&mut before[i - 1], &mut after[0]);
-        if above.at.0 == below.at.0 && above.at.1 - below.at.1 < 6.0 && !below.label.is_empty() {
-            above.label = format!("{} · {}", below.label, above.label);
-            below.label.clear();
+    markers.sort_by(|a, b| a.at.0.total_cmp(&b.at.0).then(b.at.1.total_cmp(&a.at.1)));
+    let close = |a: &Marker, b: &Marker| a.at.0 == b.at.0 && a.at.1 - b.at.1 < 8.0;
+    for group in markers.chunk_by_mut(close) {
+        let middle = group.len() as i32 - 1;
+        for (i, marker) in group.iter_mut().enumerate() {
+            marker.label_dy = 9 * (2 * i as i32 - middle);
         }
     }
 }

@@ -17,7 +17,7 @@ const STYLE: &str = include_str!("style.css");
 /// [`crate::Error::Draw`].
 pub fn render(report: &Report) -> Result<String> {
     let row = &report.row;
-    let title = format!("{} on {}", network_name(report), row.dataset);
+    let title = format!("{} on {}", network_name(report), dataset_name(&row.dataset));
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -52,6 +52,15 @@ fn network_name(report: &Report) -> String {
         first.make_ascii_uppercase();
     }
     format!("{}-{name}", if row.layer == "bcop" { "BCOP".into() } else { row.layer.clone() })
+}
+
+/// A data set's name as people write it.
+fn dataset_name(name: &str) -> &str {
+    match name {
+        "mnist" => "MNIST",
+        "cifar10" => "CIFAR-10",
+        other => other,
+    }
 }
 
 fn header(report: &Report, title: &str) -> Markup {
