@@ -307,14 +307,14 @@ fn plan_layer(spec: &LayerSpec, input: SignalShape, name: &str) -> Result<Plan> 
 }
 
 fn plan_conv(spec: &LayerSpec, input: SignalShape, name: &str) -> Result<Plan> {
-    let LayerSpec::Conv { out_channels: c_out, kernel_size, stride, method } = *spec else {
+    let LayerSpec::Conv { c_out, kernel_size, stride, method } = *spec else {
         unreachable!("only called for a convolution")
     };
     let SignalShape::Image(image) = input else {
         let (layer, previous) = (name.to_owned(), "a vector".to_owned());
         return Err(Error::LayerOrder { layer, previous, reason: "a convolution needs an image" });
     };
-    for (what, size) in [("out_channels", c_out), ("kernel_size", kernel_size)] {
+    for (what, size) in [("c_out", c_out), ("kernel_size", kernel_size)] {
         if size == 0 {
             return Err(Error::Zero { what: format!("{name}: {what}") });
         }

@@ -38,7 +38,7 @@ pub enum LayerSpec {
     /// Invertible downsampling by `stride`, then a cyclic convolution of kernel size `kernel_size / stride`.
     Conv {
         /// Output channels.
-        out_channels: usize,
+        c_out: usize,
         /// Kernel size before downsampling.
         kernel_size: usize,
         /// Downsampling factor.
@@ -119,7 +119,7 @@ impl NetworkSpec {
         Ok(Self::from_widths(input, methods, &convs, &[hidden, hidden, n_classes]))
     }
 
-    /// Convolutions (out_channels, kernel_size, stride), then dense layers, MaxMin after all but the last.
+    /// Convolutions (c_out, kernel_size, stride), then dense layers, MaxMin after all but the last.
     fn from_widths(
         input: ImageShape,
         methods: Methods,
@@ -127,13 +127,8 @@ impl NetworkSpec {
         linears: &[usize],
     ) -> Self {
         let mut layers = Vec::new();
-        for &(out_channels, kernel_size, stride) in convs {
-            layers.push(LayerSpec::Conv {
-                out_channels,
-                kernel_size,
-                stride,
-                method: methods.conv,
-            });
+        for &(c_out, kernel_size, stride) in convs {
+            layers.push(LayerSpec::Conv { c_out, kernel_size, stride, method: methods.conv });
             layers.push(LayerSpec::MaxMin);
         }
         layers.push(LayerSpec::Flatten);

@@ -24,8 +24,8 @@ fn network(input: ImageShape, layers: Vec<LayerSpec>) -> Result<Network, Error> 
     Network::new(&NetworkSpec { input, layers }, DType::F32, &CPU, 0)
 }
 
-fn conv(out_channels: usize, kernel_size: usize, stride: usize) -> LayerSpec {
-    LayerSpec::Conv { out_channels, kernel_size, stride, method: Methods::BCOP.conv }
+fn conv(c_out: usize, kernel_size: usize, stride: usize) -> LayerSpec {
+    LayerSpec::Conv { c_out, kernel_size, stride, method: Methods::BCOP.conv }
 }
 
 const LINEAR: LayerSpec = LayerSpec::Linear { out_features: 2, method: LinearMethod::Bjorck };
@@ -46,7 +46,7 @@ fn layers_that_do_not_fit() {
         network(image, vec![conv(2, 3, 2)]),
         "conv1: kernel size 3 is not divisible by the stride 2",
     );
-    says(network(image, vec![conv(0, 3, 1)]), "conv1: out_channels is 0, expected at least 1");
+    says(network(image, vec![conv(0, 3, 1)]), "conv1: c_out is 0, expected at least 1");
     says(network(image, vec![conv(2, 3, 0)]), "conv1: stride is 0, expected at least 1");
     says(
         network(image, vec![conv(3, 3, 1), LayerSpec::MaxMin]),

@@ -9,7 +9,7 @@ use lipconv::{
 
 use crate::support::{check_close, eps, sum_tolerance, uniform, values};
 
-/// One row of the case table: input, then (out_channels, kernel_size, stride).
+/// One row of the case table: input, then (c_out, kernel_size, stride).
 struct Case {
     input: [usize; 3],
     convs: &'static [(usize, usize, usize)],
@@ -50,8 +50,8 @@ const CASES: &[Case] = &[
 fn spec(case: &Case, methods: Methods) -> NetworkSpec {
     let [c, h, w] = case.input;
     let mut layers = Vec::new();
-    for &(out_channels, kernel_size, stride) in case.convs {
-        layers.push(LayerSpec::Conv { out_channels, kernel_size, stride, method: methods.conv });
+    for &(c_out, kernel_size, stride) in case.convs {
+        layers.push(LayerSpec::Conv { c_out, kernel_size, stride, method: methods.conv });
         layers.push(case.activation);
     }
     layers.push(LayerSpec::Flatten);
@@ -211,12 +211,8 @@ fn dense_operators_of_bcop_layers_are_isometries_within_their_bounds() {
 #[test]
 fn gradient_norm_is_preserved_through_twenty_layers() {
     for (dtype, allowed) in [(DType::F32, 1e-4), (DType::F64, 1e-12)] {
-        let conv = LayerSpec::Conv {
-            out_channels: 12,
-            kernel_size: 3,
-            stride: 1,
-            method: ConvMethod::Bcop,
-        };
+        let conv =
+            LayerSpec::Conv { c_out: 12, kernel_size: 3, stride: 1, method: ConvMethod::Bcop };
         let mut layers: Vec<_> = (0..20).flat_map(|_| [conv, LayerSpec::MaxMin]).collect();
         layers.push(LayerSpec::Flatten);
         layers.push(LayerSpec::Linear { out_features: 12 * 35, method: LinearMethod::Bjorck });

@@ -83,8 +83,7 @@ fn training_learns_and_layers_stay_orthogonal() {
 /// runs on the engine.
 #[test]
 fn engine_and_graph_train_alike() {
-    let conv =
-        LayerSpec::Conv { out_channels: 4, kernel_size: 3, stride: 1, method: ConvMethod::Bcop };
+    let conv = LayerSpec::Conv { c_out: 4, kernel_size: 3, stride: 1, method: ConvMethod::Bcop };
     let linear = LayerSpec::Linear { out_features: 4, method: LinearMethod::Bjorck };
     let engine = vec![conv, LayerSpec::MaxMin, LayerSpec::Flatten, linear];
     let graph = vec![conv, LayerSpec::Flatten, LayerSpec::MaxMin, linear];
