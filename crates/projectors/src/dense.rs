@@ -24,23 +24,28 @@ pub(crate) fn check_finite<T: Real>(what: &'static str, a: ArrayView2<'_, T>) ->
 
 /// The largest absolute value, 0 for an empty matrix, infinite if an entry is not finite.
 pub(crate) fn largest_magnitude<T: Real>(a: ArrayView2<'_, T>) -> f64 {
-    let larger = |big: T, x: T| if Float::abs(x) > big { Float::abs(x) } else { big };
     // x 0 is NaN for NaN and infinities, and NaN stays in a sum.
-    let (big, zero) = match a.as_slice_memory_order() {
+    let add = |(big, zero): (T, T), x: T| {
+        let magnitude = Float::abs(x);
+        (if magnitude > big { magnitude } else { big }, zero + x * T::zero())
+    };
+    let mut lanes = [(T::zero(), T::zero()); LANES];
+    let rest = match a.as_slice_memory_order() {
         Some(entries) => {
-            let (mut big, mut zero) = ([T::zero(); LANES], [T::zero(); LANES]);
-            for chunk in entries.chunks(LANES) {
-                for (lane, &x) in chunk.iter().enumerate() {
-                    big[lane] = larger(big[lane], x);
-                    zero[lane] += x * T::zero();
+            let chunks = entries.chunks_exact(LANES);
+            let rest = chunks.remainder().iter().fold(lanes[0], |sum, &x| add(sum, x));
+            for chunk in chunks {
+                for lane in 0..LANES {
+                    lanes[lane] = add(lanes[lane], chunk[lane]);
                 }
             }
-            (big.into_iter().fold(T::zero(), larger), zero.into_iter().sum())
+            rest
         }
-        None => a
-            .iter()
-            .fold((T::zero(), T::zero()), |(big, zero), &x| (larger(big, x), zero + x * T::zero())),
+        None => a.iter().fold(lanes[0], |sum, &x| add(sum, x)),
     };
+    let (big, zero) = lanes
+        .into_iter()
+        .fold(rest, |(b, z), (big, zero)| (if big > b { big } else { b }, z + zero));
     if zero == T::zero() { big.as_f64() } else { f64::INFINITY }
 }
 
@@ -220,6 +225,15 @@ fn copy_tile<T: Real>(
     for i in 0..height {
         buffer[i * TILE..][..width]
             .copy_from_slice(&entries[(corner.0 + i) * n + corner.1..][..width]);
+    }
+}
+
+/// `a := f(a, b)` entry by entry for owned matrices of the same layout: a plain loop over memory.
+pub(crate) fn update<T: Real>(a: &mut Array2<T>, b: &Array2<T>, f: impl Fn(T, T) -> T) {
+    debug_assert_eq!(a.strides(), b.strides());
+    match (a.as_slice_memory_order_mut(), b.as_slice_memory_order()) {
+        (Some(a), Some(b)) => a.iter_mut().zip(b).for_each(|(a, &b)| *a = f(*a, b)),
+        _ => unreachable!("an owned matrix is contiguous"),
     }
 }
 

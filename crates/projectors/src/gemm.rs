@@ -5,7 +5,8 @@
 //! A large product is cut into panels of rows or columns of C, and each panel is one call of OpenBLAS on one thread.
 //! The cut depends on the shape alone, so the result is the same to the bit however many threads there are and
 //! however they are scheduled. `gram` computes the blocks on and above the diagonal and mirrors them: exactly
-//! symmetric, at a bit more than half of the flops.
+//! symmetric, at a bit more than half of the flops. A long inner axis between short outer ones is cut instead, and the
+//! partial products are added in order.
 //!
 //! Cost: 2 m n k flops for a product. Panics if the shapes do not fit, like ndarray's own products.
 
@@ -19,12 +20,12 @@ use crate::{Real, dense};
 
 /// Products of fewer flops than this stay on the calling thread: splitting costs about 10 microseconds.
 const PARALLEL_FLOPS: usize = 6_000_000;
-/// Panels hold at least this many rows or columns, enough to keep OpenBLAS near its peak rate.
-const MIN_PANEL: usize = 64;
+/// Rows or columns of a panel, give or take: OpenBLAS packs the other operand once for each panel.
+const PANEL: usize = 128;
 /// Largest number of panels of one product.
 const MAX_PANELS: usize = 16;
-/// Block edge of the Gram product.
-const GRAM_BLOCK: usize = 128;
+/// Smallest block edge of the Gram product; larger matrices have four blocks or blocks of 128.
+const MIN_GRAM_BLOCK: usize = 64;
 
 #[expect(
     unsafe_code,
@@ -83,8 +84,11 @@ pub fn matmul_into<T: Real>(
         c.dim()
     );
     let long = m.max(n);
-    if 2 * m * n * k < PARALLEL_FLOPS || long < 2 * MIN_PANEL {
+    if 2 * m * n * k < PARALLEL_FLOPS {
         return general_mat_mul(alpha, &a, &b, beta, &mut c);
+    }
+    if long < PANEL {
+        return add_slices(alpha, a, b, beta, c);
     }
     let panel = panel_length(long);
     if m >= n {
@@ -100,9 +104,38 @@ pub fn matmul_into<T: Real>(
     }
 }
 
+/// A product with few rows and columns and a long inner axis: slices of that axis in parallel, summed in order.
+fn add_slices<T: Real>(
+    alpha: T,
+    a: ArrayView2<'_, T>,
+    b: ArrayView2<'_, T>,
+    beta: T,
+    mut c: ArrayViewMut2<'_, T>,
+) {
+    let slice = panel_length(a.ncols());
+    let slices: Vec<_> = a
+        .axis_chunks_iter(Axis(1), slice)
+        .into_par_iter()
+        .zip(b.axis_chunks_iter(Axis(0), slice))
+        .map(|(a, b)| {
+            let mut product = Array2::zeros((a.nrows(), b.ncols()));
+            general_mat_mul(alpha, &a, &b, T::zero(), &mut product);
+            product
+        })
+        .collect();
+    if beta == T::zero() {
+        c.fill(T::zero());
+    } else if beta != T::one() {
+        c.mapv_inplace(|x| x * beta);
+    }
+    for product in &slices {
+        c += product;
+    }
+}
+
 /// Length of the panels that `long` rows or columns are cut into, a multiple of 16.
 fn panel_length(long: usize) -> usize {
-    let n_panels = (long / MIN_PANEL).clamp(1, MAX_PANELS);
+    let n_panels = (long / PANEL).clamp(2, MAX_PANELS);
     long.div_ceil(n_panels).next_multiple_of(16)
 }
 
@@ -120,10 +153,12 @@ pub fn gram<T: Real>(a: ArrayView2<'_, T>) -> Array2<T> {
     let (m, n) = a.dim();
     let mut g = Array2::zeros((n, n));
     let at = a.t();
-    if 2 * n * n * m < PARALLEL_FLOPS || n < 2 * MIN_PANEL {
+    let block = (n / 4).clamp(MIN_GRAM_BLOCK, PANEL).next_multiple_of(16);
+    if 2 * n * n * m < PARALLEL_FLOPS {
         general_mat_mul(T::one(), &at, &a, T::zero(), &mut g);
+    } else if n < PANEL {
+        add_slices(T::one(), at, a, T::zero(), g.view_mut());
     } else {
-        let block = if n >= 4 * GRAM_BLOCK { GRAM_BLOCK } else { MIN_PANEL };
         // Row panel i holds the blocks (i, j) with j <= i; the longest panels start first.
         let mut panels: Vec<_> = g.axis_chunks_iter_mut(Axis(0), block).enumerate().collect();
         panels.reverse();

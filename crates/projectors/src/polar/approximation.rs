@@ -17,6 +17,7 @@
 
 use ndarray::{Array2, ArrayView2};
 
+use super::sylvester::Spectrum;
 use crate::error::Result;
 use crate::{Real, dense, gemm, lapack};
 
@@ -40,6 +41,11 @@ pub(super) struct Interval {
 impl Interval {
     pub(super) fn condition(&self) -> f64 {
         self.hi / self.lo
+    }
+
+    /// The square roots of the ends: singular values of W for the spectrum of W^T W.
+    pub(super) fn of_singular_values<T>(&self) -> Spectrum<T> {
+        Spectrum::Within { lowest: self.lo.sqrt(), highest: self.hi.sqrt() }
     }
 
     fn centre(&self) -> f64 {

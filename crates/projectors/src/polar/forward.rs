@@ -1,6 +1,6 @@
 //! The polar factor of a tall matrix: which method, and when to trust it.
 
-use ndarray::{Array2, ArrayView1, ArrayView2, Zip};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 use num_traits::Float;
 
 use super::approximation::{Interval, Plan};
@@ -16,6 +16,8 @@ const LANCZOS_ACCURACY: f64 = 0.05;
 const MAX_LANCZOS_STEPS: usize = 90;
 /// Corrections of the inverse square root before another method is tried.
 const MAX_CORRECTIONS: usize = 12;
+/// Factor per correction above which `f32` orthonormalises the factor itself instead.
+const SLOW: f64 = 0.3;
 /// The defect is measured on Q itself where Q is at most this many times longer than wide, or G has a larger condition
 /// number than this; on S G S otherwise, which does not see the rounding error of G times its condition number.
 const FULL_SIDE_RATIO: usize = 4;
@@ -59,12 +61,13 @@ pub(super) fn factorise<T: Real>(
         return robust(w, start, Demand { tolerance, max_condition: 1e4 });
     }
     if n > SMALL {
-        let demand = Demand { tolerance, max_condition: 1024.0 };
+        let demand = Demand { tolerance, max_condition: 1500.0 };
         if let Some(tall) = iterate(w, start, demand)? {
             return Ok(tall);
         }
     }
-    let demand = Demand { tolerance: tolerance::orthonormal::<f64>(m, n), max_condition: 1e8 };
+    // Only what survives the conversion back is asked of the detour through f64.
+    let demand = Demand { tolerance: tolerance / 16.0, max_condition: 1e8 };
     robust(dense::convert::<T, f64>(w).view(), None, demand).map(|tall| tall.converted())
 }
 
@@ -121,7 +124,27 @@ fn iterate<T: Real>(
             return Ok(Some(warm));
         }
     }
-    Ok(correct(w, &g, plan.evaluate(g.view()), interval, demand, plan.n_stages()))
+    let (s, stages) = (plan.evaluate(g.view()), plan.n_stages());
+    if T::EPS > f64::EPSILON && relaxation(interval).1 > SLOW {
+        Ok(finish_on_factor(w, s, interval, demand, stages))
+    } else {
+        Ok(correct(w, &g, s, interval, demand, stages))
+    }
+}
+
+/// Takes S as it is, accurate to eps times the condition number of W^T W, and orthonormalises Q = W S itself.
+fn finish_on_factor<T: Real>(
+    w: ArrayView2<'_, T>,
+    s: Array2<T>,
+    interval: Interval,
+    demand: Demand,
+    stages: usize,
+) -> Option<Tall<T>> {
+    let factor = oriented_product(w, s.view());
+    let spectrum = interval.of_singular_values();
+    let mut tall = Tall { factor, inverse_sqrt: s, spectrum, iterations: stages, residual: 0.0 };
+    tall.reorthonormalise(demand.tolerance);
+    (tall.residual <= demand.tolerance).then_some(tall)
 }
 
 /// Corrects S until the measured defect meets the demand; `None` when it stops falling.
@@ -138,7 +161,7 @@ fn correct<T: Real>(
 ) -> Option<Tall<T>> {
     let on_full_side =
         w.nrows() <= FULL_SIDE_RATIO * w.ncols() || interval.condition() > FULL_SIDE_CONDITION;
-    let relaxation = T::of(relaxation(interval).0 / 4.0);
+    let half_step = T::of(relaxation(interval).0 / 2.0);
     let mut last = f64::INFINITY;
     for corrections in 0..=MAX_CORRECTIONS {
         let factor = on_full_side.then(|| oriented_product(w, s.view()));
@@ -149,24 +172,18 @@ fn correct<T: Real>(
         let residual = dense::distance_to_identity(defect.view());
         if residual <= demand.tolerance {
             let factor = factor.unwrap_or_else(|| oriented_product(w, s.view()));
-            let spectrum =
-                Spectrum::Within { lowest: interval.lo.sqrt(), highest: interval.hi.sqrt() };
-            return Some(Tall {
-                factor,
-                inverse_sqrt: s,
-                spectrum,
-                iterations: stages + corrections,
-                residual,
-            });
+            let (spectrum, iterations) = (interval.of_singular_values(), stages + corrections);
+            return Some(Tall { factor, inverse_sqrt: s, spectrum, iterations, residual });
         }
         if dense::exceeds(residual, 0.9 * last) {
             return None;
         }
         last = residual;
         dense::add_diagonal(&mut defect, -T::one());
-        let sr = gemm::matmul(s.view(), defect.view());
+        let mut sr = gemm::matmul(s.view(), defect.view());
+        dense::symmetrise(&mut sr);
         // The defect is -R, hence the sign.
-        Zip::from(&mut s).and(&sr).and(sr.t()).for_each(|s, &x, &y| *s -= relaxation * (x + y));
+        dense::update(&mut s, &sr, |s, x| s - half_step * x);
     }
     None
 }
@@ -214,8 +231,8 @@ fn spectral_interval<T: Real>(g: &Array2<T>) -> Result<Option<Interval>> {
     let ends = lanczos::extreme_eigenvalues(g.view(), LANCZOS_ACCURACY, MAX_LANCZOS_STEPS)?;
     // Ritz values lie inside the spectrum and their error is well below the residual.
     let margin = 1e-2 * (ends.highest - ends.lowest).max(0.0);
-    let lo = (ends.lowest - ends.lowest_residual).max(0.5 * ends.lowest)
-        - margin.min(0.02 * ends.lowest);
+    let lo =
+        ends.lowest - ends.lowest_residual.min(0.1 * ends.lowest) - margin.min(0.02 * ends.lowest);
     let hi = ends.highest + ends.highest_residual + margin;
     Ok((lo > hi * T::EPS && hi.is_finite()).then_some(Interval { lo, hi }))
 }

@@ -6,7 +6,7 @@
 //!
 //! Forward. S is computed on the small side (n x n) from the Gram matrix: a few polynomials chosen for its measured
 //! spectrum, then corrections on the measured defect |Q^T Q - I|_F until it is at rounding level. Forming W^T W squares the
-//! condition number k of W; where that would show in the result (k > 16 in `f32`), the work is done in `f64`, and where
+//! condition number k of W; where that would show in the result (k > 38 in `f32`), the work is done in `f64`, and where
 //! it would show there (k > 100 for `f64` input), by the singular value decomposition.
 //!
 //! Pullback. With a cotangent C of Q, X the antisymmetric solution of H X + X H = Q^T C - C^T Q,
@@ -18,7 +18,7 @@
 //! No iterate is stored and nothing is differentiated step by step: saved are Q, S and two numbers.
 //!
 //! Guarantee: `residual` <= [`crate::tolerance::orthonormal`]; the distance to the exact factor is at most about
-//! eps k^2 below the thresholds above (with k <= 16 in `f32`) and eps k beyond. The result is a function of W (and
+//! eps k^2 below these thresholds and eps k beyond. The result is a function of W (and
 //! the warm start) to the bit, whatever the number of threads.
 //!
 //! Cost for m = n and k = 2: about 9 products of n x n forward and 10 in the pullback; for m much larger than n, 1.5

@@ -14,7 +14,7 @@
 //!
 //! Source: Smith, "Matrix equation XA + BX = C", SIAM J. Appl. Math. 16 (1968).
 
-use ndarray::{Array1, Array2, ArrayView2, Zip};
+use ndarray::{Array1, Array2, ArrayView2};
 
 use crate::{Real, dense, gemm, lapack, triangular};
 
@@ -98,14 +98,14 @@ fn conjugate_gradients<T: Real>(a: ArrayView2<'_, T>, k: Array2<T>, max_steps: u
             break;
         }
         let step = T::of(square / curvature);
-        Zip::from(&mut x).and(&direction).for_each(|x, &d| *x += step * d);
-        Zip::from(&mut residual).and(&image).for_each(|r, &i| *r -= step * i);
+        dense::update(&mut x, &direction, |x, d| x + step * d);
+        dense::update(&mut residual, &image, |r, i| r - step * i);
         let next = dense::inner(&residual, &residual);
         if next <= small {
             break;
         }
         let ratio = T::of(next / square);
-        Zip::from(&mut direction).and(&residual).for_each(|d, &r| *d = r + ratio * *d);
+        dense::update(&mut direction, &residual, |d, r| r + ratio * d);
         square = next;
     }
     x

@@ -315,7 +315,9 @@ fn results_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn panelled_products_equal_plain_ones() {
-    for (m, k, n) in [(700, 40, 300), (64, 900, 257), (300, 200, 129), (130, 130, 1000)] {
+    for (m, k, n) in
+        [(700, 40, 300), (64, 900, 257), (300, 200, 129), (130, 130, 1000), (60, 3000, 70)]
+    {
         let (a, b) = (normal::<f64>(m, k, 1), normal::<f64>(k, n, 2));
         assert_close("product", gemm::matmul(a.view(), b.view()).view(), a.dot(&b).view(), 1e-11);
         // Transposed operands and results, and accumulation.
