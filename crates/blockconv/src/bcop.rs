@@ -21,7 +21,7 @@
 //! Source. Li et al., section 3.2 and algorithm 1, with the projector in closed form in place of Björck iterations.
 
 use ndarray::parallel::prelude::*;
-use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4, Axis, s};
+use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut2, Axis, s};
 use projectors::polar::{self, Polar};
 use projectors::range::{self, RangeProjection};
 use projectors::{Real, gemm};
@@ -81,6 +81,16 @@ pub fn bcop<T: Real>(
 ) -> Result<Bcop<T>> {
     let n = check_parameters(parameters, c_out, c_in)?;
     gemm::single_threaded_blas();
+    pooled(n, || evaluate(parameters, c_out, c_in, warm))
+}
+
+fn evaluate<T: Real>(
+    parameters: ArrayView3<'_, T>,
+    c_out: usize,
+    c_in: usize,
+    warm: Option<ArrayView2<'_, T>>,
+) -> Result<Bcop<T>> {
+    let n = c_out.max(c_in);
     let raw_h = parameters.index_axis(Axis(0), 0);
     let polar =
         || polar::polar_warm(raw_h, warm).map_err(|source| parameter_error(parameters, 0, source));
@@ -137,29 +147,42 @@ impl<T: Real> Bcop<T> {
             &[self.c_out, self.c_in, kh, kw],
             d_layer_weight.shape(),
         )?;
+        Ok(pooled(self.raw_h.nrows(), || self.pull(taps_view(d_layer_weight))))
+    }
+
+    fn pull(&self, d_taps: ArrayView4<'_, T>) -> Array3<T> {
         let factors = matrices(&self.projections);
-        let pulled = self.chain.pullback(self.h.factor(), &factors, taps_view(d_layer_weight));
+        let pulled = self.chain.pullback(self.h.factor(), &factors, d_taps);
         let n = self.raw_h.nrows();
         let mut gradient = Array3::zeros((1 + factors.len(), n, n));
         let (mut d_h, mut d_slices) = gradient.view_mut().split_at(Axis(0), 1);
         let mut polar = || {
-            d_h.index_axis_mut(Axis(0), 0)
-                .assign(&self.h.pullback(self.raw_h.view(), pulled.h.view()))
+            let d = self.h.pullback(self.raw_h.view(), pulled.h.view());
+            d_h.index_axis_mut(Axis(0), 0).assign(&d);
         };
-        let slice = |((mut slice, range), d): ((_, &RangeProjection<T>), &Array2<T>)| {
-            let slice: &mut ndarray::ArrayViewMut2<'_, T> = &mut slice;
+        let project = |(mut slice, range, d): Job<'_, T>| {
             slice.slice_mut(s![.., ..n / 2]).assign(&range.pullback(d.view()));
         };
-        let jobs = d_slices.outer_iter_mut();
+        let ranges = self.projections.iter().zip(&pulled.factors);
+        let jobs =
+            d_slices.outer_iter_mut().zip(ranges).map(|(slice, (range, d))| (slice, range, d));
         if n < PARALLEL_FROM {
             polar();
-            jobs.zip(&self.projections).zip(&pulled.factors).for_each(slice);
+            jobs.for_each(project);
         } else {
-            let jobs: Vec<_> = jobs.zip(&self.projections).zip(&pulled.factors).collect();
-            rayon::join(polar, || jobs.into_par_iter().with_max_len(1).for_each(slice));
+            let jobs: Vec<_> = jobs.collect();
+            rayon::join(polar, || jobs.into_par_iter().with_max_len(1).for_each(project));
         }
-        Ok(gradient)
+        gradient
     }
+}
+
+/// The pullback of one projector: where its gradient goes, the projector, and its cotangent.
+type Job<'a, T> = (ArrayViewMut2<'a, T>, &'a RangeProjection<T>, &'a Array2<T>);
+
+/// Runs work on n x n matrices inside the thread pool where it has parallel parts, entering it once for all of them.
+fn pooled<R: Send>(n: usize, work: impl FnOnce() -> R + Send) -> R {
+    if n < PARALLEL_FROM { work() } else { rayon::scope(|_| work()) }
 }
 
 fn check_parameters<T: Real>(

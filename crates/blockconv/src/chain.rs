@@ -61,11 +61,14 @@ impl Geometry {
                 Direction::Horizontal => (v, h + 1),
             });
         }
+        let rows = c_out.min(c_in);
+        // the last stack is multiplied by Hᵗ when tall and by nothing otherwise
+        let multiplied = if tall { extents.len() } else { extents.len() - 1 };
+        let taps: usize = extents[..multiplied].iter().map(|(v, h)| v * h).sum();
+        let panel_rows = panel_height(rows, n, taps);
         if tall {
             extents.push(extents[extents.len() - 1]);
         }
-        let rows = c_out.min(c_in);
-        let panel_rows = panel_height(rows, n, &extents);
         Self { n, rows, panel_rows, tall, directions, extents }
     }
 
@@ -78,8 +81,9 @@ impl Geometry {
         self.extents[stage].0 * self.extents[stage].1
     }
 
-    fn widest(&self) -> usize {
-        (0..self.extents.len()).map(|stage| self.taps(stage)).max().unwrap_or(1)
+    /// Taps of the largest stack that a factor multiplies.
+    fn widest_factor(&self) -> usize {
+        (0..self.n_factors()).map(|stage| self.taps(stage)).max().unwrap_or(0)
     }
 
     fn n_factors(&self) -> usize {
@@ -106,17 +110,17 @@ impl Geometry {
     }
 }
 
-/// Work below this number of flops is not worth a second thread.
-const SERIAL_FLOPS: usize = 4_000_000;
+/// A chain of fewer flops runs on the calling thread: a second one would take longer to wake up than it saves.
+const SERIAL_FLOPS: usize = 8_000_000;
 
 /// Least height of a panel: below it the packing of the right-hand matrix dominates a GEMM.
 const MIN_PANEL_ROWS: usize = 32;
 
-/// More panels than this serve no machine that the crate is meant for and cost GEMM efficiency.
+/// More panels than this cost GEMM efficiency and serve no machine that the crate is meant for.
 const MAX_PANELS: usize = 16;
 
-fn panel_height(rows: usize, n: usize, extents: &[(usize, usize)]) -> usize {
-    let taps: usize = extents.iter().map(|(v, h)| v * h).sum();
+/// Height of the panels for `taps` products of r rows with n x n matrices.
+fn panel_height(rows: usize, n: usize, taps: usize) -> usize {
     if 2 * rows * n * n * taps < SERIAL_FLOPS {
         return rows;
     }
@@ -333,29 +337,21 @@ fn as_matrix_mut<T>(stack: &mut [T], n: usize) -> ArrayViewMut2<'_, T> {
 fn run_panel<T: Real>(geometry: &Geometry, links: &Links<'_, T>, panel_idx: usize) -> Panel<T> {
     let (first, rows) = geometry.panel(panel_idx);
     let n = geometry.n;
-    let length = |stage: usize| geometry.taps(stage) * rows * n;
-    let mut start = vec![T::zero(); length(0)];
+    let mut start = vec![T::zero(); rows * n];
     links.start(first, as_matrix_mut(&mut start, n));
-    let mut stages = vec![start];
-    let mut product = vec![T::zero(); geometry.widest() * rows * n];
+    let mut stages = Vec::with_capacity(geometry.extents.len());
+    stages.push(start);
+    let mut product = vec![T::zero(); geometry.widest_factor() * rows * n];
     for (f, matrix) in links.factors.iter().enumerate() {
         let a = &stages[f];
         let b = &mut product[..a.len()];
-        general_mat_mul(T::one(), &as_matrix(a, n), matrix, T::zero(), &mut as_matrix_mut(b, n));
-        let mut next = vec![T::zero(); length(f + 1)];
-        expand(a, b, &mut next, geometry.strides(f, rows));
-        stages.push(next);
+        multiply(a, *matrix, T::zero(), b, n);
+        stages.push(expand(a, b, geometry.strides(f, rows)));
     }
     if links.tall {
         let last = &stages[stages.len() - 1];
         let mut kernel = vec![T::zero(); last.len()];
-        general_mat_mul(
-            T::one(),
-            &as_matrix(last, n),
-            &links.h.t(),
-            T::zero(),
-            &mut as_matrix_mut(&mut kernel, n),
-        );
+        multiply(last, links.h.t(), T::zero(), &mut kernel, n);
         stages.push(kernel);
     }
     Panel { rows, stages }
@@ -378,28 +374,15 @@ fn pull_panel<T: Real>(
     if links.tall {
         end = current;
         current = vec![T::zero(); end.len()];
-        general_mat_mul(
-            T::one(),
-            &as_matrix(&end, n),
-            &links.h,
-            T::zero(),
-            &mut as_matrix_mut(&mut current, n),
-        );
+        multiply(&end, links.h, T::zero(), &mut current, n);
     }
     let mut products = vec![Vec::new(); links.factors.len()];
     for (f, matrix) in links.factors.iter().enumerate().rev() {
-        let length = panel.stages[f].len();
-        let (mut da, mut db) = (vec![T::zero(); length], vec![T::zero(); length]);
-        contract(&current, &mut da, &mut db, geometry.strides(f, rows));
+        debug_assert_eq!(current.len(), geometry.taps(f + 1) * panel.rows * n);
+        let (mut da, db) = contract(&current, geometry.strides(f, rows));
         // the cotangent of the identity that a tall chain starts from is of no use
         if f > 0 || !links.tall {
-            general_mat_mul(
-                T::one(),
-                &as_matrix(&db, n),
-                &matrix.t(),
-                T::one(),
-                &mut as_matrix_mut(&mut da, n),
-            );
+            multiply(&db, matrix.t(), T::one(), &mut da, n);
         }
         products[f] = db;
         current = da;
@@ -410,39 +393,32 @@ fn pull_panel<T: Real>(
     PanelPullback { products, end }
 }
 
-/// C_i = B_i + (A_{i-1} - B_{i-1}) along an axis of `taps` blocks, for each of `outer` groups.
-fn expand<T: Real>(a: &[T], b: &[T], c: &mut [T], (outer, taps, block): (usize, usize, usize)) {
-    let (narrow, wide) = (taps * block, (taps + 1) * block);
-    for group in 0..outer {
-        let a = &a[group * narrow..][..narrow];
-        let b = &b[group * narrow..][..narrow];
-        let c = &mut c[group * wide..][..wide];
-        c[..block].copy_from_slice(&b[..block]);
-        let inner = c[block..narrow].iter_mut().zip(&b[block..]);
-        for ((c, &b), (&a, &b_before)) in inner.zip(a.iter().zip(b)) {
-            *c = b + (a - b_before);
-        }
-        let tail = narrow - block;
-        for ((c, &a), &b) in c[narrow..].iter_mut().zip(&a[tail..]).zip(&b[tail..]) {
-            *c = a - b;
-        }
-    }
+/// to = stack · matrix + beta · to.
+fn multiply<T: Real>(stack: &[T], matrix: ArrayView2<'_, T>, beta: T, to: &mut [T], n: usize) {
+    general_mat_mul(T::one(), &as_matrix(stack, n), &matrix, beta, &mut as_matrix_mut(to, n));
 }
 
-/// The transpose of [`expand`]: dB_i = dC_i - dC_{i+1} and the direct part dA_i = dC_{i+1}.
-fn contract<T: Real>(
-    dc: &[T],
-    da: &mut [T],
-    db: &mut [T],
-    (outer, taps, block): (usize, usize, usize),
-) {
-    let (narrow, wide) = (taps * block, (taps + 1) * block);
-    for group in 0..outer {
-        let dc = &dc[group * wide..][..wide];
-        da[group * narrow..][..narrow].copy_from_slice(&dc[block..]);
-        let db = &mut db[group * narrow..][..narrow];
-        for ((db, &here), &after) in db.iter_mut().zip(dc).zip(&dc[block..]) {
-            *db = here - after;
-        }
+/// C_i = B_i + (A_{i-1} - B_{i-1}) along an axis of `taps` blocks, for each of `outer` groups.
+fn expand<T: Real>(a: &[T], b: &[T], (outer, taps, block): (usize, usize, usize)) -> Vec<T> {
+    let narrow = taps * block;
+    let mut c = Vec::with_capacity(outer * (narrow + block));
+    for (a, b) in a.chunks_exact(narrow).zip(b.chunks_exact(narrow)) {
+        let (tail_a, tail_b) = (&a[narrow - block..], &b[narrow - block..]);
+        c.extend_from_slice(&b[..block]);
+        c.extend(b[block..].iter().zip(a).zip(b).map(|((&b, &a), &before)| b + (a - before)));
+        c.extend(tail_a.iter().zip(tail_b).map(|(&a, &b)| a - b));
     }
+    c
+}
+
+/// The transpose of [`expand`]: the direct part dA_i = dC_{i+1}, and dB_i = dC_i - dC_{i+1}.
+fn contract<T: Real>(dc: &[T], (outer, taps, block): (usize, usize, usize)) -> (Vec<T>, Vec<T>) {
+    let wide = (taps + 1) * block;
+    let (mut da, mut db) =
+        (Vec::with_capacity(outer * taps * block), Vec::with_capacity(outer * taps * block));
+    for dc in dc.chunks_exact(wide) {
+        da.extend_from_slice(&dc[block..]);
+        db.extend(dc.iter().zip(&dc[block..]).map(|(&here, &after)| here - after));
+    }
+    (da, db)
 }

@@ -13,10 +13,13 @@ pub(crate) fn not_empty<T, D: Dimension>(what: &'static str, a: &ArrayRef<T, D>)
 }
 
 pub(crate) fn finite<T: Real, D: Dimension>(what: &'static str, a: &ArrayRef<T, D>) -> Result<()> {
-    if a.iter().all(|x| num_traits::Float::is_finite(*x)) {
-        return Ok(());
-    }
-    Err(Error::NonFinite { what })
+    // no early exit: a conjunction over all elements vectorises where a search does not
+    let all = |ok: bool, x: &T| ok & num_traits::Float::is_finite(*x);
+    let finite = match a.as_slice_memory_order() {
+        Some(xs) => xs.iter().fold(true, all),
+        None => a.iter().fold(true, all),
+    };
+    if finite { Ok(()) } else { Err(Error::NonFinite { what }) }
 }
 
 pub(crate) fn square(what: &'static str, rows: usize, cols: usize) -> Result<()> {

@@ -17,6 +17,7 @@
 //! taps than channels.
 
 use ndarray::{Array2, Array4, ArrayView2, s};
+use projectors::gemm;
 
 /// One representative of a pair of conjugate frequencies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,26 +62,16 @@ impl Grid {
     /// X̂ at a frequency, for taps [kh, kw, n_out, n_in] in standard order.
     pub(crate) fn symbol(&self, taps: &Array4<f64>, frequency: Frequency) -> Symbol {
         let (kh, kw, n_out, n_in) = taps.dim();
-        let size = n_out * n_in;
-        let mut stacked = vec![0.0; 2 * size];
-        let (re, im) = stacked.split_at_mut(size);
-        let taps = taps.as_slice().expect("taps are in standard order");
-        let weights: Vec<_> =
-            (0..kh * kw).map(|tap| self.weight(frequency, tap / kw, tap % kw)).collect();
-        for start in (0..size).step_by(CHUNK) {
-            let end = size.min(start + CHUNK);
-            let (re, im) = (&mut re[start..end], &mut im[start..end]);
-            for (tap, &(cos, sin)) in taps.chunks_exact(size).zip(&weights) {
-                for ((re, im), &x) in re.iter_mut().zip(im.iter_mut()).zip(&tap[start..end]) {
-                    *re += cos * x;
-                    *im += sin * x;
-                }
-            }
+        let mut weights = Array2::zeros((2, kh * kw));
+        for tap in 0..kh * kw {
+            let (cos, sin) = self.weight(frequency, tap / kw, tap % kw);
+            weights[[0, tap]] = cos;
+            weights[[1, tap]] = sin;
         }
-        Symbol {
-            stacked: Array2::from_shape_vec((2 * n_out, n_in), stacked)
-                .expect("two parts of n_out rows"),
-        }
+        let taps = taps.view().into_shape_with_order((kh * kw, n_out * n_in));
+        let stacked = gemm::matmul(weights.view(), taps.expect("taps are in standard order"));
+        let stacked = stacked.into_shape_with_order((2 * n_out, n_in));
+        Symbol { stacked: stacked.expect("a product has standard order") }
     }
 
     /// e^{-2πi (a p / h + b q / w)}.
@@ -91,9 +82,6 @@ impl Grid {
         (c1 * c2 - s1 * s2, -(c1 * s2 + s1 * c2))
     }
 }
-
-/// Elements that are accumulated over all taps before the next are touched: they stay in the first cache.
-const CHUNK: usize = 1024;
 
 impl Symbol {
     fn n_out(&self) -> usize {

@@ -101,7 +101,7 @@ impl<T: Real> Kernel1<T> {
             .remove_axis(Axis(1)))
     }
 
-    /// The adjoint kernel X†[a] = X[k-1-a]ᵗ: the transposed map delayed by k - 1.
+    /// The adjoint kernel `X†[a] = X[k-1-a]ᵗ`: the transposed map delayed by k - 1.
     #[must_use]
     pub fn transpose(&self) -> Self {
         let adjoint = adjoint(self.view4());
@@ -218,10 +218,10 @@ impl<T: Real> Kernel2<T> {
         application::apply_adjoint(self.taps(), image)
     }
 
-    /// The adjoint kernel X†[a, b] = X[kh-1-a, kw-1-b]ᵗ.
+    /// The adjoint kernel `X†[a, b] = X[kh-1-a, kw-1-b]ᵗ`.
     ///
     /// It convolves as the transposed map delayed by (kh - 1, kw - 1):
-    /// (X† * u)[i, j] = (Xᵗ u)[i - (kh-1), j - (kw-1)].
+    /// `(X† * u)[i, j] = (Xᵗ u)[i - (kh-1), j - (kw-1)]`.
     #[must_use]
     pub fn transpose(&self) -> Self {
         Self { taps: adjoint(self.taps()) }
@@ -229,7 +229,7 @@ impl<T: Real> Kernel2<T> {
 
     /// How far the kernel is from orthogonal: Σ_s ‖G_s − δ_s I‖_F over its block autocorrelation G.
     ///
-    /// G_s = Σ_a X[a]ᵗ X[a+s] when n_out >= n_in, otherwise Σ_a X[a] X[a+s]ᵗ. The kernel is orthogonal for every image
+    /// `G_s = Σ_a X[a]ᵗ X[a+s]` when n_out >= n_in, otherwise `Σ_a X[a] X[a+s]ᵗ`. The kernel is orthogonal for every image
     /// size iff the sum is 0, and on every image at least as large as the kernel the operator M has
     /// ‖MᵗM − I‖₂ <= defect (MMᵗ when n_out < n_in). Computed in f64 for f32 kernels too; accurate to f64 rounding.
     #[must_use]

@@ -12,7 +12,7 @@
 //!
 //! # For every image size
 //!
-//! With the block autocorrelation G_s = Σ_a X[a]ᵗ X[a+s], MᵗM is the convolution with taps G_s, each tap a matrix times
+//! With the block autocorrelation `G_s = Σ_a X[a]ᵗ X[a+s]`, MᵗM is the convolution with taps G_s, each tap a matrix times
 //! a permutation of the pixels. Hence N² = ‖MᵗM‖₂ <= Σ_s ‖G_s‖₂ = ‖G_0‖₂ + 2 Σ_{s>0} ‖G_s‖₂, on any image on which the
 //! kernel fits. MMᵗ has the same norm: the smaller Gram side is taken.
 //!
@@ -22,7 +22,7 @@
 //! 2. *Centre.* For any c: ‖G_0‖₂ <= c + ‖G_0 - cI‖₂; c = tr G_0 / n, which is 1 to rounding for orthonormal kernels. The
 //!    subtraction rounds each diagonal entry by a factor 1 + δ, |δ| <= u: at most u ‖D‖_F for the computed difference D.
 //! 3. *Rounding of G.* With m_s products per entry of G_s, the computed Ĝ_s is off by at most
-//!    γ_{m_s} Σ_a ‖X[a]‖_F ‖X[a+s]‖_F <= γ_{m_s} ‖X‖_F² (Cauchy-Schwarz) in Frobenius norm.
+//!    `γ_{m_s} Σ_a ‖X[a]‖_F ‖X[a+s]‖_F <= γ_{m_s} ‖X‖_F²` (Cauchy-Schwarz) in Frobenius norm.
 //! 4. *Norm of one tap.* ‖D‖₂ <= ‖D‖_F, and ‖D‖₂² = ‖DᵗD‖₂ <= ‖fl(DᵗD)‖₂ + γ_n ‖D‖_F², applied up to twice where
 //!    ‖D‖_F matters: for a full-rank D this lowers the excess of the Frobenius norm from n^(1/2) to n^(1/8).
 //! 5. *Frobenius norms.* A computed sum q of N squares is at least (1 - γ_{N+1}) times the exact one, so
@@ -39,7 +39,7 @@
 //! 7. *Symbol.* Twiddle factors: cos and sin are each within 64 u of the truth (proof in the module that computes them),
 //!    so a factor is within 91 u as a complex number, and the product of two within 2 · 91 u + 91² u² + 3 u (1 + 91 u)²
 //!    < 256 u = τ. Accumulating K taps, with one product and one sum each, the computed Â is off by at most
-//!    ε_A = √2 (γ_{K+1} (1 + τ) + τ) Σ_a ‖X[a]‖_F, hence ‖X̂(ω)‖₂ <= ‖Â‖₂ + ε_A.
+//!    `ε_A = √2 (γ_{K+1} (1 + τ) + τ) Σ_a ‖X[a]‖_F`, hence ‖X̂(ω)‖₂ <= ‖Â‖₂ + ε_A.
 //! 8. *Gram.* C = Â* Â is computed as S + iK by real products of inner length 2m (m rows). Each part is off by at most
 //!    γ_{2m} times a matrix of Frobenius norm at most ‖Â‖_F² (for K: 2 ‖Re‖_F ‖Im‖_F <= ‖Â‖_F²), together
 //!    √2 γ_{2m} ‖Â‖_F² = ε_C. The Hermitian matrix Ĉ that is read off the lower triangle obeys the same bound, because
@@ -50,9 +50,9 @@
 //!    each adds at most u times the magnitude of its result, 2u (‖μI - Ĉ‖_F + ‖E‖_F) in total.
 //! 10. N² <= μ + ‖E‖_F + ε_C for the worst frequency, then step 7 and scaling back, all rounded upwards.
 //!
-//! μ is a power-iteration estimate of the largest eigenvalue over all frequencies, raised by 4e-5; where the Cholesky
-//! factorisation fails the frequency has a larger eigenvalue, which is then computed and replaces the estimate. An
-//! estimate that is too low costs time, one that is too high costs tightness, neither can make the bound wrong.
+//! μ is an estimate of the largest eigenvalue over all frequencies (power iteration ranks them, a decomposition of the
+//! first few gives the value), raised by 4e-5; where the Cholesky factorisation fails the frequency has a larger
+//! eigenvalue, which is then computed and replaces the estimate. An estimate that is too low costs time, one that is too high costs tightness, neither can make the bound wrong.
 //!
 //! Tightness: about 2e-5 relative for any kernel. Cost: O(n²) per frequency for the estimate and about 20 n³ flops for
 //! the certificate, frequencies in parallel.
