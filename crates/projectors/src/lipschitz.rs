@@ -2,7 +2,8 @@
 //!
 //! [`LipschitzBound`] is a finite number >= 0 of one of three kinds. `Exact`: the constant itself. `UpperBound`:
 //! proven to be at or above it, rounding included. `Estimate`: near it as far as one knows, proving nothing. Combining
-//! bounds gives the weakest kind among them, and every combination is rounded up, so a rigorous bound stays rigorous.
+//! bounds gives the weakest kind among them, `UpperBound` at best except for a maximum, and every combination is rounded
+//! up, so a rigorous bound stays rigorous.
 //!
 //! Maps in series multiply, block-diagonal maps take the maximum, summed maps (residual branches) add.
 
@@ -62,7 +63,7 @@ struct Unchecked {
 }
 
 impl LipschitzBound {
-    /// The bound of an isometry, of the identity and of an activation such as MaxMin.
+    /// The constant of an isometry, of the identity and of an activation such as MaxMin.
     pub const ONE: Self = Self { value: 1.0, kind: BoundKind::Exact };
 
     /// The constant itself.
@@ -123,17 +124,10 @@ impl LipschitzBound {
 
     /// The bound of one map after the other: the product, rounded up.
     ///
-    /// The constant of a composition may be smaller than the product of the constants, so the result is never
-    /// `Exact` unless one factor is the isometry bound [`LipschitzBound::ONE`] or zero. A product that overflows is
-    /// the largest finite number and an estimate, which proves nothing.
+    /// The constant of a composition may be smaller than the product of the constants, so the result is at best an
+    /// upper bound. A product that overflows is the largest finite number and an estimate, which proves nothing.
     #[must_use]
     pub fn in_series(&self, other: &Self) -> Self {
-        if *self == Self::ONE {
-            return *other;
-        }
-        if *other == Self::ONE {
-            return *self;
-        }
         self.combine(other, rounding::mul_up(self.value, other.value))
     }
 

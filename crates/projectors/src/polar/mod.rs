@@ -21,8 +21,8 @@
 //! eps k^2 below these thresholds and eps k beyond. The result is a function of W (and
 //! the warm start) to the bit, whatever the number of threads.
 //!
-//! Cost for m = n and k = 2: about 9 products of n x n forward and 10 in the pullback; for m much larger than n, 1.5
-//! passes over W forward, 3 in the pullback, and the same n x n work.
+//! Cost for m = n and k = 2 in `f32`: about 9 products of n x n forward and 13 in the pullback (8 for k close to 1); for
+//! m much larger than n, 1.5 passes over W forward, 3 in the pullback, and the same n x n work.
 //!
 //! Errors: [`crate::Error::NonFinite`], [`crate::Error::Empty`], [`crate::Error::RankDeficient`] (a rank-deficient matrix
 //! has no polar factor).

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::path::Path;
 
 use ndarray::{Array1, Array2};
-use ndarray_linalg::SVD;
+use ndarray_linalg::{EigValsh, SVD, UPLO};
 use ndarray_npy::NpzReader;
 use projectors::bjorck::{BjorckConfig, bjorck, bjorck_iterations};
 use projectors::polar::polar;
@@ -129,6 +129,14 @@ fn check_matrix<T: Real>(reference: &mut Reference, rows: usize, columns: usize)
     let expected = reference.matrix(&format!("{case}_polar"));
     let polar = polar(w.view()).unwrap();
     assert_close(&case, polar.factor(), expected.view(), tolerance::<T>(1.0, condition));
+    // The eigenvalues of (W^T W)^-1/2 are the reciprocals of the singular values, largest first.
+    let inverse = convert::<T, f64>(polar.inverse_sqrt()).eigvalsh(UPLO::Lower).unwrap();
+    for (got, expected) in inverse.iter().map(|x| 1.0 / x).zip(&sigma) {
+        assert!(
+            (got - expected).abs() <= tolerance::<T>(1.0, condition),
+            "{case}: {got} against {expected}"
+        );
+    }
     let orthonormalised = bjorck(w.view(), &BjorckConfig::default()).unwrap();
     assert_close(
         &case,
