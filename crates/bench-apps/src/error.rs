@@ -225,6 +225,15 @@ pub enum Error {
         /// The first file that is missing.
         missing: &'static str,
     },
+    /// A run was begun on other images.
+    #[error("{} was begun on other images than those found now ({source_now}); name their folder with --data-dir",
+            path.display())]
+    OtherData {
+        /// The run directory.
+        path: PathBuf,
+        /// Where the present images came from.
+        source_now: String,
+    },
     /// A JSON file cannot be parsed.
     #[error("{}: {reason}", path.display())]
     BadJson {

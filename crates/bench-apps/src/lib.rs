@@ -1,16 +1,20 @@
 //! Data sets, experiments, reports and the lipconv command.
 
 pub mod atomic;
+pub mod cli;
 pub mod config;
 pub mod data;
 mod eps;
 mod error;
+pub mod experiment;
+pub mod interrupt;
 pub mod metrics;
 pub mod progress;
 pub mod provenance;
 pub mod report;
 pub mod results;
 pub mod run_dir;
+pub mod text_table;
 
 pub use eps::{ByEps, Eps};
 pub use error::{Error, Result};

@@ -3,7 +3,7 @@
 //! Definition: `results.json` is a list of rows, one for each trained network. Percentages are numbers from 0 to 100, times
 //! are seconds. What was not computed is null or absent, never a guess.
 //!
-//! Not here: the sample-by-sample record, which is `eval.json` of the run directory.
+//! Not here: the evaluation of one run directory, which is its `eval.json`.
 
 use std::collections::BTreeMap;
 use std::path::Path;

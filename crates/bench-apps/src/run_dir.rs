@@ -1,7 +1,8 @@
 //! The folder of a run.
 //!
 //! Definition: a run directory holds `config.toml` (every key written out), `versions.json` ([`crate::provenance`]),
-//! `metrics.jsonl` ([`crate::metrics`]), `checkpoint.safetensors`, `log.txt` and, after an evaluation, `eval.json`.
+//! `metrics.jsonl` ([`crate::metrics`]), `checkpoint.safetensors`, `data.json` (hashes of the images), `clock.json` (time spent), `log.txt`, after training
+//! `network.safetensors` and, after an evaluation, `eval.json`.
 //!
 //! Guarantee: one writer at a time, by a lock that the system gives back when the process ends, however it ends. Files are
 //! replaced atomically. `config.toml` is written last, so a folder that has it is a run.
@@ -10,12 +11,14 @@
 //! [`crate::config`].
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::atomic::write_atomic;
 use crate::config::RunConfig;
+use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::metrics::{EpochMetrics, MetricsLog, read_metrics};
 use crate::provenance::Provenance;
@@ -24,9 +27,19 @@ const CONFIG: &str = "config.toml";
 const VERSIONS: &str = "versions.json";
 const METRICS: &str = "metrics.jsonl";
 const CHECKPOINT: &str = "checkpoint.safetensors";
+const NETWORK: &str = "network.safetensors";
+const DATA: &str = "data.json";
 const LOG: &str = "log.txt";
 const EVAL: &str = "eval.json";
 const LOCK: &str = "run.lock";
+
+/// Which images a run was trained on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct DataIdentity {
+    synthetic: bool,
+    train_sha256: String,
+    test_sha256: String,
+}
 
 /// The files of a run, for reading; any number of processes may read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,10 +99,23 @@ impl RunFiles {
         read_metrics(&self.path.join(METRICS))
     }
 
+    /// Whether the run was trained on synthetic images; `None` where that is not recorded.
+    #[must_use]
+    pub fn is_synthetic(&self) -> Option<bool> {
+        let text = fs::read_to_string(self.path.join(DATA)).ok()?;
+        Some(serde_json::from_str::<DataIdentity>(&text).ok()?.synthetic)
+    }
+
     /// Where the checkpoint is, or will be.
     #[must_use]
     pub fn checkpoint(&self) -> PathBuf {
         self.path.join(CHECKPOINT)
+    }
+
+    /// Where the trained network is, or will be: weights by value, without the state of training.
+    #[must_use]
+    pub fn network(&self) -> PathBuf {
+        self.path.join(NETWORK)
     }
 
     /// Where the log is, or will be.
@@ -141,6 +167,33 @@ impl RunDir {
     /// Those of [`MetricsLog::open_at`].
     pub fn metrics_at(&self, step: u64) -> Result<MetricsLog> {
         MetricsLog::open_at(&self.files.path.join(METRICS), step)
+    }
+
+    /// Records which images the run is trained on, or checks that they are those it began with.
+    ///
+    /// # Errors
+    /// [`Error::OtherData`]; [`Error::Write`], [`Error::Read`], [`Error::BadJson`].
+    pub fn bind_data(&self, dataset: &Dataset) -> Result<()> {
+        let path = self.files.path.join(DATA);
+        let present = DataIdentity {
+            synthetic: dataset.is_synthetic(),
+            train_sha256: dataset.train.sha256(),
+            test_sha256: dataset.test.sha256(),
+        };
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == ErrorKind::NotFound => return write_json(&path, &present),
+            Err(source) => return Err(Error::Read { path, source }),
+        };
+        let before: DataIdentity = serde_json::from_str(&text)
+            .map_err(|e| Error::BadJson { path, reason: e.to_string() })?;
+        if before == present {
+            return Ok(());
+        }
+        Err(Error::OtherData {
+            path: self.files.path.clone(),
+            source_now: dataset.source.to_string(),
+        })
     }
 
     /// Writes a value as indented JSON, atomically.

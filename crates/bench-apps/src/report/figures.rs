@@ -91,7 +91,8 @@ fn spread_labels(markers: &mut [Marker]) {
 }
 
 /// An attack's name as people write it.
-pub(super) fn attack_name(name: &str) -> &str {
+#[must_use]
+pub fn attack_name(name: &str) -> &str {
     match name {
         "pgd" => "PGD",
         "fgsm" => "FGSM",

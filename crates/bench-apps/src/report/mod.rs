@@ -13,6 +13,7 @@
 
 mod base64;
 mod chart;
+mod comparison;
 mod figures;
 mod page;
 pub mod paper;
@@ -21,6 +22,8 @@ mod picture;
 use crate::metrics::EpochMetrics;
 use crate::results::ResultRow;
 
+pub use comparison::{Compared, compared};
+pub use figures::attack_name;
 pub use page::render;
 
 /// What a report shows.

@@ -3,11 +3,12 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::chart::{Chart, Role};
+use super::comparison::{Compared, compared};
 use super::figures::{self, Legend, Mark};
-use super::paper::Figure;
 use super::{Report, Sample, picture};
 use crate::error::Result;
 use crate::progress::spoken;
+use crate::text_table::percent;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -47,10 +48,7 @@ pub fn render(report: &Report) -> Result<String> {
 
 fn network_name(report: &Report) -> String {
     let row = &report.row;
-    let mut name = row.network.clone();
-    if let Some(first) = name.get_mut(0..1) {
-        first.make_ascii_uppercase();
-    }
+    let name = sentence(&row.network);
     format!("{}-{name}", if row.layer == "bcop" { "BCOP".into() } else { row.layer.clone() })
 }
 
@@ -86,11 +84,6 @@ fn header(report: &Report, title: &str) -> Markup {
     }
 }
 
-/// Percent with two decimals, or an empty cell.
-fn percent(value: Option<f64>) -> String {
-    value.filter(|v| v.is_finite()).map_or(String::new(), |v| format!("{v:.2}"))
-}
-
 fn headlines(report: &Report) -> Markup {
     let (row, eps) = (&report.row, report.headline_eps.as_str());
     let attack = |name: &str| row.attacks.get(name).and_then(|by_eps| by_eps.get(eps));
@@ -115,50 +108,6 @@ fn headlines(report: &Report) -> Markup {
     }
 }
 
-/// A row of the table: what, ours, the paper's.
-struct Compared {
-    what: String,
-    ours: Option<f64>,
-    paper: Option<f64>,
-    sd: Option<f64>,
-}
-
-fn compared_rows(report: &Report) -> Vec<Compared> {
-    let (row, eps, reference) = (&report.row, report.headline_eps.as_str(), report.reference);
-    let figure = |f: &dyn Fn(&super::paper::Reference) -> Figure| reference.map(f);
-    let plain = |what: String, ours| Compared { what, ours, paper: None, sd: None };
-    let with = |what: String, ours, paper: Option<Figure>| Compared {
-        what,
-        ours,
-        paper: paper.map(|p| p.mean),
-        sd: paper.map(|p| p.sd),
-    };
-    let mut rows = vec![
-        with("Clean".into(), Some(row.clean), figure(&|r| r.clean)),
-        with(
-            format!("Certified at {eps}, nominal"),
-            row.certified.nominal.get(eps),
-            figure(&|r| r.certified),
-        ),
-        plain(format!("Certified at {eps}, exact arithmetic"), row.certified.real.get(eps)),
-        plain(format!("Certified at {eps}, as executed in f32"), row.certified.executed.get(eps)),
-    ];
-    if report.accumulate_f64.is_some() {
-        let what = format!("Certified at {eps}, f32 with f64 accumulation");
-        rows.push(plain(what, report.accumulate_f64));
-    }
-    for (name, by_eps) in &row.attacks {
-        let paper = reference.filter(|r| r.eps == eps).and_then(|r| match name.as_str() {
-            "pgd" => r.pgd,
-            "fgsm" => r.fgsm,
-            _ => None,
-        });
-        let what = format!("Under {} at {eps}", figures::attack_name(name));
-        rows.push(Compared { what, ours: by_eps.get(eps), paper, sd: None });
-    }
-    rows
-}
-
 fn comparison(report: &Report) -> Markup {
     let row = &report.row;
     let has_paper = report.reference.is_some();
@@ -174,7 +123,7 @@ fn comparison(report: &Report) -> Markup {
                         th.number { "difference" }
                     }
                 } }
-                tbody { @for compared in compared_rows(report) { (compared_row(&compared, has_paper)) } }
+                tbody { @for compared in compared(report) { (compared_row(&compared, has_paper)) } }
             } }
             p.fine {
                 "A row without a figure was not computed. "
@@ -190,20 +139,28 @@ fn comparison(report: &Report) -> Markup {
 }
 
 fn compared_row(compared: &Compared, has_paper: bool) -> Markup {
-    let difference = compared.ours.zip(compared.paper).map(|(ours, paper)| ours - paper);
     html! {
         tr {
-            th scope="row" { (compared.what) }
+            th scope="row" { (sentence(&compared.what)) }
             td.number { (percent(compared.ours)) }
             @if has_paper {
                 td.number {
                     (percent(compared.paper))
                     @if let Some(sd) = compared.sd { span.sd { " ± " (format!("{sd:.2}")) } }
                 }
-                td.number { @if let Some(d) = difference { (format!("{d:+.2}").replace('-', "−")) } }
+                td.number { @if let Some(d) = compared.difference() { (format!("{d:+.2}").replace('-', "−")) } }
             }
         }
     }
+}
+
+/// With a capital at the start.
+fn sentence(text: &str) -> String {
+    let mut text = text.to_owned();
+    if let Some(first) = text.get_mut(0..1) {
+        first.make_ascii_uppercase();
+    }
+    text
 }
 
 fn synthetic_tag(report: &Report) -> Markup {

@@ -1,0 +1,247 @@
+//! Flags that several commands share.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::config::{
+    ActivationKind, DatasetName, DeviceKind, LayerKind, NetworkName, RunConfig, ScheduleKind,
+};
+use crate::data::Dataset;
+use crate::eps::Eps;
+use crate::experiment::build::{self, DataOptions};
+use crate::experiment::evaluation::{Loaded, load_network};
+use crate::progress::Display;
+use crate::run_dir::RunFiles;
+
+/// Where images may come from.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Data")]
+pub(super) struct DataArgs {
+    /// Folder with mnist/train-images-idx3-ubyte.gz and so on
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Download nothing (as LIPCONV_OFFLINE=1)
+    #[arg(long)]
+    offline: bool,
+}
+
+impl DataArgs {
+    /// Finds the images and says what a person should know about them.
+    pub(super) fn load(
+        &self,
+        config: &RunConfig,
+        may_be_synthetic: bool,
+        display: Display,
+    ) -> Result<Dataset> {
+        let options = DataOptions {
+            data_dir: self.data_dir.clone(),
+            offline: self.offline,
+            may_be_synthetic,
+            display,
+        };
+        let dataset = build::dataset(config, &options)?;
+        for note in &dataset.notes {
+            eprintln!("note: {note}");
+        }
+        Ok(dataset)
+    }
+}
+
+/// What to train; each flag overrides the configuration file.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Training")]
+pub(super) struct TrainFlags {
+    /// Configuration file (TOML); see examples/configs
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, value_enum)]
+    device: Option<DeviceKind>,
+    /// Images
+    #[arg(long, value_enum)]
+    dataset: Option<DatasetName>,
+    /// Train on the first N images only
+    #[arg(long, value_name = "N")]
+    train_limit: Option<usize>,
+    /// Evaluate on the first N test images only
+    #[arg(long, value_name = "N")]
+    test_limit: Option<usize>,
+    /// Architecture
+    #[arg(long, value_enum)]
+    network: Option<NetworkName>,
+    /// How convolutions are constrained
+    #[arg(long, value_enum)]
+    layer: Option<LayerKind>,
+    /// Nonlinearity
+    #[arg(long, value_enum)]
+    activation: Option<ActivationKind>,
+    /// Passes over the training set
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Images in a step
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// Adam's step size at the start
+    #[arg(long, value_name = "X")]
+    learning_rate: Option<f64>,
+    /// How it falls
+    #[arg(long, value_enum)]
+    schedule: Option<ScheduleKind>,
+    /// Margin of the hinge loss
+    #[arg(long, value_name = "X")]
+    margin: Option<f64>,
+    /// Seed of initialisation and batch order
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+impl TrainFlags {
+    /// The configuration file, or `defaults`, with the flags over it.
+    pub(super) fn config(&self, defaults: RunConfig) -> Result<RunConfig> {
+        let mut config = match &self.config {
+            Some(path) => RunConfig::read(path)?,
+            None => defaults,
+        };
+        set(&mut config.device, self.device);
+        set(&mut config.data.dataset, self.dataset);
+        config.data.train_limit = self.train_limit.or(config.data.train_limit);
+        config.data.test_limit = self.test_limit.or(config.data.test_limit);
+        set(&mut config.network.name, self.network);
+        set(&mut config.network.layer, self.layer);
+        set(&mut config.network.activation, self.activation);
+        let training = &mut config.training;
+        set(&mut training.epochs, self.epochs);
+        set(&mut training.batch_size, self.batch_size);
+        set(&mut training.learning_rate, self.learning_rate);
+        set(&mut training.schedule, self.schedule);
+        set(&mut training.margin, self.margin);
+        set(&mut training.seed, self.seed);
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+/// What to measure; each flag overrides the configuration.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Evaluation")]
+pub(super) struct EvalFlags {
+    /// Radii of certified accuracy, as in 0.5,1.58 or 36/255
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    eps: Option<Vec<Eps>>,
+    /// Radii of the attacks
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    attack_eps: Option<Vec<Eps>>,
+    /// Steps of PGD
+    #[arg(long, value_name = "N")]
+    pgd_steps: Option<usize>,
+    /// Length of a PGD step
+    #[arg(long, value_name = "X")]
+    pgd_step_size: Option<f64>,
+    /// Random starts of the stronger PGD; 0 leaves it out
+    #[arg(long, value_name = "N")]
+    strong_restarts: Option<usize>,
+}
+
+impl EvalFlags {
+    pub(super) fn apply(&self, config: &mut RunConfig) -> Result<()> {
+        let evaluation = &mut config.evaluation;
+        set(&mut evaluation.eps, self.eps.clone());
+        set(&mut evaluation.attack_eps, self.attack_eps.clone());
+        set(&mut evaluation.pgd.steps, self.pgd_steps);
+        set(&mut evaluation.pgd.step_size, self.pgd_step_size);
+        set(&mut evaluation.strong_pgd.restarts, self.strong_restarts);
+        Ok(config.validate()?)
+    }
+}
+
+fn set<T>(value: &mut T, flag: Option<T>) {
+    if let Some(flag) = flag {
+        *value = flag;
+    }
+}
+
+/// A trained network named on the command line.
+#[derive(Debug)]
+pub(super) struct Model {
+    /// The network.
+    pub(super) loaded: Loaded,
+    /// The run's configuration, or the defaults for a file on its own.
+    pub(super) config: RunConfig,
+    /// The run, where a run directory was named.
+    pub(super) run: Option<RunFiles>,
+}
+
+impl Model {
+    /// Loads a run directory's checkpoint, or a file.
+    pub(super) fn load(path: &Path, device: Option<DeviceKind>) -> Result<Self> {
+        let (file, config, run) = if path.is_dir() {
+            let run = RunFiles::open(path)?;
+            let checkpoint = run.checkpoint();
+            let dir = path.display();
+            anyhow::ensure!(
+                checkpoint.is_file(),
+                "{dir} holds no checkpoint yet; train it with --resume {dir}"
+            );
+            (checkpoint, run.config()?, Some(run))
+        } else {
+            (path.to_owned(), RunConfig::default(), None)
+        };
+        let loaded = load_network(&file, &build::device(device.unwrap_or(config.device))?)?;
+        if loaded.unfinished {
+            let step = loaded.step.unwrap_or_default();
+            eprintln!("note: {} is a run that has not ended (step {step})", path.display());
+        }
+        Ok(Self { loaded, config, run })
+    }
+}
+
+/// Appends what is traced to a file, from now on.
+pub(super) fn log_to(path: &Path) -> Result<()> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+    let subscriber =
+        tracing_subscriber::fmt().with_writer(Mutex::new(file)).with_ansi(false).with_target(false);
+    // a second run in one process keeps the first one's log
+    let _ = subscriber.try_init();
+    Ok(())
+}
+
+/// Command-line names of the configuration's enumerations are those of the TOML file.
+macro_rules! value_enum {
+    ($($kind:ty => { $($variant:ident = $name:literal: $help:literal),+ $(,)? })+) => {$(
+        impl ValueEnum for $kind {
+            fn value_variants<'a>() -> &'a [Self] {
+                &[$(Self::$variant),+]
+            }
+
+            fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+                Some(match self {
+                    $(Self::$variant => clap::builder::PossibleValue::new($name).help($help)),+
+                })
+            }
+        }
+    )+};
+}
+
+value_enum! {
+    DeviceKind => { Cpu = "cpu": "the processor", Cuda = "cuda": "the first CUDA device" }
+    DatasetName => {
+        Mnist = "mnist": "MNIST, or synthetic digits, labelled so, where it cannot be had",
+        Synthetic = "synthetic": "digits drawn by the program",
+    }
+    NetworkName => { Small = "small": "two convolutions, two dense layers", Large = "large": "four and three" }
+    LayerKind => {
+        Bcop = "bcop": "orthogonal by block convolution",
+        Unconstrained = "unconstrained": "no constraint, for comparison",
+    }
+    ActivationKind => { MaxMin = "maxmin": "norm-preserving", Relu = "relu": "for comparison" }
+    ScheduleKind => {
+        Linear = "linear": "to 0, every step",
+        Exponential = "exponential": "the paper's total decay, after every epoch",
+        Constant = "constant": "not at all",
+    }
+}

@@ -1,0 +1,366 @@
+//! `lipconv bench`.
+//!
+//! Times are medians of wall-clock milliseconds after a warm-up. The peers run in the same minute, between two halves of our
+//! own measurement, because machines are noisy. Every timed loop checks what it computed.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use blockconv::bcop::bcop;
+use blockconv::spectrum::layer_singular_values;
+use candle_core::{DType, Device, Tensor};
+use clap::ValueEnum;
+use lipconv::{Batch, ImageShape, Methods, Network, NetworkSpec, Trainer};
+use ndarray::{Array3, Array4};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+use crate::config::TrainingConfig;
+use crate::experiment::build::train_config;
+use crate::progress::Display;
+use crate::run_dir::write_json;
+use crate::text_table::text_table;
+
+/// Measure our speed, beside PyTorch's where a script and an interpreter are given
+///
+/// Times are medians in milliseconds. The peers are the same network without any constraint (torch_plain), the paper's
+/// algorithm written out in PyTorch (torch_bcop) and the fastest published library (orthogonium).
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lipconv bench step
+  lipconv bench step --net small-mnist,large-cifar10 --peer-script bench/peer_torch.py --json bench.json
+  lipconv bench all --repeat 50")]
+pub(super) struct Args {
+    /// What to measure
+    #[arg(value_enum, default_value = "step")]
+    what: What,
+    /// Networks of step and infer
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "small-mnist")]
+    net: Vec<Net>,
+    /// Images in a step
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    batch: usize,
+    /// Measurements of each kind, at least 3
+    #[arg(long, default_value_t = 30, value_name = "N")]
+    repeat: usize,
+    /// Script that measures the peers (bench/peer_torch.py)
+    #[arg(long, value_name = "FILE")]
+    peer_script: Option<PathBuf>,
+    /// Its interpreter
+    #[arg(long, value_name = "PROGRAM", default_value = "python3")]
+    python: OsString,
+    /// Where to write the results
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Training steps
+    Step,
+    /// Kernel assembly, 128 channels, 3 x 3
+    Kernels,
+    /// Singular values, 128 channels, 3 x 3, on 16 x 16
+    Spectrum,
+    /// Forward passes of a trained network
+    Infer,
+    /// All of them
+    All,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Net {
+    SmallMnist,
+    SmallCifar10,
+    LargeMnist,
+    LargeCifar10,
+}
+
+/// One line of the results.
+#[derive(Debug, Clone, Serialize)]
+struct Measured {
+    name: String,
+    threads: usize,
+    ours_ms: f64,
+    peers: BTreeMap<String, f64>,
+}
+
+/// A peer's name, the script's arguments, and the field of its answer.
+type Peer = (&'static str, Vec<String>, &'static str);
+
+pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
+    anyhow::ensure!(args.repeat >= 3, "--repeat is {}, expected at least 3", args.repeat);
+    anyhow::ensure!(args.batch >= 1, "--batch is 0, expected at least 1");
+    let bench = Bench { args, display };
+    let mut results = Vec::new();
+    let wanted = |what| args.what == what || args.what == What::All;
+    for &net in &args.net {
+        if wanted(What::Step) {
+            results.push(bench.step(net)?);
+        }
+        if wanted(What::Infer) {
+            results.push(bench.infer(net)?);
+        }
+    }
+    if wanted(What::Kernels) {
+        results.extend(bench.kernels()?);
+    }
+    if wanted(What::Spectrum) {
+        results.push(bench.spectrum()?);
+    }
+    println!("{}", text_table(&rows(&results)).trim_end());
+    if let Some(path) = &args.json {
+        write_json(path, &results)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Bench<'a> {
+    args: &'a Args,
+    display: Display,
+}
+
+impl Bench<'_> {
+    fn step(&self, net: Net) -> Result<Measured> {
+        let (spec, images) = (net.spec()?, self.images(net)?);
+        let network = Network::new(&spec, DType::F32, &Device::Cpu, 0)?;
+        let mut trainer = Trainer::new(network, train_config(&TrainingConfig::default()))?;
+        let labels = (0..self.args.batch).map(|i| (i % 10) as u32).collect();
+        let batch = Batch { images, labels };
+        let ours = || {
+            let loss = trainer.step(&batch, 1_000)?.loss;
+            anyhow::ensure!(loss.is_finite(), "a training step gave a loss of {loss}");
+            Ok(())
+        };
+        let peer =
+            |name, mode: &str| (name, self.peer_arguments(["step", net.name(), mode]), "step_ms");
+        let peers = [
+            peer("torch_plain", "plain"),
+            peer("torch_bcop", "bcop"),
+            peer("orthogonium", "orthogonium"),
+        ];
+        self.measure(&format!("step {}", net.name()), ours, &peers)
+    }
+
+    fn infer(&self, net: Net) -> Result<Measured> {
+        let (spec, images) = (net.spec()?, self.images(net)?);
+        let network = Network::new(&spec, DType::F32, &Device::Cpu, 0)?.materialize()?;
+        let ours = || {
+            let sum = network.forward(&images)?.sum_all()?.to_scalar::<f32>()?;
+            anyhow::ensure!(sum.is_finite(), "a forward pass gave logits of sum {sum}");
+            Ok(())
+        };
+        let arguments = self.peer_arguments(["step", net.name(), "plain"]);
+        self.measure(
+            &format!("infer {}", net.name()),
+            ours,
+            &[("torch_plain", arguments, "plain_forward_ms")],
+        )
+    }
+
+    fn kernels(&self) -> Result<[Measured; 2]> {
+        const CHANNELS: usize = 128;
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let parameters = Array3::from_shape_simple_fn((5, CHANNELS, CHANNELS), || {
+            rng.random_range(-0.1..0.1_f32)
+        });
+        let cotangent = Array4::from_elem((CHANNELS, CHANNELS, 3, 3), 1.0_f32);
+        let forward = || {
+            let weight = bcop(parameters.view(), CHANNELS, CHANNELS, None)?.layer_weight();
+            anyhow::ensure!(weight[[0, 0, 1, 1]].is_finite(), "an assembled kernel is not finite");
+            Ok(())
+        };
+        let both = || {
+            let gradient =
+                bcop(parameters.view(), CHANNELS, CHANNELS, None)?.pullback(cotangent.view())?;
+            anyhow::ensure!(gradient[[0, 0, 0]].is_finite(), "a kernel's gradient is not finite");
+            Ok(())
+        };
+        let peers = |fields: [&'static str; 2]| -> Vec<Peer> {
+            let arguments = self.peer_arguments(["build", "128", "3"]);
+            vec![
+                ("torch_bcop", arguments.clone(), fields[0]),
+                ("orthogonium", arguments, fields[1]),
+            ]
+        };
+        Ok([
+            self.measure(
+                "assemble 128 channels 3 x 3, forward",
+                forward,
+                &peers(["bcop_forward_ms", "orthogonium_forward_ms"]),
+            )?,
+            self.measure(
+                "assemble 128 channels 3 x 3, forward and backward",
+                both,
+                &peers(["bcop_forward_backward_ms", "orthogonium_forward_backward_ms"]),
+            )?,
+        ])
+    }
+
+    fn spectrum(&self) -> Result<Measured> {
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let weight =
+            Array4::from_shape_simple_fn((128, 128, 3, 3), || rng.random_range(-1.0..1.0_f64));
+        let ours = || {
+            let sigma = layer_singular_values(weight.view(), (16, 16))?;
+            anyhow::ensure!(
+                sigma.len() == 128 * 16 * 16,
+                "{} singular values, expected 32768",
+                sigma.len()
+            );
+            Ok(())
+        };
+        let arguments = self.peer_arguments(["spectrum", "128", "3", "16"]);
+        self.measure(
+            "spectrum 128 channels 3 x 3 on 16 x 16",
+            ours,
+            &[("numpy", arguments, "numpy_ms")],
+        )
+    }
+
+    fn images(&self, net: Net) -> Result<Tensor> {
+        let input = net.input();
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let n = self.args.batch * input.n_values();
+        let values: Vec<f32> = (0..n).map(|_| rng.random_range(0.0..1.0)).collect();
+        let shape = (self.args.batch, input.channels, input.height, input.width);
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+
+    /// Our first half, the peers, our second half.
+    fn measure(
+        &self,
+        name: &str,
+        mut ours: impl FnMut() -> Result<()>,
+        peers: &[Peer],
+    ) -> Result<Measured> {
+        self.say(&format!("measuring {name}"));
+        for _ in 0..(self.args.repeat / 5).clamp(2, 10) {
+            ours()?;
+        }
+        let half = self.args.repeat.div_ceil(2);
+        let mut times = Vec::with_capacity(2 * half);
+        time(half, &mut ours, &mut times)?;
+        let peers = self.peers(peers);
+        if !peers.is_empty() {
+            ours()?;
+        }
+        time(half, &mut ours, &mut times)?;
+        let threads = rayon::current_num_threads();
+        Ok(Measured { name: name.to_owned(), threads, ours_ms: median(&mut times), peers })
+    }
+
+    fn peer_arguments<const N: usize>(&self, arguments: [&str; N]) -> Vec<String> {
+        let threads = rayon::current_num_threads().to_string();
+        let batch = self.args.batch.to_string();
+        let options = ["--threads", &threads, "--batch", &batch];
+        arguments.iter().chain(&options).map(ToString::to_string).collect()
+    }
+
+    /// What the peers take; one that cannot be run is left out, and why is said.
+    fn peers(&self, peers: &[Peer]) -> BTreeMap<String, f64> {
+        let Some(script) = &self.args.peer_script else { return BTreeMap::new() };
+        let mut found = BTreeMap::new();
+        for (name, arguments, field) in peers {
+            match self.peer(script, arguments, field) {
+                Ok(milliseconds) => {
+                    found.insert((*name).to_owned(), milliseconds);
+                }
+                Err(error) => self.say(&format!("{name} left out: {error:#}")),
+            }
+        }
+        found
+    }
+
+    fn peer(&self, script: &PathBuf, arguments: &[String], field: &str) -> Result<f64> {
+        // OpenBLAS is held to one thread for us alone; the peer decides for itself
+        let output = Command::new(&self.args.python)
+            .arg(script)
+            .args(arguments)
+            .env_remove("OPENBLAS_NUM_THREADS")
+            .env_remove("OMP_NUM_THREADS")
+            .output()
+            .with_context(|| format!("cannot run {}", self.args.python.display()))?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "{}", text.lines().last().unwrap_or("it failed"));
+        let answer: serde_json::Value =
+            serde_json::from_slice(&output.stdout).context("its answer is not JSON")?;
+        answer[field].as_f64().with_context(|| format!("its answer has no {field}"))
+    }
+
+    fn say(&self, line: &str) {
+        if self.display != Display::Silent {
+            eprintln!("{line}");
+        }
+    }
+}
+
+fn time(n: usize, work: &mut impl FnMut() -> Result<()>, times: &mut Vec<f64>) -> Result<()> {
+    for _ in 0..n {
+        let start = Instant::now();
+        work()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(())
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn rows(results: &[Measured]) -> Vec<Vec<String>> {
+    let mut names: Vec<&String> = results.iter().flat_map(|r| r.peers.keys()).collect();
+    names.sort();
+    names.dedup();
+    let mut heading = vec!["median, ms".to_owned(), "threads".into(), "ours".into()];
+    heading.extend(names.iter().flat_map(|name| [(*name).clone(), "ours / it".into()]));
+    let mut rows = vec![heading];
+    for result in results {
+        let mut row =
+            vec![result.name.clone(), result.threads.to_string(), format!("{:.2}", result.ours_ms)];
+        for name in &names {
+            match result.peers.get(*name) {
+                Some(ms) => row.extend([format!("{ms:.2}"), format!("{:.2}", result.ours_ms / ms)]),
+                None => row.extend([String::new(), String::new()]),
+            }
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+impl Net {
+    fn name(self) -> &'static str {
+        match self {
+            Self::SmallMnist => "small-mnist",
+            Self::SmallCifar10 => "small-cifar10",
+            Self::LargeMnist => "large-mnist",
+            Self::LargeCifar10 => "large-cifar10",
+        }
+    }
+
+    fn input(self) -> ImageShape {
+        match self {
+            Self::SmallMnist | Self::LargeMnist => ImageShape::new(1, 28, 28),
+            Self::SmallCifar10 | Self::LargeCifar10 => ImageShape::new(3, 32, 32),
+        }
+    }
+
+    fn spec(self) -> Result<NetworkSpec> {
+        Ok(match self {
+            Self::SmallMnist | Self::SmallCifar10 => {
+                NetworkSpec::small(self.input(), 10, Methods::BCOP)
+            }
+            Self::LargeMnist | Self::LargeCifar10 => {
+                NetworkSpec::large(self.input(), 10, Methods::BCOP, 1.0)?
+            }
+        })
+    }
+}

@@ -1,0 +1,109 @@
+//! `lipconv inspect`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use blockconv::spectrum::layer_singular_values;
+use candle_core::{DType, Tensor};
+use lipconv::{PlainLayer, PlainNetwork, SignalShape};
+use ndarray::Array4;
+
+use super::args::Model;
+use crate::experiment::write_up::shape_text;
+use crate::text_table::text_table;
+
+/// Layers of a trained network: shapes, singular values, defects, bounds
+///
+/// Singular values are those of the whole linear map of a layer at the image size it sees, cyclic boundary included. The
+/// defect is the largest distance of one from 1. The bound is rigorous for the stored weights, rounding included.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lipconv inspect runs/first
+  lipconv inspect runs/first/network.safetensors")]
+pub(super) struct Args {
+    /// A run directory, or a file of weights
+    #[arg(value_name = "RUN")]
+    model: PathBuf,
+}
+
+pub(super) fn run(args: &Args) -> Result<ExitCode> {
+    let model = Model::load(&args.model, Some(crate::config::DeviceKind::Cpu))?;
+    let network = &model.loaded.network;
+    let input = network.input();
+    println!(
+        "{}: images {} x {} x {}, {} classes, {}",
+        args.model.display(),
+        input.channels,
+        input.height,
+        input.width,
+        network.n_classes(),
+        network.dtype().as_str()
+    );
+    if let Some(run) = &model.run {
+        let history = run.metrics()?;
+        let epochs = history.last().map_or(0, |row| row.epoch);
+        println!("trained for {epochs} of {} epochs", model.config.training.epochs);
+    }
+    println!("\n{}", text_table(&rows(network)?));
+    let bound = network.lipschitz_bound()?;
+    println!("Lipschitz constant of the network: at most 1 + {:.2e}", bound.value() - 1.0);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rows(network: &PlainNetwork) -> Result<Vec<Vec<String>>> {
+    let heading =
+        ["layer", "output", "weight", "values", "sigma_min", "sigma_max", "defect", "bound - 1"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    let mut shape = SignalShape::Image(network.input());
+    for (layer, name) in network.layers().iter().zip(network.names()) {
+        let output = layer.output_shape(shape, name)?;
+        let mut row = vec![name.clone(), signal_text(output)];
+        row.extend(weight_columns(layer, name, output)?);
+        rows.push(row);
+        shape = output;
+    }
+    Ok(rows)
+}
+
+fn signal_text(shape: SignalShape) -> String {
+    match shape {
+        SignalShape::Image(image) => shape_text(&[image.channels, image.height, image.width]),
+        SignalShape::Vector(n) => n.to_string(),
+    }
+}
+
+/// Weight, number of values, singular values, defect and bound; nothing for a layer without weights.
+fn weight_columns(layer: &PlainLayer, name: &str, output: SignalShape) -> Result<Vec<String>> {
+    let Some((weight, bias)) = layer.parameters() else { return Ok(Vec::new()) };
+    let oihw = as_oihw(weight)?;
+    // a convolution keeps the height and width that it sees after downsampling; a dense layer is one pixel
+    let size = match output {
+        SignalShape::Image(image) => (image.height, image.width),
+        SignalShape::Vector(_) => (1, 1),
+    };
+    let sigma = layer_singular_values(oihw.view(), size).with_context(|| name.to_owned())?;
+    let min = sigma.iter().copied().fold(f64::INFINITY, f64::min);
+    let max = sigma.iter().copied().fold(0.0, f64::max);
+    let n_values = weight.elem_count() + bias.map_or(0, Tensor::elem_count);
+    Ok(vec![
+        shape_text(weight.dims()),
+        n_values.to_string(),
+        format!("{min:.7}"),
+        format!("{max:.7}"),
+        format!("{:.1e}", (1.0 - min).abs().max((max - 1.0).abs())),
+        format!("{:.1e}", layer.lipschitz_bound(name)?.value() - 1.0),
+    ])
+}
+
+/// The weight in f64; a dense one as a 1 x 1 convolution.
+fn as_oihw(weight: &Tensor) -> Result<Array4<f64>> {
+    let dims = match *weight.dims() {
+        [c_out, c_in] => (c_out, c_in, 1, 1),
+        [c_out, c_in, kh, kw] => (c_out, c_in, kh, kw),
+        _ => anyhow::bail!("a weight has shape {:?}, expected 2 or 4 dimensions", weight.dims()),
+    };
+    let values = weight.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    Ok(Array4::from_shape_vec(dims, values)?)
+}

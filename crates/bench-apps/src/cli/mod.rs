@@ -1,0 +1,118 @@
+//! The `lipconv` command: flags in, tables and files out.
+//!
+//! Results go to standard output, progress and errors to standard error. Exit status: 0, 1 after an error (one line), 2 for
+//! flags that cannot be parsed, 130 after an interruption that saved.
+//!
+//! Not here: what the commands do ([`crate::experiment`]).
+
+mod args;
+mod bench;
+mod eval;
+mod inspect;
+mod predict;
+mod reproduce;
+mod train;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::interrupt;
+
+/// Provably 1-Lipschitz networks: train, certify, attack, inspect
+///
+/// Networks are those of Li et al. 2019 (arXiv 1911.00937): orthogonal convolutions, so that every prediction comes with a
+/// radius inside which no change of the image can change it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lipconv",
+    version,
+    after_help = "\
+Examples:
+  lipconv reproduce                                the paper's BCOP-Small on MNIST, with a report
+  lipconv train --out runs/first --epochs 3        train, in a folder of its own
+  lipconv train --resume runs/first                go on after an interruption
+  lipconv eval runs/first                          clean, certified and attacked accuracy
+  lipconv inspect runs/first                       layers, singular values, bounds
+  lipconv predict runs/first digit.png             class and certified radius of an image
+
+MNIST is looked for in --data-dir, in LIPCONV_DATA, in the cache, and is then downloaded; without data and without a
+network, digits drawn by the program take its place and are labelled as synthetic."
+)]
+struct Cli {
+    /// Worker threads (default: one for each core)
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+    /// Show no progress
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Train(train::Args),
+    Eval(eval::Args),
+    Reproduce(reproduce::Args),
+    Inspect(inspect::Args),
+    Predict(predict::Args),
+    Bench(bench::Args),
+}
+
+/// Runs the command of the process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("error: {}", one_line(&error));
+            tracing::error!("{}", one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode> {
+    start_threads(cli.threads)?;
+    interrupt::install()?;
+    let display = if cli.quiet {
+        crate::progress::Display::Silent
+    } else {
+        crate::progress::Display::detect()
+    };
+    match cli.command {
+        Command::Train(args) => train::run(&args, display),
+        Command::Eval(args) => eval::run(&args, display),
+        Command::Reproduce(args) => reproduce::run(&args, display),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Predict(args) => predict::run(&args, display),
+        Command::Bench(args) => bench::run(&args, display),
+    }
+}
+
+fn start_threads(n: Option<usize>) -> Result<()> {
+    if let Some(n) = n {
+        anyhow::ensure!((1..=1024).contains(&n), "--threads is {n}, expected 1 to 1024");
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(n)
+            .build_global()
+            .context("cannot start threads")?;
+    }
+    projectors::gemm::single_threaded_blas();
+    Ok(())
+}
+
+/// The error and its causes on one line, each cause once.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.contains(&cause) {
+            continue;
+        }
+        text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

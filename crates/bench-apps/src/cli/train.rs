@@ -1,0 +1,118 @@
+//! `lipconv train`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::args::{DataArgs, TrainFlags, log_to};
+use crate::config::RunConfig;
+use crate::data::Dataset;
+use crate::experiment::build::device_name;
+use crate::experiment::training::{TrainJob, Trained, train};
+use crate::experiment::write_up::{layer_key, network_key};
+use crate::interrupt;
+use crate::progress::{Display, spoken};
+use crate::provenance::Provenance;
+use crate::run_dir::RunDir;
+
+/// Train a network in a run directory
+///
+/// The folder holds the configuration, the versions of everything, the history (metrics.jsonl), the checkpoint, the log
+/// and, at the end, the trained network. Ctrl-C saves and stops; so does kill, up to the last few seconds. A resumed run
+/// ends with the same weights, to the bit, as one that was never interrupted.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lipconv train --out runs/first --epochs 3
+  lipconv train --config examples/configs/bcop-small-mnist-paper.toml --out runs/paper --seed 1
+  lipconv train --resume runs/paper")]
+pub(super) struct Args {
+    /// Folder of a new run [default: runs/LAYER-NETWORK-seedN]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with the run in this folder, as it is configured there
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "TrainFlags"])]
+    resume: Option<PathBuf>,
+    /// Seconds between checkpoints within an epoch
+    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    checkpoint_every: f64,
+    #[command(flatten)]
+    flags: TrainFlags,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
+    let checkpoint_every = checkpoint_interval(args.checkpoint_every)?;
+    let (run, config, dataset) = match &args.resume {
+        Some(dir) => {
+            let run = RunDir::resume(dir)?;
+            let config = run.files().config()?;
+            let dataset = args.data.load(&config, true, display)?;
+            (run, config, dataset)
+        }
+        None => begin(args, display)?,
+    };
+    log_to(&run.files().log())?;
+    run.bind_data(&dataset)?;
+    let job = TrainJob { config: &config, dataset: &dataset, run: &run, display, checkpoint_every };
+    finish(&run, train(&job)?, dataset.is_synthetic())
+}
+
+/// Images and configuration come before the folder, so that a mistake in them leaves nothing behind.
+fn begin(args: &Args, display: Display) -> Result<(RunDir, RunConfig, Dataset)> {
+    let config = args.flags.config(RunConfig::default())?;
+    let dataset = args.data.load(&config, true, display)?;
+    crate::experiment::build::network_spec(&config.network, &dataset.train)?;
+    let out = args.out.clone().unwrap_or_else(|| default_dir(&config));
+    let provenance = Provenance::collect(&device_name(config.device));
+    let run = RunDir::create(&out, &config, &provenance)?;
+    Ok((run, config, dataset))
+}
+
+fn default_dir(config: &RunConfig) -> PathBuf {
+    let network = &config.network;
+    let name = format!(
+        "{}-{}-seed{}",
+        layer_key(network.layer),
+        network_key(network.name),
+        config.training.seed
+    );
+    Path::new("runs").join(name)
+}
+
+pub(super) fn checkpoint_interval(seconds: f64) -> Result<Duration> {
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        anyhow::anyhow!("--checkpoint-every is {seconds}, expected a number of seconds not below 0")
+    })
+}
+
+fn finish(run: &RunDir, trained: Trained, synthetic: bool) -> Result<ExitCode> {
+    let dir = run.files().path().display();
+    match trained {
+        Trained::Finished { network, seconds } => {
+            network.materialize()?.save(&run.files().network())?;
+            let history = run.files().metrics()?;
+            let last = history.last().and_then(|row| row.test_clean);
+            let label = if synthetic { " (synthetic digits)" } else { "" };
+            println!(
+                "trained in {}: test accuracy {} %{label}",
+                spoken(Duration::from_secs_f64(seconds)),
+                crate::text_table::percent(last)
+            );
+            println!("evaluate it with: lipconv eval {dir}");
+            Ok(ExitCode::SUCCESS)
+        }
+        Trained::Interrupted { step, total } => {
+            Ok(interrupted(step, total, &format!("lipconv train --resume {dir}")))
+        }
+    }
+}
+
+/// Says how to go on; the status is that of an interrupted program.
+pub(super) fn interrupted(step: u64, total: u64, how: &str) -> ExitCode {
+    eprintln!("interrupted after step {step} of {total}, which is saved; go on with: {how}");
+    ExitCode::from(interrupt::STATUS)
+}

@@ -1,0 +1,133 @@
+//! What a configuration means: devices, networks, training settings, data.
+
+use anyhow::{Context, Result};
+use candle_core::Device;
+use lipconv::{
+    AdamConfig, ImageShape, LayerSpec, Loss, Methods, NetworkSpec, Schedule, TrainConfig,
+};
+
+use crate::config::{
+    ActivationKind, DatasetName, DeviceKind, LayerKind, NetworkConfig, NetworkName, RunConfig,
+    ScheduleKind, TrainingConfig,
+};
+use crate::data::synthetic::{self, SyntheticDigits};
+use crate::data::{Dataset, Fallback, ImageSet, LocateOptions, locate_mnist};
+use crate::progress::{Display, Progress};
+
+/// The device of a configuration; never another one in its place.
+///
+/// # Errors
+/// When there is no CUDA device, or the program was built without it.
+pub fn device(kind: DeviceKind) -> Result<Device> {
+    match kind {
+        DeviceKind::Cpu => Ok(Device::Cpu),
+        DeviceKind::Cuda => Device::new_cuda(0).context("no CUDA device"),
+    }
+}
+
+/// The device in words, as in "CPU, 2 threads".
+#[must_use]
+pub fn device_name(kind: DeviceKind) -> String {
+    match kind {
+        DeviceKind::Cpu => {
+            let n = rayon::current_num_threads();
+            format!("CPU, {n} thread{}", if n == 1 { "" } else { "s" })
+        }
+        DeviceKind::Cuda => "CUDA device 0".into(),
+    }
+}
+
+/// The network of a configuration for images of one kind.
+///
+/// # Errors
+/// Those of [`NetworkSpec`].
+pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<NetworkSpec> {
+    let [channels, height, width] = images.shape();
+    let input = ImageShape::new(channels, height, width);
+    let methods = match config.layer {
+        LayerKind::Bcop => Methods::BCOP,
+        LayerKind::Unconstrained => Methods::UNCONSTRAINED,
+    };
+    let mut spec = match config.name {
+        NetworkName::Small => NetworkSpec::small(input, images.n_classes(), methods),
+        NetworkName::Large => NetworkSpec::large(input, images.n_classes(), methods, 1.0)?,
+    };
+    if config.activation == ActivationKind::Relu {
+        for layer in spec.layers.iter_mut().filter(|layer| **layer == LayerSpec::MaxMin) {
+            *layer = LayerSpec::Relu;
+        }
+    }
+    Ok(spec)
+}
+
+/// The training settings of a configuration.
+#[must_use]
+pub fn train_config(config: &TrainingConfig) -> TrainConfig {
+    TrainConfig {
+        epochs: config.epochs,
+        learning_rate: config.learning_rate,
+        schedule: match config.schedule {
+            ScheduleKind::Exponential => Schedule::paper_over(config.epochs),
+            ScheduleKind::Linear => Schedule::Linear,
+            ScheduleKind::Constant => Schedule::Constant,
+        },
+        adam: AdamConfig::default(),
+        loss: Loss::MultiClassHinge { margin: config.margin },
+        seed: config.seed,
+    }
+}
+
+/// Where a command may look for images, and what it says meanwhile.
+#[derive(Debug, Clone)]
+pub struct DataOptions {
+    /// The folder given by flag.
+    pub data_dir: Option<std::path::PathBuf>,
+    /// Whether downloads are forbidden.
+    pub offline: bool,
+    /// Whether synthetic digits may stand in for MNIST.
+    pub may_be_synthetic: bool,
+    /// How progress is shown.
+    pub display: Display,
+}
+
+/// The images of a configuration, cut to its limits.
+///
+/// # Errors
+/// Those of [`locate_mnist`].
+pub fn dataset(config: &RunConfig, options: &DataOptions) -> Result<Dataset> {
+    let digits = SyntheticDigits { seed: config.data.synthetic_seed, ..SyntheticDigits::default() };
+    let mut dataset = match config.data.dataset {
+        DatasetName::Synthetic => synthetic::dataset(&digits)?,
+        DatasetName::Mnist => mnist(digits, options)?,
+    };
+    if let Some(n) = config.data.train_limit {
+        dataset.train = dataset.train.head(n);
+    }
+    if let Some(n) = config.data.test_limit {
+        dataset.test = dataset.test.head(n);
+    }
+    Ok(dataset)
+}
+
+fn mnist(digits: SyntheticDigits, options: &DataOptions) -> Result<Dataset> {
+    let fallback =
+        if options.may_be_synthetic { Fallback::Synthetic(digits) } else { Fallback::Refuse };
+    let mut locate = LocateOptions::from_environment(options.data_dir.clone(), fallback);
+    locate.offline |= options.offline;
+    let mut current: Option<(String, Progress)> = None;
+    let found = locate_mnist(&locate, &mut |report| {
+        if current.as_ref().is_none_or(|(file, _)| file != report.file) {
+            let bar = Progress::new(options.display, report.file, report.received, report.total);
+            if let Some((_, finished)) = current.replace((report.file.to_owned(), bar)) {
+                finished.finish();
+            }
+        }
+        if let Some((_, bar)) = &mut current {
+            bar.update(report.received, "bytes");
+        }
+    });
+    if let Some((_, bar)) = current {
+        bar.finish();
+    }
+    Ok(found?)
+}

@@ -1,0 +1,324 @@
+//! A run directory brought forward: from the beginning, or from its checkpoint.
+//!
+//! Guarantee: on the CPU, a run that was interrupted anywhere (kill -9 included) and resumed ends with the same weights, to the
+//! bit, as one that was not. A checkpoint is written every few seconds, after every epoch and on Ctrl-C, always between two
+//! steps.
+//!
+//! Not here: the step itself (`lipconv::Trainer`).
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device};
+use lipconv::{Batch, BatchSource, EpochReport, Network, Observer, StepReport, Trainer};
+use serde::{Deserialize, Serialize};
+
+use super::build::{device, network_spec, train_config};
+use super::evaluation::quick_test;
+use crate::config::RunConfig;
+use crate::data::{BatchOrder, Dataset, EpochOrder, ImageSet};
+use crate::interrupt::Deferred;
+use crate::metrics::{EpochMetrics, MetricsLog};
+use crate::progress::{Display, Progress};
+use crate::run_dir::RunDir;
+
+/// What training needs besides the run directory.
+#[derive(Debug)]
+pub struct TrainJob<'a> {
+    /// The configuration of the run.
+    pub config: &'a RunConfig,
+    /// Images.
+    pub dataset: &'a Dataset,
+    /// Where the run lives.
+    pub run: &'a RunDir,
+    /// How progress is shown.
+    pub display: Display,
+    /// Time between checkpoints within an epoch.
+    pub checkpoint_every: Duration,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum Trained {
+    /// All epochs are done.
+    Finished {
+        /// The trained network.
+        network: Network,
+        /// Time spent, interruptions excluded.
+        seconds: f64,
+    },
+    /// A request to stop came; the checkpoint is written.
+    Interrupted {
+        /// Steps done.
+        step: u64,
+        /// Steps of the whole run.
+        total: u64,
+    },
+}
+
+/// Time spent at a step, kept beside the checkpoint.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Clock {
+    step: u64,
+    seconds: f64,
+}
+
+/// Trains to the end or to an interruption, from the checkpoint where there is one.
+///
+/// # Errors
+/// A checkpoint that does not fit, a network that does not fit the images, values that are not finite, files that cannot be
+/// written.
+pub fn train(job: &TrainJob<'_>) -> Result<Trained> {
+    let deferred = Deferred::begin();
+    let device = device(job.config.device)?;
+    let mut trainer = open_trainer(job, &device)?;
+    let training = &job.config.training;
+    let order = BatchOrder::new(job.dataset.train.len(), training.batch_size, training.seed)?;
+    let n_batches = order.n_batches();
+    let total = (n_batches * training.epochs) as u64;
+    let mut source = ImageBatches::new(&job.dataset.train, training.batch_size, device);
+    let mut monitor = Monitor::new(job, &trainer, &deferred, total, n_batches)?;
+    let outcome = trainer.fit(&mut source, &mut monitor);
+    if let Some(failure) = monitor.failure.take() {
+        return Err(failure);
+    }
+    outcome?;
+    let seconds = monitor.seconds();
+    if trainer.is_finished() {
+        monitor.progress.finish();
+        tracing::info!(seconds, "training finished");
+        return Ok(Trained::Finished { network: trainer.into_network(), seconds });
+    }
+    monitor.save(&trainer)?;
+    monitor.progress.finish();
+    tracing::info!(step = trainer.n_steps(), "training interrupted");
+    Ok(Trained::Interrupted { step: trainer.n_steps(), total })
+}
+
+fn open_trainer(job: &TrainJob<'_>, device: &Device) -> Result<Trainer> {
+    let checkpoint = job.run.files().checkpoint();
+    let spec = network_spec(&job.config.network, &job.dataset.train)?;
+    let settings = train_config(&job.config.training);
+    if !checkpoint.is_file() {
+        let network = Network::new(&spec, DType::F32, device, job.config.training.seed)?;
+        return Ok(Trainer::new(network, settings)?);
+    }
+    let trainer = Trainer::resume(&checkpoint, device)?;
+    let fits = *trainer.network().spec() == spec && *trainer.config() == settings;
+    anyhow::ensure!(
+        fits,
+        "{} holds another network or other training settings than config.toml beside it",
+        checkpoint.display()
+    );
+    Ok(trainer)
+}
+
+/// Mini-batches of a set, in the order that an epoch's seed decides.
+#[derive(Debug)]
+struct ImageBatches<'a> {
+    set: &'a ImageSet,
+    batch_size: usize,
+    device: Device,
+    order: Option<EpochOrder>,
+}
+
+impl<'a> ImageBatches<'a> {
+    fn new(set: &'a ImageSet, batch_size: usize, device: Device) -> Self {
+        Self { set, batch_size, device, order: None }
+    }
+}
+
+impl BatchSource for ImageBatches<'_> {
+    fn n_batches(&self) -> usize {
+        self.set.len().div_ceil(self.batch_size)
+    }
+
+    fn start_epoch(&mut self, epoch: usize, seed: u64) {
+        let order = BatchOrder::new(self.set.len(), self.batch_size, seed);
+        self.order = order.ok().map(|order| order.epoch(epoch as u64));
+    }
+
+    fn batch(&mut self, index: usize) -> lipconv::Result<Batch> {
+        let indices = self.order.as_ref().and_then(|order| order.batch(index)).unwrap_or_default();
+        let (images, _) = self
+            .set
+            .batch(indices, DType::F32, &self.device)
+            .map_err(|e| candle_core::Error::msg(e.to_string()))?;
+        let labels = indices.iter().map(|&i| u32::from(self.set.labels()[i])).collect();
+        Ok(Batch { images, labels })
+    }
+}
+
+/// Shows progress, writes checkpoints and the history, and stops the run when asked to.
+struct Monitor<'a> {
+    job: &'a TrainJob<'a>,
+    deferred: &'a Deferred,
+    checkpoint: PathBuf,
+    clock: PathBuf,
+    log: MetricsLog,
+    progress: Progress,
+    n_batches: usize,
+    /// Time of earlier processes.
+    seconds_before: f64,
+    start: Instant,
+    last_save: Instant,
+    learning_rate: f64,
+    recent: Recent,
+    failure: Option<anyhow::Error>,
+}
+
+/// Exponentially weighted means over about 50 steps, for the display alone.
+#[derive(Debug, Clone, Copy, Default)]
+struct Recent {
+    weight: f64,
+    loss: f64,
+    correct: f64,
+}
+
+impl Recent {
+    fn add(&mut self, report: &StepReport) {
+        let share = report.n_correct as f64 / report.n_samples.max(1) as f64;
+        self.weight = 0.98 * self.weight + 1.0;
+        self.loss += (report.loss - self.loss) / self.weight;
+        self.correct += (share - self.correct) / self.weight;
+    }
+}
+
+impl<'a> Monitor<'a> {
+    fn new(
+        job: &'a TrainJob<'a>,
+        trainer: &Trainer,
+        deferred: &'a Deferred,
+        total: u64,
+        n_batches: usize,
+    ) -> Result<Self> {
+        let files = job.run.files();
+        let clock = files.path().join("clock.json");
+        let before: Clock = fs::read_to_string(&clock)
+            .ok()
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default();
+        let log = job.run.metrics_at(trainer.n_steps())?;
+        tracing::info!(step = trainer.n_steps(), total, "training");
+        let now = Instant::now();
+        Ok(Self {
+            job,
+            deferred,
+            checkpoint: files.checkpoint(),
+            clock,
+            log,
+            progress: Progress::new(job.display, "training", trainer.n_steps(), total),
+            n_batches,
+            seconds_before: if trainer.n_steps() == 0 { 0.0 } else { before.seconds },
+            start: now,
+            last_save: now,
+            learning_rate: 0.0,
+            recent: Recent::default(),
+            failure: None,
+        })
+    }
+
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.start.elapsed().as_secs_f64()
+    }
+
+    fn save(&mut self, trainer: &Trainer) -> Result<()> {
+        trainer.save(&self.checkpoint)?;
+        let clock = Clock { step: trainer.n_steps(), seconds: self.seconds() };
+        self.job.run.write_json(&self.clock, &clock)?;
+        self.last_save = Instant::now();
+        Ok(())
+    }
+
+    fn step_done(&mut self, trainer: &Trainer, report: &StepReport) -> Result<()> {
+        self.learning_rate = report.learning_rate;
+        self.recent.add(report);
+        let message = format!(
+            "epoch {}/{}, loss {:.4}, accuracy {:.1} %",
+            report.epoch + 1,
+            self.job.config.training.epochs,
+            self.recent.loss,
+            100.0 * self.recent.correct
+        );
+        self.progress.update(report.step, &message);
+        // after the last batch the epoch ends at once, and is saved then together with its line of history
+        let within_epoch = report.batch + 1 < self.n_batches;
+        if within_epoch && self.last_save.elapsed() >= self.job.checkpoint_every {
+            self.save(trainer)?;
+        }
+        Ok(())
+    }
+
+    fn epoch_done(&mut self, trainer: &Trainer, report: &EpochReport) -> Result<()> {
+        let plain = trainer.network().materialize()?;
+        let evaluation = &self.job.config.evaluation;
+        let test = quick_test(&plain, &self.job.dataset.test, evaluation)?;
+        let row = EpochMetrics {
+            epoch: report.epoch + 1,
+            step: trainer.n_steps(),
+            loss: report.loss,
+            train_clean: 100.0 * report.n_correct as f64 / report.n_samples.max(1) as f64,
+            learning_rate: self.learning_rate,
+            seconds: self.seconds(),
+            test_clean: Some(test.clean),
+            test_certified: Some(test.certified),
+        };
+        self.log.push(&row)?;
+        self.save(trainer)?;
+        let line = epoch_line(&row, self.job.config);
+        tracing::info!("{line}");
+        self.progress.note(&line);
+        Ok(())
+    }
+
+    /// An error ends the run and is kept whole; the trainer's own error type has no place for it.
+    fn decide(&mut self, outcome: Result<()>) -> ControlFlow<()> {
+        match outcome {
+            Ok(()) if self.deferred.requested() => ControlFlow::Break(()),
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                self.failure = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    }
+}
+
+fn epoch_line(row: &EpochMetrics, config: &RunConfig) -> String {
+    let certified = row.test_certified.as_ref().and_then(|by_eps| {
+        let headline = config.evaluation.attack_eps.first()?.text();
+        Some(format!(", certified at {headline} {:.2} %", by_eps.get(headline)?))
+    });
+    format!(
+        "epoch {}/{}: loss {:.4}, train {:.2} %, test {:.2} %{}",
+        row.epoch,
+        config.training.epochs,
+        row.loss,
+        row.train_clean,
+        row.test_clean.unwrap_or(f64::NAN),
+        certified.unwrap_or_default()
+    )
+}
+
+impl Observer for Monitor<'_> {
+    fn after_step(
+        &mut self,
+        trainer: &Trainer,
+        report: &StepReport,
+    ) -> lipconv::Result<ControlFlow<()>> {
+        let outcome = self.step_done(trainer, report);
+        Ok(self.decide(outcome))
+    }
+
+    fn after_epoch(
+        &mut self,
+        trainer: &Trainer,
+        report: &EpochReport,
+    ) -> lipconv::Result<ControlFlow<()>> {
+        let outcome = self.epoch_done(trainer, report).context("after an epoch");
+        Ok(self.decide(outcome))
+    }
+}

@@ -1,0 +1,66 @@
+//! Aligned tables for the terminal.
+
+/// Lays out rows of cells: the first column to the left, the others to the right, two blanks between.
+///
+/// The first row is the heading. Widths count characters, so that ± and ε take one place.
+#[must_use]
+pub fn text_table(rows: &[Vec<String>]) -> String {
+    let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..n_columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let padding = " ".repeat(widths[column] - cell.chars().count());
+            let gap = if column == 0 { "" } else { "  " };
+            line += &if column == 0 {
+                format!("{cell}{padding}")
+            } else {
+                format!("{gap}{padding}{cell}")
+            };
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+/// A percentage with two decimals; nothing for what was not computed.
+#[must_use]
+pub fn percent(value: Option<f64>) -> String {
+    value.filter(|v| v.is_finite()).map_or(String::new(), |v| format!("{v:.2}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_end_without_blanks() {
+        let rows =
+            [vec!["", "ours", "paper"], vec!["clean", "97.1", "97.54 ± 0.06"], vec!["ε", "1", ""]];
+        let rows: Vec<Vec<String>> =
+            rows.iter().map(|row| row.iter().map(ToString::to_string).collect()).collect();
+        assert_eq!(
+            text_table(&rows),
+            "       ours         paper\n\
+             clean  97.1  97.54 ± 0.06\n\
+             ε         1\n"
+        );
+    }
+
+    #[test]
+    fn what_was_not_computed_is_blank() {
+        assert_eq!(
+            (percent(Some(97.126)), percent(None), percent(Some(f64::NAN))),
+            ("97.13".into(), "".into(), "".into())
+        );
+    }
+}
