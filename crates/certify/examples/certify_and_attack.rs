@@ -1,7 +1,7 @@
 //! Certifies a random 1-Lipschitz network on random images and attacks it.
 //!
-//! Expected: all three radii agree to four digits in f64, the f32 radius is a little smaller, and PGD breaks no image
-//! inside any of them.
+//! Expected: 60.0 % certified at 0.1 and 19.5 % at 0.3 in every arithmetic, 21.5 % surviving PGD at 0.3, and no
+//! error: PGD breaks nothing inside a radius.
 //!
 //!     cargo run --release -p certify --example certify_and_attack
 

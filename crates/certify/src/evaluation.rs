@@ -5,9 +5,9 @@
 //! * *certified at ε*: the certified radius exceeds ε, nominally, in real arithmetic, and as executed;
 //! * *attacked at ε*: correct on the clean image and not broken by the attack.
 //!
-//! Guarantee: `executed ≤ attacked ≤ clean` at the same ε, for every attack that stays in its ball. Every attack's
-//! outcome is checked against the executed radii of the attacked arithmetic; a contradiction is
-//! [`Error::Unsound`](crate::Error), not a number in a report.
+//! Guarantee: `attacked ≤ clean`, and `executed ≤ attacked` at the same ε up to the rounding of an attack's projection to
+//! its ball. Every attack's outcome is checked against the executed radii of the attacked arithmetic, with the
+//! perturbation's true norm; a contradiction is [`Error::Unsound`](crate::Error), not a number in a report.
 //!
 //! Not here: data sets, printing, clocks.
 

@@ -35,7 +35,7 @@
 //!
 //! # Over the ball of radius r about x
 //! `R_i(r) = ‖a_i(x)‖ + P_i r` and `Z_i(r) = ‖z_i(x)‖ + P_i r` with `P_i = Π_{l≤i} K_l`. All of the above is affine in r
-//! with non-negative coefficients, so [`Line`] carries the pair (value at r = 0, slope) through the recurrence.
+//! with non-negative coefficients, so the pair (value at r = 0, slope) is carried through the recurrence.
 //!
 //! # The last layer
 //! For a head (last layer dense, nothing after it) the executed difference of the logits of t and j differs
@@ -49,8 +49,9 @@
 //!
 //! # Guarantee
 //! Upper bounds for every summation order, with fused multiply-add or without, with gradual underflow or
-//! results flushed to zero, provided that nothing overflows ([`ErrorModel::overflows`]) and that
-//! (n + 1) u ≤ 1/4 (checked in [`ErrorModel::new`]). Evaluated with every operation rounded up.
+//! results flushed to zero, provided that nothing overflows (checked for every radius before it is reported: in any
+//! order a partial sum is at most `2 (K (R + D) + B) + τ`) and that (n + 1) u ≤ 1/4 (checked for every layer).
+//! Evaluated with every operation rounded up.
 //!
 //! Source: the recurrence is that of Murray, arXiv 2603.13334, for dense ReLU networks; here for convolutions,
 //! mixed precision, measured centre norms and pairs of logits.

@@ -128,6 +128,28 @@ mod tests {
         assert_eq!(norm_up([f64::NAN].into_iter()).value(), f64::INFINITY);
     }
 
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, rng_seed: proptest::test_runner::RngSeed::Fixed(2), ..Default::default() })]
+
+        /// On integers of up to 53 bits almost every f64 operation rounds, and i128 knows the exact result.
+        #[test]
+        fn directed_results_bracket_the_exact_one(a in 1i64..1 << 53, b in 1i64..1 << 53) {
+            let (x, y) = (a as f64, b as f64);
+            let (wide_a, wide_b) = (i128::from(a), i128::from(b));
+            let product = (Upper::new(x) * Upper::new(y)).value();
+            proptest::prop_assert!(product as i128 >= wide_a * wide_b);
+            let sum = (Upper::new(x) + Upper::new(y)).value();
+            proptest::prop_assert!(sum as i128 >= wide_a + wide_b);
+            // a quotient of at least 1 is a multiple of 2^-52
+            let (most, least) = (a.max(b), a.min(b));
+            let quotient = quotient_down(most as f64, Upper::new(least as f64)) * 2f64.powi(52);
+            proptest::prop_assert!(quotient as i128 * i128::from(least) <= i128::from(most) << 52);
+            let root = Upper::new(x).sqrt().value();
+            let scaled = (root * 2f64.powi(26)) as i128 + 1;
+            proptest::prop_assert!(scaled * scaled >= wide_a << 52);
+        }
+    }
+
     #[test]
     fn quotients_round_down() {
         assert!(quotient_down(1.0, Upper::new(3.0)) <= 1.0 / 3.0);

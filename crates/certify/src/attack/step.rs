@@ -36,7 +36,7 @@ pub(super) fn ascend<T: Pixel>(d: &mut [T], gradient: &[T], image: &[T], step: f
         return;
     }
     let scale = T::of(step / length);
-    d.iter_mut().zip(gradient).for_each(|(d, &g)| *d = *d + scale * g);
+    d.iter_mut().zip(gradient).for_each(|(d, &g)| *d += scale * g);
     project(d, image, eps);
 }
 
@@ -80,7 +80,7 @@ fn norm<T: Pixel>(values: &[T]) -> f64 {
     let mut chunks = values.chunks_exact(LANES);
     for chunk in &mut chunks {
         for (sum, &v) in sums.iter_mut().zip(chunk) {
-            *sum = *sum + v * v;
+            *sum += v * v;
         }
     }
     let rest = chunks.remainder().iter().map(|&v| WithDType::to_f64(v * v)).sum::<f64>();

@@ -7,6 +7,8 @@ use certify::{
     Pgd, check_soundness,
 };
 use lipconv::{Dense, ImageShape, PlainLayer, PlainNetwork};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use rand::Rng;
 
 use crate::common::{dense, images, mixed_network, predictions, rng, rows, uniform};
@@ -60,6 +62,7 @@ fn check_radius_survives(network: &PlainNetwork, arithmetic: Arithmetic, seed: u
     let certificates = Certifier::new(network).unwrap().certify(&images, &labels).unwrap();
     let radii = &certificates.executed[&arithmetic];
     assert!(radii.iter().zip(&certificates.real).all(|(e, r)| e <= r));
+    assert!(certificates.real.iter().any(|&r| r > 0.0), "seed {seed}: nothing is certified");
     for i in 0..labels.len() {
         if radii[i] == 0.0 {
             continue;
@@ -104,6 +107,19 @@ fn no_attack_succeeds_inside_the_executed_radius() {
         }
         let network = mixed_network(scales, DType::F64, seed as u64);
         check_radius_survives(&network, Arithmetic::F64, seed as u64);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+
+    /// Whatever the scales of the layers: radii are ordered and survive.
+    #[test]
+    fn radii_of_any_network_survive(exponents in prop::array::uniform4(-4i32..=4), seed in 0u64..1000) {
+        let scales = exponents.map(|e| 4f64.powi(e));
+        let network = mixed_network(scales, DType::F32, seed);
+        check_radius_survives(&network, Arithmetic::F32, seed);
+        check_radius_survives(&network, Arithmetic::F32AccumulateF64, seed);
     }
 }
 

@@ -132,7 +132,7 @@ fn the_price_of_rigour_on_an_orthogonal_network_is_small() {
         assert!(real > 0.0 && (real / nominal - 1.0).abs() < 1e-5, "{real} {nominal}");
         for accurate in [Arithmetic::F32AccumulateF64, Arithmetic::F64] {
             let lost = real - c.executed[&accurate][i];
-            assert!(lost >= 0.0 && lost < 1e-5, "{}: {lost}", accurate.name());
+            assert!((0.0..1e-5).contains(&lost), "{}: {lost}", accurate.name());
         }
         let lost = real - c.executed[&Arithmetic::F32][i];
         assert!(lost > 0.0 && lost < 2e-2, "f32: {lost}");

@@ -1,5 +1,7 @@
 //! End-to-end tests of certificates, attacks and evaluation.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may unwrap, like tests")]
+
 mod attacks;
 mod certificates;
 mod common;
