@@ -320,7 +320,7 @@ fn plan_conv(spec: &LayerSpec, input: SignalShape, name: &str) -> Result<Plan> {
         }
     }
     let after = image.downsampled(stride, name)?;
-    if kernel_size % stride != 0 {
+    if !kernel_size.is_multiple_of(stride) {
         let layer = name.to_owned();
         return Err(Error::StrideDoesNotDivide {
             layer,

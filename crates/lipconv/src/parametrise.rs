@@ -31,8 +31,8 @@ pub(crate) enum Parametrisation {
 /// A weight and what its pullback needs.
 #[derive(Debug)]
 pub(crate) enum Assembled<T: Element> {
-    Bcop(Bcop<T>),
-    Polar(Polar<T>),
+    Bcop(Box<Bcop<T>>),
+    Polar(Box<Polar<T>>),
     Identity,
 }
 
@@ -49,11 +49,11 @@ impl Parametrisation {
             Self::Bcop { c_out, c_in } => {
                 let parameter = ranked::<T, Ix3>(parameter);
                 let assembled = bcop(parameter, c_out, c_in, warm);
-                Ok(Assembled::Bcop(assembled.map_err(|e| algebra(layer, e))?))
+                Ok(Assembled::Bcop(Box::new(assembled.map_err(|e| algebra(layer, e))?)))
             }
             Self::Polar => {
                 let assembled = polar_warm(ranked::<T, Ix2>(parameter), warm);
-                Ok(Assembled::Polar(assembled.map_err(|e| orthonormalisation(layer, e))?))
+                Ok(Assembled::Polar(Box::new(assembled.map_err(|e| orthonormalisation(layer, e))?)))
             }
             Self::Identity => Ok(Assembled::Identity),
         }

@@ -384,7 +384,7 @@ fn order(layer: &str, previous: &str, reason: &'static str) -> Error {
 
 fn check_groups(input: SignalShape, group: usize, layer: &str) -> Result<SignalShape> {
     let channels = input.n_channels();
-    if group == 0 || channels % group != 0 {
+    if group == 0 || !channels.is_multiple_of(group) {
         return Err(Error::GroupsDoNotDivide { layer: layer.to_owned(), channels, group });
     }
     Ok(input)

@@ -45,7 +45,7 @@ impl ImageShape {
             return Err(Error::Zero { what: format!("{layer}: stride") });
         }
         for (what, size) in [("image height", self.height), ("image width", self.width)] {
-            if size % factor != 0 {
+            if !size.is_multiple_of(factor) {
                 let layer = layer.to_owned();
                 return Err(Error::StrideDoesNotDivide { layer, what, size, stride: factor });
             }

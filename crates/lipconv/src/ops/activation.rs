@@ -45,7 +45,7 @@ pub fn group_sort(x: &Tensor, group: usize) -> Result<Tensor> {
 
 fn check(x: &Tensor, group: usize, layer: &str) -> Result<()> {
     let channels = x.dims().get(1).copied().unwrap_or(0);
-    if group == 0 || channels % group != 0 {
+    if group == 0 || !channels.is_multiple_of(group) {
         return Err(Error::GroupsDoNotDivide { layer: layer.to_owned(), channels, group });
     }
     Ok(())
