@@ -1,6 +1,6 @@
 //! The layers as tensor operations: differentiable by candle, on every device.
 //!
-//! On the CPU the hot ones are custom operations that run the kernels of the [engine](crate::engine) and carry
+//! On the CPU the hot ones are custom operations that run the kernels of the engine and carry
 //! their own adjoint; on other devices they are written in candle's operations, and the two are tested equal.
 //! Use these to build a network of your own inside candle; [`PlainNetwork`] and
 //! [`Network`](crate::Network) run the same functions without a graph.

@@ -424,3 +424,10 @@ fn check_same_kind(what: &str, reference: &Tensor, tensor: &Tensor) -> Result<()
 fn device_name(device: &Device) -> String {
     format!("{:?}", device.location())
 }
+
+/// For use among candle's own modules.
+impl candle_core::Module for PlainNetwork {
+    fn forward(&self, images: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(Self::forward(self, images)?)
+    }
+}

@@ -1,5 +1,7 @@
 //! Tests of the public interface: reference vectors, laws, training, files and refused input.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
+
 mod bad_input;
 mod checkpoints;
 mod golden;
