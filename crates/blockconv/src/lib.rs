@@ -9,11 +9,13 @@ mod chain;
 mod check;
 mod conversion;
 mod error;
+pub mod factorisation;
 mod frequency;
 mod hermitian;
 mod kernel;
 mod product;
 pub mod spectrum;
+pub mod tolerance;
 
 pub use conversion::{from_layer_weight, layer_weight};
 pub use error::{Error, Result};

@@ -6,6 +6,7 @@ mod assembly;
 mod bcop;
 mod bounds;
 mod errors;
+mod factorisation;
 mod golden;
 mod kernels;
 mod spectra;
