@@ -1,4 +1,4 @@
-//! Data sets, experiments, reports and the lipconv command.
+#![doc = include_str!("../README.md")]
 
 pub mod atomic;
 pub mod cli;

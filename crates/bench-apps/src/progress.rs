@@ -104,6 +104,7 @@ pub struct PlainLines {
     start: u64,
     total: u64,
     next: Duration,
+    ended: bool,
 }
 
 impl PlainLines {
@@ -113,18 +114,20 @@ impl PlainLines {
     /// Lines for `label`, of which `done` of `total` units are done already.
     #[must_use]
     pub fn new(label: &str, done: u64, total: u64) -> Self {
-        Self { label: label.to_owned(), start: done, total, next: Self::EVERY }
+        Self { label: label.to_owned(), start: done, total, next: Self::EVERY, ended: false }
     }
 
-    /// The line to print at time `now`, where one is due: five seconds after the last one, and at the end.
+    /// The line to print at time `now`, where one is due: five seconds after the last one, and once at the end.
     pub fn update(&mut self, now: Duration, done: u64, message: &str) -> Option<String> {
-        if now < self.next && done < self.total {
+        let ends = done >= self.total;
+        if self.ended || (now < self.next && !ends) {
             return None;
         }
+        self.ended = ends;
         self.next = now + Self::EVERY;
         let percent = 100 * done.min(self.total) / self.total.max(1);
         let time = match done.saturating_sub(self.start) {
-            _ if done >= self.total => format!("{} in all", spoken(now)),
+            _ if ends => format!("{} in all", spoken(now)),
             0 => "time left unknown".into(),
             fresh => {
                 format!("{} left", spoken(now.mul_f64((self.total - done) as f64 / fresh as f64)))

@@ -32,6 +32,13 @@ pub fn text_table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// A number with what it counts, as in "1 epoch" or "3 epochs".
+#[must_use]
+pub fn counted(n: usize, what: &str) -> String {
+    let plural = if n == 1 { "" } else { "s" };
+    format!("{n} {what}{plural}")
+}
+
 /// A percentage with two decimals; nothing for what was not computed.
 #[must_use]
 pub fn percent(value: Option<f64>) -> String {

@@ -44,18 +44,19 @@ fn an_index_outside_the_set_is_refused() {
 
 #[test]
 fn parts_that_contradict_each_other_are_refused() {
-    let refusal = |change: &dyn Fn(&mut ImageSetParts)| {
+    let refusal = |change: fn(&mut ImageSetParts)| {
         let mut parts = parts();
         change(&mut parts);
         ImageSet::new(parts).unwrap_err()
     };
-    let error = refusal(&|p| p.labels[2] = 3);
+    let error = refusal(|p| p.labels[2] = 3);
     assert!(matches!(error, Error::LabelOutOfRange { index: 2, label: 3, .. }));
     assert_eq!(error.to_string(), "little: label 2 is 3, expected 0 to 2");
-    let cases: [(&dyn Fn(&mut ImageSetParts), &str); 3] = [
-        (&|p| p.pixels.truncate(23), "number of pixels is 23, expected 24"),
-        (&|p| p.shape[1] = 0, "image shape is 1 x 0 x 3, expected each dimension at least 1"),
-        (&|p| p.n_classes = 0, "n_classes is 0, expected 1 to 256"),
+    type Change = fn(&mut ImageSetParts);
+    let cases: [(Change, &str); 3] = [
+        (|p| p.pixels.truncate(23), "number of pixels is 23, expected 24"),
+        (|p| p.shape[1] = 0, "image shape is 1 x 0 x 3, expected each dimension at least 1"),
+        (|p| p.n_classes = 0, "n_classes is 0, expected 1 to 256"),
     ];
     for (change, text) in cases {
         assert_eq!(refusal(change).to_string(), text);

@@ -1,6 +1,10 @@
 //! Tests of the data sources, configurations, run directories, reports and the command.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
+
+mod bad_input;
 mod batches;
+mod command;
 mod config;
 mod download;
 mod eps;
@@ -11,6 +15,7 @@ mod locate;
 mod manifest;
 mod metrics;
 mod progress;
+mod report;
 mod run_dir;
 mod support;
 mod synthetic;

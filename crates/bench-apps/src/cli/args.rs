@@ -86,13 +86,13 @@ pub(super) struct TrainFlags {
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
     /// Adam's step size at the start
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
     /// How it falls
     #[arg(long, value_enum)]
     schedule: Option<ScheduleKind>,
     /// Margin of the hinge loss
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     margin: Option<f64>,
     /// Seed of initialisation and batch order
     #[arg(long, value_name = "N")]
@@ -139,7 +139,7 @@ pub(super) struct EvalFlags {
     #[arg(long, value_name = "N")]
     pgd_steps: Option<usize>,
     /// Length of a PGD step
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     pgd_step_size: Option<f64>,
     /// Random starts of the stronger PGD; 0 leaves it out
     #[arg(long, value_name = "N")]

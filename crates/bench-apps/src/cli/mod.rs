@@ -37,8 +37,9 @@ Examples:
   lipconv inspect runs/first                       layers, singular values, bounds
   lipconv predict runs/first digit.png             class and certified radius of an image
 
-MNIST is looked for in --data-dir, in LIPCONV_DATA, in the cache, and is then downloaded; without data and without a
-network, digits drawn by the program take its place and are labelled as synthetic."
+MNIST is looked for in --data-dir, in LIPCONV_DATA, in the cache, and is then downloaded.
+Without data and without a network, digits drawn by the program take its place and are
+labelled as synthetic."
 )]
 struct Cli {
     /// Worker threads (default: one for each core)

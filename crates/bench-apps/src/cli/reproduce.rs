@@ -13,7 +13,7 @@ use super::train::{checkpoint_interval, interrupted};
 use crate::atomic::write_atomic;
 use crate::config::RunConfig;
 use crate::data::Dataset;
-use crate::experiment::build::device_name;
+use crate::experiment::build::{check_network, device_name};
 use crate::experiment::evaluation::evaluate;
 use crate::experiment::training::{TrainJob, Trained, train};
 use crate::experiment::write_up::Finished;
@@ -22,7 +22,7 @@ use crate::provenance::Provenance;
 use crate::report::{Report, compared, render};
 use crate::results::write_results;
 use crate::run_dir::{RunDir, RunFiles};
-use crate::text_table::{percent, text_table};
+use crate::text_table::{counted, percent, text_table};
 
 /// Train, certify and attack the paper's BCOP-Small on MNIST, and write a report
 ///
@@ -45,7 +45,7 @@ pub(super) struct Args {
     #[arg(long)]
     fresh: bool,
     /// Seconds between checkpoints within an epoch
-    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    #[arg(long, value_name = "S", default_value_t = 10.0, allow_negative_numbers = true)]
     checkpoint_every: f64,
     #[command(flatten)]
     flags: TrainFlags,
@@ -60,7 +60,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let mut config = args.flags.config(RunConfig::default())?;
     args.evaluation.apply(&mut config)?;
     let dataset = args.data.load(&config, true, display)?;
-    crate::experiment::build::network_spec(&config.network, &dataset.train)?;
+    check_network(&config.network, &dataset.train)?;
     let provenance = Provenance::collect(&device_name(config.device));
     let run = open_run(args, &config, &provenance)?;
     log_to(&run.files().log())?;
@@ -81,12 +81,12 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
 
 fn announce(config: &RunConfig, dataset: &Dataset, provenance: &Provenance) {
     eprintln!(
-        "{}: {} training and {} test images ({}); {} epochs on {}",
+        "{}: {} training and {} test images ({}); {} on {}",
         dataset.train.name(),
         dataset.train.len(),
         dataset.test.len(),
         dataset.source,
-        config.training.epochs,
+        counted(config.training.epochs, "epoch"),
         provenance.device
     );
 }
@@ -179,11 +179,11 @@ fn print_summary(report: &Report, out: &Path) {
         if row.synthetic { " (SYNTHETIC DATA: compares with nothing in the paper)" } else { "" };
     let seconds = Duration::from_secs_f64(row.seconds.max(0.0));
     println!(
-        "\n{} {} on {}{label}: {} epochs, seed {}, {}, {}\n",
+        "\n{} {} on {}{label}: {}, seed {}, {}, {}\n",
         row.layer,
         row.network,
         row.dataset,
-        row.epochs,
+        counted(row.epochs, "epoch"),
         row.seed,
         row.device,
         spoken(seconds)

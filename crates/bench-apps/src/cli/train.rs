@@ -9,7 +9,7 @@ use anyhow::Result;
 use super::args::{DataArgs, TrainFlags, log_to};
 use crate::config::RunConfig;
 use crate::data::Dataset;
-use crate::experiment::build::device_name;
+use crate::experiment::build::{check_network, device_name};
 use crate::experiment::training::{TrainJob, Trained, train};
 use crate::experiment::write_up::{layer_key, network_key};
 use crate::interrupt;
@@ -36,7 +36,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "TrainFlags"])]
     resume: Option<PathBuf>,
     /// Seconds between checkpoints within an epoch
-    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    #[arg(long, value_name = "S", default_value_t = 10.0, allow_negative_numbers = true)]
     checkpoint_every: f64,
     #[command(flatten)]
     flags: TrainFlags,
@@ -65,7 +65,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
 fn begin(args: &Args, display: Display) -> Result<(RunDir, RunConfig, Dataset)> {
     let config = args.flags.config(RunConfig::default())?;
     let dataset = args.data.load(&config, true, display)?;
-    crate::experiment::build::network_spec(&config.network, &dataset.train)?;
+    check_network(&config.network, &dataset.train)?;
     let out = args.out.clone().unwrap_or_else(|| default_dir(&config));
     let provenance = Provenance::collect(&device_name(config.device));
     let run = RunDir::create(&out, &config, &provenance)?;

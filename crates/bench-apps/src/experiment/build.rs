@@ -1,9 +1,9 @@
 //! What a configuration means: devices, networks, training settings, data.
 
 use anyhow::{Context, Result};
-use candle_core::Device;
+use candle_core::{DType, Device};
 use lipconv::{
-    AdamConfig, ImageShape, LayerSpec, Loss, Methods, NetworkSpec, Schedule, TrainConfig,
+    AdamConfig, ImageShape, LayerSpec, Loss, Methods, Network, NetworkSpec, Schedule, TrainConfig,
 };
 
 use crate::config::{
@@ -13,6 +13,7 @@ use crate::config::{
 use crate::data::synthetic::{self, SyntheticDigits};
 use crate::data::{Dataset, Fallback, ImageSet, LocateOptions, locate_mnist};
 use crate::progress::{Display, Progress};
+use crate::text_table::counted;
 
 /// The device of a configuration; never another one in its place.
 ///
@@ -30,8 +31,7 @@ pub fn device(kind: DeviceKind) -> Result<Device> {
 pub fn device_name(kind: DeviceKind) -> String {
     match kind {
         DeviceKind::Cpu => {
-            let n = rayon::current_num_threads();
-            format!("CPU, {n} thread{}", if n == 1 { "" } else { "s" })
+            format!("CPU, {}", counted(rayon::current_num_threads(), "thread"))
         }
         DeviceKind::Cuda => "CUDA device 0".into(),
     }
@@ -58,6 +58,16 @@ pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<Network
         }
     }
     Ok(spec)
+}
+
+/// Checks that the configured network fits the images, which takes building it once.
+///
+/// # Errors
+/// Those of [`Network::new`], as for an image smaller than a kernel.
+pub fn check_network(config: &NetworkConfig, images: &ImageSet) -> Result<()> {
+    let spec = network_spec(config, images)?;
+    Network::new(&spec, DType::F32, &Device::Cpu, 0)?;
+    Ok(())
 }
 
 /// The training settings of a configuration.
@@ -95,7 +105,7 @@ pub struct DataOptions {
 /// # Errors
 /// Those of [`locate_mnist`].
 pub fn dataset(config: &RunConfig, options: &DataOptions) -> Result<Dataset> {
-    let digits = SyntheticDigits { seed: config.data.synthetic_seed, ..SyntheticDigits::default() };
+    let digits = digits(config);
     let mut dataset = match config.data.dataset {
         DatasetName::Synthetic => synthetic::dataset(&digits)?,
         DatasetName::Mnist => mnist(digits, options)?,
@@ -107,6 +117,17 @@ pub fn dataset(config: &RunConfig, options: &DataOptions) -> Result<Dataset> {
         dataset.test = dataset.test.head(n);
     }
     Ok(dataset)
+}
+
+/// As many synthetic digits as the limits leave: the first n do not depend on how many are drawn.
+fn digits(config: &RunConfig) -> SyntheticDigits {
+    let all = SyntheticDigits::default();
+    let at_most = |limit: Option<usize>, n: usize| limit.unwrap_or(n).min(n);
+    SyntheticDigits {
+        seed: config.data.synthetic_seed,
+        n_train: at_most(config.data.train_limit, all.n_train),
+        n_test: at_most(config.data.test_limit, all.n_test),
+    }
 }
 
 fn mnist(digits: SyntheticDigits, options: &DataOptions) -> Result<Dataset> {

@@ -11,6 +11,7 @@ use crate::metrics::EpochMetrics;
 use crate::provenance::Provenance;
 use crate::report::{CertifiedCurve, LayerFact, Report, Sample, paper};
 use crate::results::{PaperFigures, ResultRow};
+use crate::text_table::counted;
 
 /// Test images shown in the report.
 const N_SHOWN: usize = 40;
@@ -211,8 +212,8 @@ fn training_text(config: &RunConfig, train: &ImageSet) -> String {
         ScheduleKind::Constant => "constant",
     };
     format!(
-        "{} epochs of {} steps, batch {}, Adam {} {schedule}, hinge margin {:.4}, seed {}",
-        training.epochs,
+        "{} of {} steps, batch {}, Adam {} {schedule}, hinge margin {:.4}, seed {}",
+        counted(training.epochs, "epoch"),
         train.len().div_ceil(training.batch_size),
         training.batch_size,
         training.learning_rate,

@@ -8,7 +8,7 @@ use super::figures::{self, Legend, Mark};
 use super::{Report, Sample, picture};
 use crate::error::Result;
 use crate::progress::spoken;
-use crate::text_table::percent;
+use crate::text_table::{counted, percent};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -68,7 +68,7 @@ fn header(report: &Report, title: &str) -> Markup {
             p.kicker { "lipconv · " (row.experiment) }
             h1 { (title) }
             p.lead {
-                "A provably 1-Lipschitz network after " (row.epochs) " epochs, seed " (row.seed) ", on the "
+                "A provably 1-Lipschitz network after " (counted(row.epochs, "epoch")) ", seed " (row.seed) ", on the "
                 (row.device) ": " (spoken(std::time::Duration::from_secs_f64(row.seconds.max(0.0))))
                 " of training and evaluation."
             }
@@ -117,7 +117,7 @@ fn comparison(report: &Report) -> Markup {
             div.scroll { table {
                 thead { tr {
                     th { "Test accuracy, %" }
-                    th.number { "ours" br; small { (row.epochs) " epochs, seed " (row.seed) } }
+                    th.number { "ours" br; small { (counted(row.epochs, "epoch")) ", seed " (row.seed) } }
                     @if has_paper {
                         th.number { "paper" br; small { "200 epochs, 5 seeds" } }
                         th.number { "difference" }
