@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::components::Label1;
+
 /// The error of every fallible function of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -70,6 +72,29 @@ pub enum Error {
         defect: f64,
         /// The largest defect that would have been accepted.
         tolerance: f64,
+    },
+    /// A degree of a determinant that no orthogonal kernel of this size has.
+    #[error(
+        "degree {degree} is outside 0..={}, the degrees of orthogonal kernels of size {k} with {n} channels",
+        (k - 1) * n
+    )]
+    DegreeOutOfRange {
+        /// The degree asked for.
+        degree: usize,
+        /// Size of the kernel.
+        k: usize,
+        /// Rows and columns of its blocks.
+        n: usize,
+    },
+    /// Two kernels that lie in different components.
+    #[error(
+        "the kernels have labels {left} and {right}, expected equal (sign, degree): no path of orthogonal kernels joins them"
+    )]
+    LabelsDiffer {
+        /// Label of the first kernel.
+        left: Label1,
+        /// Label of the second kernel.
+        right: Label1,
     },
     /// A quantity too large for f64.
     #[error("{what} exceeds the range of f64")]

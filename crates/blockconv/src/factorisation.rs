@@ -1,6 +1,6 @@
 //! Equation (4) is onto: every orthogonal 1-D kernel is H □ [P_1  I-P_1] □ … □ [P_{k-1}  I-P_{k-1}].
 //!
-//! Definition. Let X[0], …, X[k-1] be the n x n taps of an orthogonal kernel, A(z) = Σ X[i] zⁱ. Orthogonality says that
+//! Definition. Let `X[0]`, …, `X[k-1]` be the n x n taps of an orthogonal kernel, A(z) = Σ `X[i]` zⁱ. Orthogonality says that
 //! A(z) is unitary for |z| = 1. As A(z) is square, A(z)* A(z) = I and A(z) A(z)* = I; the coefficients of z^(k-1) are
 //!
 //! ```text
@@ -15,9 +15,9 @@
 //! ```
 //!
 //! A' is unitary on the circle as a product of unitary factors. It has size k - 1 iff its taps -1 and k-1 vanish:
-//! X[0] (I-P) = 0 and X[k-1] P = 0. That is, the range of P contains the row space of X[0] and is orthogonal to that of
-//! X[k-1]. By the second equation above such P exist, whatever the ranks of the taps: the projector on the row space
-//! of X[0] is the smallest, and the one returned. After k - 1 steps one orthogonal tap is left, H.
+//! `X[0]` (I-P) = 0 and `X[k-1]` P = 0. That is, the range of P contains the row space of `X[0]` and is orthogonal to that of
+//! `X[k-1]`. By the second equation above such P exist, whatever the ranks of the taps: the projector on the row space
+//! of `X[0]` is the smallest, and the one returned. After k - 1 steps one orthogonal tap is left, H.
 //!
 //! Method. Rounding blurs row spaces: a row of length σ determines its direction to eps / σ only. Directions are
 //! therefore taken in order of length from the rows of both taps together (Gram-Schmidt with pivoting), each assigned to
@@ -35,7 +35,8 @@
 //!
 //! Guarantee. The factors returned assemble to the kernel up to about k n eps ([`tolerance::factors`]) plus the kernel's
 //! own defect. That is measured on every call and the best factors found are returned; it is not proven for every
-//! kernel. Factors are not unique: the kernel fixes the sum of the ranks (the degree of its determinant), not each rank.
+//! kernel. Factors are not unique: the kernel fixes the sum of the ranks (the degree of its determinant,
+//! see [`components`](crate::components)), not each rank.
 //!
 //! Cost. About 4 n³ flops for the directions and 2 n³ per tap, for each of the k - 1 factors; sweeps only
 //! where these factors do not fit to rounding.

@@ -5,9 +5,12 @@
 mod assembly;
 mod bcop;
 mod bounds;
+mod components;
 mod errors;
 mod factorisation;
 mod golden;
 mod kernels;
+mod lift;
+mod membership;
 mod spectra;
 mod support;
