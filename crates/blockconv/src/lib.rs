@@ -19,6 +19,7 @@ pub mod membership;
 mod product;
 pub mod spectrum;
 pub mod tolerance;
+pub mod zero_padding;
 
 pub use conversion::{from_layer_weight, layer_weight};
 pub use error::{Error, Result};

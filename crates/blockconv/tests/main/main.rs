@@ -14,3 +14,4 @@ mod lift;
 mod membership;
 mod spectra;
 mod support;
+mod zero_padding;
