@@ -144,7 +144,7 @@ pub enum Error {
         reason: String,
     },
     /// A data set was not found and could not be had.
-    #[error("no {dataset} data: {reason}")]
+    #[error("no {dataset}: {reason}")]
     DataNotFound {
         /// The data set.
         dataset: String,

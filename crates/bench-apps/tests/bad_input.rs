@@ -44,7 +44,7 @@ fn damaged_data_is_refused() {
         assert!(text.starts_with(start), "{text}");
     }
     let text = place.fail(&["train", "--data-dir", "nowhere", "--out", "run"]);
-    assert!(text.starts_with("error: no mnist data: nowhere does not exist; put "), "{text}");
+    assert!(text.starts_with("error: no MNIST: nowhere does not exist; put "), "{text}");
 }
 
 #[test]

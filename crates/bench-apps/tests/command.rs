@@ -312,7 +312,7 @@ fn reproduce_writes_results_and_a_report_that_says_synthetic_everywhere() {
     let notes = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{notes}");
     assert!(
-        notes.contains("note: no mnist ") && notes.contains("--data-dir DIR or LIPCONV_DATA=DIR"),
+        notes.contains("note: no MNIST ") && notes.contains("--data-dir DIR or LIPCONV_DATA=DIR"),
         "{notes}"
     );
     let table = String::from_utf8(output.stdout).unwrap();

@@ -107,10 +107,8 @@ fn a_folder_given_by_flag_is_used_or_the_call_fails() {
         ..nowhere()
     };
     let text = found(&options).unwrap_err().to_string();
-    let start = format!(
-        "no mnist data: {} holds none; put train-images-idx3-ubyte.gz, ",
-        empty.path().display()
-    );
+    let start =
+        format!("no MNIST: {} holds none; put the 4 files from https://", empty.path().display());
     assert!(text.starts_with(&start), "{text}");
     assert!(
         text.ends_with("/mnist/ into DIR/mnist and give --data-dir DIR or LIPCONV_DATA=DIR"),
@@ -184,12 +182,14 @@ fn without_data_the_synthetic_digits_step_in_and_say_so() {
     assert_eq!((dataset.train.len(), dataset.test.len()), (20, 10));
     let note = &dataset.notes[0];
     assert!(
-        note.starts_with("no mnist (downloads are switched off): using synthetic digits"),
+        note.starts_with(
+            "no MNIST (downloads are switched off): synthetic digits take its place, "
+        ),
         "{note}"
     );
     assert!(note.contains("--data-dir DIR or LIPCONV_DATA=DIR") && !note.contains('\n'), "{note}");
     let error = found(&nowhere()).unwrap_err().to_string();
-    assert!(error.starts_with("no mnist data: downloads are switched off; put "), "{error}");
+    assert!(error.starts_with("no MNIST: downloads are switched off; put "), "{error}");
 }
 
 #[test]
@@ -246,4 +246,38 @@ fn the_published_mnist_loads_with_its_known_statistics() {
     assert_eq!(dataset.test.labels()[..5], [7, 2, 1, 0, 4]);
     let n_ones = dataset.train.labels().iter().filter(|&&label| label == 1).count();
     assert_eq!(n_ones, 6742);
+}
+
+#[test]
+fn a_download_that_fails_everywhere_is_summed_up_in_one_line() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut manifest = Manifest::mnist().unwrap();
+    // answers, but with another file than the published one
+    let server = download::proper_server(vec![0; manifest.files[0].size as usize]);
+    let silent = format!("http://127.0.0.1:{}/", closed_port());
+    manifest.mirrors = vec![silent.clone(), server.mirror.clone(), silent];
+    let digits = SyntheticDigits { seed: 0, n_train: 10, n_test: 10 };
+    let options = LocateOptions {
+        cache_dir: Some(cache.path().to_owned()),
+        offline: false,
+        fallback: Fallback::Synthetic(digits),
+        ..nowhere()
+    };
+    let dataset = locate(&manifest, &options, &mut |_| {}).unwrap();
+    assert!(dataset.is_synthetic());
+    let note = &dataset.notes[0];
+    assert!(note.starts_with("no MNIST (train-images-idx3-ubyte.gz: SHA-256 is "), "{note}");
+    assert!(
+        note.contains(", and 2 more mirrors failed): synthetic digits take its place"),
+        "{note}"
+    );
+    assert_eq!(
+        std::fs::read_dir(cache.path().join("mnist")).unwrap().count(),
+        1,
+        "only the lock is left"
+    );
+}
+
+fn closed_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

@@ -119,15 +119,16 @@ pub fn locate(
     let mut tried = Vec::new();
     for dir in [&options.env_dir, &options.cache_dir].into_iter().flatten() {
         if let Some(files) = MnistFiles::find(dir) {
-            let notes = env_note(options, &tried);
+            let notes = env_note(&tried);
             return load(manifest, &files, DataSource::Folder(dir.clone()), notes);
         }
-        tried.push(missing_in(dir));
+        // that the cache is empty is no news; that a folder named on purpose is, is
+        if options.env_dir.as_ref() == Some(dir) {
+            tried.push(format!("LIPCONV_DATA: {}", missing_in(dir)));
+        }
     }
     match fetch(manifest, options, observe) {
-        Ok((files, dir)) => {
-            load(manifest, &files, DataSource::Downloaded(dir), env_note(options, &tried))
-        }
+        Ok((files, dir)) => load(manifest, &files, DataSource::Downloaded(dir), env_note(&tried)),
         Err(reason) => {
             tried.push(reason);
             fall_back(manifest, options, &tried.join("; "))
@@ -159,7 +160,7 @@ fn fetch(
         .as_ref()
         .ok_or("no cache folder: neither XDG_CACHE_HOME nor HOME is set")?;
     let dir = dir.join(&manifest.name);
-    download_all(manifest, &dir, &options.download, observe).map_err(|e| e.to_string())?;
+    download_all(manifest, &dir, &options.download, observe).map_err(|e| summary(&e))?;
     MnistFiles::find(&dir)
         .map(|files| (files, dir))
         .ok_or_else(|| "the downloaded files are gone".into())
@@ -171,8 +172,8 @@ fn fall_back(manifest: &Manifest, options: &LocateOptions, tried: &str) -> Resul
         Fallback::Synthetic(digits) => {
             let mut dataset = synthetic::dataset(&digits)?;
             dataset.notes.push(format!(
-                "no {} ({tried}): using synthetic digits, and every result says so; for the real data {}",
-                manifest.name,
+                "no {} ({tried}): synthetic digits take its place, and every result says so; for the real data, {}",
+                manifest.title,
                 how_to_get(manifest)
             ));
             Ok(dataset)
@@ -182,17 +183,16 @@ fn fall_back(manifest: &Manifest, options: &LocateOptions, tried: &str) -> Resul
 
 fn not_found(manifest: &Manifest, tried: &str) -> Error {
     Error::DataNotFound {
-        dataset: manifest.name.clone(),
+        dataset: manifest.title.clone(),
         reason: format!("{tried}; {}", how_to_get(manifest)),
     }
 }
 
 /// The end of a sentence that says how a person gets the data onto a machine without a network.
 fn how_to_get(manifest: &Manifest) -> String {
-    let names: Vec<&str> = manifest.files.iter().map(|file| file.name.as_str()).collect();
     format!(
-        "put {} from {} into DIR/{} and give --data-dir DIR or LIPCONV_DATA=DIR",
-        names.join(", "),
+        "put the {} files from {} into DIR/{} and give --data-dir DIR or LIPCONV_DATA=DIR",
+        manifest.files.len(),
         manifest.mirrors[0],
         manifest.name
     )
@@ -204,9 +204,14 @@ fn missing_in(dir: &Path) -> String {
 }
 
 /// A folder that was named on purpose but holds nothing is worth a line even when the data was found elsewhere.
-fn env_note(options: &LocateOptions, tried: &[String]) -> Vec<String> {
-    match (&options.env_dir, tried.first()) {
-        (Some(_), Some(missing)) => vec![format!("LIPCONV_DATA: {missing}; looked further")],
-        _ => Vec::new(),
-    }
+fn env_note(tried: &[String]) -> Vec<String> {
+    tried.iter().map(|missing| format!("{missing}; looked further")).collect()
+}
+
+/// A failed download in few words: the most telling mirror, and how many others failed.
+fn summary(error: &Error) -> String {
+    let Error::DownloadFailed { reasons, .. } = error else { return error.to_string() };
+    let telling = reasons.iter().find(|reason| reason.contains("SHA-256")).or(reasons.first());
+    let others = reasons.len().saturating_sub(1);
+    format!("{}, and {others} more mirrors failed", telling.map_or("", String::as_str))
 }
