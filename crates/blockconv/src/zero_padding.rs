@@ -20,7 +20,7 @@
 //! Guarantee. Computed from the dense operator, to rounding. Cost. A singular value decomposition of an (h w n_out) x (h w n_in)
 //! matrix: for small images. Cyclic boundaries, and spectra on large images, are in [`spectrum`](crate::spectrum).
 //!
-//! Errors. [`Error::KernelExceedsImage`](crate::Error::KernelExceedsImage), [`Error::Lapack`].
+//! Errors. [`Error::KernelExceedsImage`], [`Error::Lapack`].
 //!
 //! Source. Li et al., appendix (a zero-padded orthogonal convolution has size 1).
 
