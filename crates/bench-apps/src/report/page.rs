@@ -89,9 +89,9 @@ fn headlines(report: &Report) -> Markup {
     let attack = |name: &str| row.attacks.get(name).and_then(|by_eps| by_eps.get(eps));
     let items = [
         ("clean", Some(row.clean), "correct on the test set".to_owned()),
-        ("certified", row.certified.executed.get(eps), format!("as executed in f32, at ε = {eps}")),
-        ("PGD", attack("pgd"), format!("not broken at ε = {eps}")),
-        ("FGSM", attack("fgsm"), format!("not broken at ε = {eps}")),
+        ("certified", row.certified.executed.get(eps), format!("as executed in f32, at ε = {eps}")),
+        ("PGD", attack("pgd"), format!("not broken at ε = {eps}")),
+        ("FGSM", attack("fgsm"), format!("not broken at ε = {eps}")),
     ];
     html! {
         section.headlines aria-label="Headline figures" {
@@ -243,7 +243,7 @@ fn images(report: &Report) -> Result<Markup> {
             h2 { "Images and their certified radii" (synthetic_tag(report)) }
             p.fine {
                 (report.samples_are) ", in order. No change of an image by less than its radius (in L2, pixels from 0 to 1) \
-                changes the answer of the network as executed in f32. The bar shows the radius, the tick ε = "
+                changes the answer of the network as executed in f32. The bar shows the radius, the tick ε = "
                 (report.headline_eps) "; a wrong answer has no radius."
             }
             ol.grid { @for card in cards { (card) } }
