@@ -16,6 +16,7 @@ use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
 use lipconv::{Batch, ImageShape, Methods, Network, NetworkSpec, Trainer};
 use ndarray::{Array3, Array4};
+use projectors::haar_orthogonal;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -64,7 +65,7 @@ pub(super) struct Args {
 enum What {
     /// Training steps
     Step,
-    /// Kernel assembly, 128 channels, 3 x 3
+    /// Kernel assembly, 32 to 512 channels at 3 x 3 and 128 at 5 x 5
     Kernels,
     /// Singular values, 128 channels, 3 x 3, on 16 x 16
     Spectrum,
@@ -121,6 +122,9 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Channels and kernel sizes of the assemblies measured.
+const KERNELS: [(usize, usize); 6] = [(32, 3), (64, 3), (128, 3), (256, 3), (512, 3), (128, 5)];
+
 struct Bench<'a> {
     args: &'a Args,
     display: Display,
@@ -164,26 +168,36 @@ impl Bench<'_> {
         )
     }
 
-    fn kernels(&self) -> Result<[Measured; 2]> {
-        const CHANNELS: usize = 128;
+    fn kernels(&self) -> Result<Vec<Measured>> {
+        let mut results = Vec::with_capacity(2 * KERNELS.len());
+        for (c, k) in KERNELS {
+            results.extend(self.kernel(c, k)?);
+        }
+        Ok(results)
+    }
+
+    /// Assembly of a `c` channel, `k` x `k` kernel from parameters as a layer starts with: orthogonal, gain 1/√c.
+    fn kernel(&self, c: usize, k: usize) -> Result<[Measured; 2]> {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let parameters = Array3::from_shape_simple_fn((5, CHANNELS, CHANNELS), || {
-            rng.random_range(-0.1..0.1_f32)
-        });
-        let cotangent = Array4::from_elem((CHANNELS, CHANNELS, 3, 3), 1.0_f32);
+        let gain = 1.0 / (c as f32).sqrt();
+        let mut parameters = Array3::zeros((2 * k - 1, c, c));
+        for mut matrix in parameters.outer_iter_mut() {
+            matrix.assign(&(haar_orthogonal::<f32>(c, &mut rng) * gain));
+        }
+        let cotangent = Array4::from_elem((c, c, k, k), 1.0_f32);
+        let assemble = || bcop(parameters.view(), c, c, None);
         let forward = || {
-            let weight = bcop(parameters.view(), CHANNELS, CHANNELS, None)?.layer_weight();
+            let weight = assemble()?.layer_weight();
             anyhow::ensure!(weight[[0, 0, 1, 1]].is_finite(), "an assembled kernel is not finite");
             Ok(())
         };
         let both = || {
-            let gradient =
-                bcop(parameters.view(), CHANNELS, CHANNELS, None)?.pullback(cotangent.view())?;
+            let gradient = assemble()?.pullback(cotangent.view())?;
             anyhow::ensure!(gradient[[0, 0, 0]].is_finite(), "a kernel's gradient is not finite");
             Ok(())
         };
         let peers = |fields: [&'static str; 2]| -> Vec<Peer> {
-            let arguments = self.peer_arguments(["build", "128", "3"]);
+            let arguments = self.peer_arguments(["build", &c.to_string(), &k.to_string()]);
             vec![
                 ("torch_bcop", arguments.clone(), fields[0]),
                 ("orthogonium", arguments, fields[1]),
@@ -191,12 +205,12 @@ impl Bench<'_> {
         };
         Ok([
             self.measure(
-                "assemble 128 channels 3 x 3, forward",
+                &format!("assemble {c} channels {k} x {k}, forward"),
                 forward,
                 &peers(["bcop_forward_ms", "orthogonium_forward_ms"]),
             )?,
             self.measure(
-                "assemble 128 channels 3 x 3, forward and backward",
+                &format!("assemble {c} channels {k} x {k}, forward and backward"),
                 both,
                 &peers(["bcop_forward_backward_ms", "orthogonium_forward_backward_ms"]),
             )?,
