@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use blockconv::bcop::{Bcop, bcop};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use ndarray::{Array2, ArrayD, ArrayView2, ArrayViewD, Ix2, Ix3, Ix4};
-use projectors::polar::{Polar, polar_warm};
+use projectors::polar::{FactoredPolar, Polar, factored_polar, polar_warm};
 
 use crate::element::{Element, cpu_slice};
 use crate::error::{Error, Result};
@@ -33,10 +33,32 @@ pub(crate) enum Parametrisation {
 pub(crate) enum Assembled<T: Element> {
     Bcop(Box<Bcop<T>>),
     Polar(Box<Polar<T>>),
+    /// The polar factor of a wide or square parameter, for products only; pulled back by the dense layer itself.
+    Factored(Box<FactoredPolar<T>>),
     Identity,
 }
 
+/// Rows from which a polar factor is cheaper to apply than to form.
+const FACTORED_FROM: usize = 64;
+
 impl Parametrisation {
+    /// As [`Parametrisation::assemble`] for a caller that only applies the weight: factored where that costs less.
+    pub(crate) fn assemble_to_apply<T: Element>(
+        self,
+        layer: &str,
+        parameter: ArrayViewD<'_, T>,
+        warm: Option<ArrayView2<'_, T>>,
+    ) -> Result<Assembled<T>> {
+        let (rows, columns) = (parameter.shape()[0], parameter.shape()[1]);
+        if self == Self::Polar && rows >= FACTORED_FROM && rows <= columns {
+            let factored = factored_polar(ranked::<T, Ix2>(parameter));
+            return Ok(Assembled::Factored(Box::new(
+                factored.map_err(|e| orthonormalisation(layer, e))?,
+            )));
+        }
+        self.assemble(layer, parameter, warm)
+    }
+
     /// Computes the weight. `warm` is an inverse square root from an earlier call: it saves iterations and
     /// changes the result by rounding only.
     pub(crate) fn assemble<T: Element>(
@@ -66,6 +88,7 @@ impl<T: Element> Assembled<T> {
         match self {
             Self::Bcop(bcop) => bcop.layer_weight().into_dyn(),
             Self::Polar(polar) => polar.factor().to_owned().into_dyn(),
+            Self::Factored(polar) => polar.factor().into_dyn(),
             Self::Identity => parameter.to_owned(),
         }
     }
@@ -75,11 +98,20 @@ impl<T: Element> Assembled<T> {
         match self {
             Self::Bcop(bcop) => Some(bcop.inverse_sqrt().to_owned()),
             Self::Polar(polar) => Some(polar.inverse_sqrt().to_owned()),
-            Self::Identity => None,
+            Self::Factored(_) | Self::Identity => None,
         }
     }
 
-    /// The gradient of the parameter from that of the weight.
+    /// The factored weight, if it is one.
+    pub(crate) fn factored(&self) -> Option<&FactoredPolar<T>> {
+        match self {
+            Self::Factored(polar) => Some(polar),
+            _ => None,
+        }
+    }
+
+    /// The gradient of the parameter from that of the weight; of a factored weight the dense layer has pulled it back
+    /// already.
     pub(crate) fn pullback(
         &self,
         layer: &str,
@@ -93,7 +125,7 @@ impl<T: Element> Assembled<T> {
             Self::Polar(polar) => {
                 polar.pullback(ranked::<T, Ix2>(parameter), ranked::<T, Ix2>(d_weight)).into_dyn()
             }
-            Self::Identity => d_weight.to_owned(),
+            Self::Factored(_) | Self::Identity => d_weight.to_owned(),
         })
     }
 }

@@ -26,7 +26,7 @@
 
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2};
 
-use super::spectral::SpectralForm;
+use super::spectral::{SpectralForm, corrected};
 use crate::error::{Error, Result};
 use crate::{Real, dense, gemm, tolerance};
 
@@ -78,7 +78,7 @@ pub fn factored_polar<T: Real>(w: ArrayView2<'_, T>) -> Result<FactoredPolar<T>>
     };
     form.sigma.mapv_inplace(|s| s / scale);
     let rotation = form.rotation();
-    let SpectralForm { basis, v, correction, sigma, .. } = form;
+    let SpectralForm { basis, v, correction, sigma } = form;
     Ok(FactoredPolar { basis: basis.reversed_axes(), rotation, v, correction, sigma })
 }
 
@@ -135,9 +135,9 @@ impl<T: Real> FactoredPolar<T> {
     ) -> Array2<T> {
         let (n, m) = self.dim();
         let rotated = gemm::matmul(d_outputs, self.v.view());
-        let outputs = self.corrected(coordinates);
+        let outputs = corrected(coordinates, self.correction.view());
         let inner = gemm::matmul(rotated.t(), outputs.view());
-        let along = self.corrected_rows(self.sylvester(&inner, n < m).view());
+        let along = corrected(self.sylvester(&inner, n < m).view(), self.correction.t());
         let along = gemm::matmul(self.v.view(), along.view());
         let mut gradient = gemm::matmul(along.view(), self.basis.view());
         if n < m {
@@ -145,20 +145,6 @@ impl<T: Real> FactoredPolar<T> {
             gemm::matmul_into(T::one(), across.t(), inputs, T::one(), gradient.view_mut());
         }
         gradient
-    }
-
-    /// `rows (I - F)^T`
-    fn corrected(&self, rows: ArrayView2<'_, T>) -> Array2<T> {
-        let mut product = rows.to_owned();
-        gemm::matmul_into(-T::one(), rows, self.correction.t(), T::one(), product.view_mut());
-        product
-    }
-
-    /// `rows (I - F)`
-    fn corrected_rows(&self, rows: ArrayView2<'_, T>) -> Array2<T> {
-        let mut product = rows.to_owned();
-        gemm::matmul_into(-T::one(), rows, self.correction.view(), T::one(), product.view_mut());
-        product
     }
 
     /// `-(X + S N)` in the basis V, from N in that basis; without S N for a square W, where C S = S N Q cancels it.

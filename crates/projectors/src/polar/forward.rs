@@ -104,7 +104,7 @@ fn by_gram<T: Real>(
     {
         return Ok(Some(tall));
     }
-    let form = SpectralForm::new(w, g.view())?;
+    let form = SpectralForm::new(w, g.view(), tolerance)?;
     let tall = form.map(|form| form.into_tall(tolerance));
     Ok(tall.filter(|tall| tall.residual <= tolerance))
 }
