@@ -116,16 +116,18 @@ impl<T: Element> Assembled<T> {
         &self,
         layer: &str,
         parameter: ArrayViewD<'_, T>,
-        d_weight: ArrayViewD<'_, T>,
+        d_weight: ArrayD<T>,
     ) -> Result<ArrayD<T>> {
         Ok(match self {
             Self::Bcop(bcop) => {
-                bcop.pullback(ranked::<T, Ix4>(d_weight)).map_err(|e| algebra(layer, e))?.into_dyn()
+                let pulled = bcop.pullback(ranked::<T, Ix4>(d_weight.view()));
+                pulled.map_err(|e| algebra(layer, e))?.into_dyn()
             }
             Self::Polar(polar) => {
-                polar.pullback(ranked::<T, Ix2>(parameter), ranked::<T, Ix2>(d_weight)).into_dyn()
+                let d_weight = ranked::<T, Ix2>(d_weight.view());
+                polar.pullback(ranked::<T, Ix2>(parameter), d_weight).into_dyn()
             }
-            Self::Factored(_) | Self::Identity => d_weight.to_owned(),
+            Self::Factored(_) | Self::Identity => d_weight,
         })
     }
 }
@@ -198,7 +200,7 @@ impl Saved {
         let gradient = crate::bounds::array::<T, _>(gradient, gradient.dims())?;
         let saved = lock(saved);
         let assembled = saved.as_ref().expect("backward runs after forward");
-        let gradient = assembled.pullback(&self.layer, parameter_values.view(), gradient.view())?;
+        let gradient = assembled.pullback(&self.layer, parameter_values.view(), gradient)?;
         let values = gradient.iter().copied().collect::<Vec<T>>();
         Ok(Tensor::from_vec(values, parameter.shape(), parameter.device())?)
     }
