@@ -15,6 +15,16 @@ use crate::shape::ImageShape;
 pub enum ConvMethod {
     /// Block convolution orthogonal parametrisation: equation (5) of the paper, orthogonal at every step.
     Bcop,
+    /// BCOP with the random orthogonal kernel that it starts from: only its bias is trained.
+    BcopFixed,
+    /// Reshaped kernel orthonormalisation: the polar factor of the c_out x c_in·k² reshape, divided by k.
+    Rko,
+    /// One-sided spectral normalisation: divided by an estimate of the operator norm where that exceeds 1.
+    Ossn,
+    /// Singular value clipping: free between projections that clip the spectrum at 1.
+    Svcm,
+    /// Divided by a bound of the norm: k √min(‖F Fᵗ‖_∞, ‖Fᵗ F‖_∞) for the reshape F.
+    RkL2ne,
     /// The weight itself, with no constraint.
     Unconstrained,
 }
@@ -87,10 +97,26 @@ pub struct Methods {
 
 impl Methods {
     /// BCOP convolutions and Björck dense layers: the paper's method.
-    pub const BCOP: Self = Self { conv: ConvMethod::Bcop, linear: LinearMethod::Bjorck };
+    pub const BCOP: Self = Self::convolutions(ConvMethod::Bcop);
+    /// BCOP convolutions that stay as they are drawn, Björck dense layers.
+    pub const BCOP_FIXED: Self = Self::convolutions(ConvMethod::BcopFixed);
+    /// RKO convolutions, Björck dense layers.
+    pub const RKO: Self = Self::convolutions(ConvMethod::Rko);
+    /// OSSN convolutions, Björck dense layers.
+    pub const OSSN: Self = Self::convolutions(ConvMethod::Ossn);
+    /// SVCM convolutions, Björck dense layers.
+    pub const SVCM: Self = Self::convolutions(ConvMethod::Svcm);
+    /// RK-L2NE convolutions, Björck dense layers.
+    pub const RK_L2NE: Self = Self::convolutions(ConvMethod::RkL2ne);
     /// No constraint anywhere.
     pub const UNCONSTRAINED: Self =
         Self { conv: ConvMethod::Unconstrained, linear: LinearMethod::Unconstrained };
+
+    /// Convolutions of one kind, Björck dense layers.
+    #[must_use]
+    pub const fn convolutions(conv: ConvMethod) -> Self {
+        Self { conv, linear: LinearMethod::Bjorck }
+    }
 }
 
 impl NetworkSpec {

@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use lipconv::{
-    Batch, CyclicConv, Dense, Error, ImageShape, LayerSpec, LinearMethod, Loss, Methods, Network,
-    NetworkSpec, PlainLayer, PlainNetwork, Schedule, TrainConfig, Trainer, ops,
+    AdamConfig, Batch, CyclicConv, Dense, Error, ImageShape, LayerSpec, LinearMethod, Loss,
+    Methods, Network, NetworkSpec, Optimizer, PlainLayer, PlainNetwork, RmsPropConfig, Schedule,
+    TrainConfig, Trainer, ops,
 };
 
 use crate::training::{config, small_spec, trainer};
@@ -114,7 +115,7 @@ fn training_input_that_does_not_fit() {
     says(trainer.step(&batch(0.5, 4), 5), "label 4 at index 0 is not a class: expected 0 … 3");
     says(
         trainer.step(&batch(f32::NAN, 1), 5),
-        "logits holds NaN at flat index 0, expected finite numbers",
+        "step 1: logits holds NaN at flat index 0, expected finite numbers",
     );
     let after: Vec<f32> =
         trainer.network().variables()[0].1.flatten_all().unwrap().to_vec1().unwrap();
@@ -142,7 +143,18 @@ fn settings_outside_their_domain() {
     };
     says_of(|c| c.epochs = 0, "epochs is 0, expected at least 1");
     says_of(|c| c.learning_rate = f64::NAN, "learning_rate is NaN, expected a positive number");
-    says_of(|c| c.adam.beta1 = 1.0, "beta1 is 1, expected a number in [0, 1)");
+    says_of(
+        |c| c.optimizer = Optimizer::Adam(AdamConfig { beta1: 1.0, ..AdamConfig::default() }),
+        "beta1 is 1, expected a number in [0, 1)",
+    );
+    says_of(
+        |c| c.optimizer = Optimizer::RmsProp(RmsPropConfig { alpha: -0.5, epsilon: 1e-8 }),
+        "alpha is -0.5, expected a number in [0, 1)",
+    );
+    says_of(
+        |c| c.optimizer = Optimizer::RmsProp(RmsPropConfig { alpha: 0.5, epsilon: 0.0 }),
+        "epsilon is 0, expected a positive number",
+    );
     says_of(
         |c| c.schedule = Schedule::Exponential { gamma: 0.0 },
         "gamma is 0, expected a number in (0, 1]",
