@@ -15,9 +15,8 @@ use crate::element::{Element, to_vec};
 use crate::error::{Error, Result};
 use crate::plain::PlainLayer;
 
-/// A bound for every image size is sharp enough below this: kernels that are orthogonal, or at the edge of the unit
-/// ball, in f32.
-const SHARP: f64 = 1.0 + 1e-6;
+/// So close to 1 the bound from the autocorrelation is that of an orthogonal kernel in f32, and sharp.
+const ORTHOGONAL: f64 = 1e-6;
 
 /// The bound of one layer, of a convolution on images of the height and width `image` (after downsampling) where given.
 pub(crate) fn layer_bound(
@@ -57,17 +56,9 @@ fn conv_weight(weight: &Tensor) -> Result<Array4<f64>> {
 }
 
 /// A bound of the norm of a cyclic convolution with an OIHW weight, for every image that its kernel fits.
-fn conv_norm(weight: ArrayView4<'_, f64>, name: &str) -> Result<LipschitzBound> {
+pub(crate) fn conv_norm(weight: ArrayView4<'_, f64>, name: &str) -> Result<LipschitzBound> {
     let shifts = blockconv::bounds::cyclic_norm_bound(weight).map_err(algebra(name))?;
-    let (c_out, c_in, kh, kw) = weight.dim();
-    let flat = weight.to_shape((c_out, c_in * kh * kw)).expect("a reshape keeps all values");
-    let flat = projectors::norms::spectral_norm_bound(flat.view())
-        .map_err(|source| orthonormalisation(name, source))?;
-    // √(kh kw), exact for the square kernels of this crate
-    let occurrences = kh.max(kw) as f64;
-    let patches = LipschitzBound::upper_bound(mul_up(occurrences, flat.value()))
-        .map_err(|source| orthonormalisation(name, source))?;
-    Ok(smaller(shifts, patches))
+    Ok(smaller(shifts, patch_norm(weight, name)?))
 }
 
 /// The same for images of one height and width.
@@ -76,12 +67,25 @@ pub(crate) fn conv_norm_on(
     image: (usize, usize),
     name: &str,
 ) -> Result<LipschitzBound> {
-    let everywhere = conv_norm(weight, name)?;
-    if everywhere.value() <= SHARP {
+    let shifts = blockconv::bounds::cyclic_norm_bound(weight).map_err(algebra(name))?;
+    let everywhere = smaller(shifts, patch_norm(weight, name)?);
+    if (shifts.value() - 1.0).abs() <= ORTHOGONAL {
         return Ok(everywhere);
     }
     let here = blockconv::bounds::cyclic_norm_bound_on(weight, image).map_err(algebra(name))?;
     Ok(smaller(everywhere, here))
+}
+
+/// k ‖F‖₂ for the reshape F.
+fn patch_norm(weight: ArrayView4<'_, f64>, name: &str) -> Result<LipschitzBound> {
+    let (c_out, c_in, kh, kw) = weight.dim();
+    let flat = weight.to_shape((c_out, c_in * kh * kw)).expect("a reshape keeps all values");
+    let flat = projectors::norms::spectral_norm_bound(flat.view())
+        .map_err(|source| orthonormalisation(name, source))?;
+    // √(kh kw), exact for the square kernels of this crate
+    let root = kh.max(kw) as f64;
+    LipschitzBound::upper_bound(mul_up(root, flat.value()))
+        .map_err(|source| orthonormalisation(name, source))
 }
 
 fn smaller(a: LipschitzBound, b: LipschitzBound) -> LipschitzBound {

@@ -140,8 +140,12 @@ fn within_unit_ball<T: Element>(
     mut weight: ArrayD<T>,
     image: (usize, usize),
 ) -> Result<ArrayD<T>> {
-    let view = weight.mapv(Real::as_f64);
-    let bound = bounds::conv_norm_on(ranked::<f64, Ix4>(view.view()), image, layer)?.value();
+    let values = weight.mapv(Real::as_f64);
+    let values = ranked::<f64, Ix4>(values.view());
+    if bounds::conv_norm(values, layer)?.value() <= 1.0 {
+        return Ok(weight);
+    }
+    let bound = bounds::conv_norm_on(values, image, layer)?.value();
     if bound > 1.0 {
         weight.mapv_inplace(|x| T::of(x.as_f64() / bound));
     }

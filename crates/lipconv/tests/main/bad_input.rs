@@ -167,6 +167,10 @@ fn settings_outside_their_domain() {
         NetworkSpec::large(ImageShape::new(3, 32, 32), 10, Methods::BCOP, 0.03),
         "width is 0.03, expected a positive factor that leaves every width an even whole number",
     );
+    says(
+        small_spec().with_activation(LayerSpec::Flatten),
+        "activation is flatten, expected maxmin, groupsort or relu",
+    );
     let network = Network::new(&small_spec(), DType::F16, &CPU, 0);
     says(network, "dtype is f16, expected f32 or f64");
     let network = Network::new(&small_spec(), DType::F32, &CPU, 0).unwrap();

@@ -14,7 +14,7 @@ use ndarray_npy::NpzReader;
 use crate::support::{check_close, eps, golden_tolerance, uniform, values};
 use crate::training::config;
 
-fn golden(name: &str) -> PathBuf {
+pub(crate) fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
@@ -173,6 +173,12 @@ fn margins_follow_from_the_logits() {
     }
 }
 
+/// A tensor of a reference network; a single dense layer has no number there.
+pub(crate) fn reference(tensors: &HashMap<String, Tensor>, name: &str) -> Tensor {
+    let unnumbered = || tensors.get(&name.replace("linear1", "linear"));
+    tensors.get(name).or_else(unnumbered).unwrap_or_else(|| panic!("{name} is in the file")).clone()
+}
+
 /// (kind, layers): convolutions with their downsampling factor, then the number of dense layers.
 fn network(
     file: &str,
@@ -181,7 +187,7 @@ fn network(
     dtype: DType,
 ) -> (PlainNetwork, HashMap<String, Tensor>) {
     let tensors = candle_core::safetensors::load(golden(file), &Device::Cpu).unwrap();
-    let get = |name: String| tensors[&name].to_dtype(dtype).unwrap();
+    let get = |name: String| reference(&tensors, &name).to_dtype(dtype).unwrap();
     let mut layers = Vec::new();
     for (n, &downsample) in convs.iter().enumerate() {
         let name = format!("conv{}", n + 1);
@@ -192,7 +198,7 @@ fn network(
     }
     layers.push(PlainLayer::Flatten);
     for n in 1..=n_linears {
-        let name = if n_linears == 1 { "linear".to_owned() } else { format!("linear{n}") };
+        let name = format!("linear{n}");
         let (weight, bias) = (get(format!("{name}.weight")), get(format!("{name}.bias")));
         layers.push(PlainLayer::Dense(Dense::new(weight, Some(bias)).unwrap()));
         if n < n_linears {
