@@ -291,3 +291,38 @@ impl<T: Element> InplaceOp1 for StepOp<'_, T> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three steps of rate 0.01 from (1, -2, 0.5), as PyTorch does them in f64.
+    #[track_caller]
+    fn check<T: Real>(optimizer: Optimizer, expected: [f64; 3]) {
+        let gradients = [[0.5, -1.0, 1e-3], [-0.25, 2.0, 0.0], [3.0, 0.125, -1e-3]];
+        let mut parameter = [1.0, -2.0, 0.5].map(T::of);
+        let mut moments = Moments::zeros(&optimizer, 3);
+        for (n, gradient) in gradients.iter().enumerate() {
+            let update = Update { optimizer, learning_rate: 1e-2, step: n as u64 + 1 };
+            step(update, &mut parameter, &gradient.map(T::of), &mut moments);
+        }
+        for (got, expected) in parameter.iter().zip(expected) {
+            let error = (got.as_f64() - expected).abs();
+            assert!(error <= 8.0 * T::EPS * expected.abs(), "{optimizer:?}: {got} and {expected}");
+        }
+    }
+
+    #[test]
+    fn steps_are_those_of_pytorch() {
+        let adam = Optimizer::default();
+        let adam_ends_at =
+            [0.980_679_588_766_468_5, -1.996_843_373_788_594, 0.484_158_278_868_553_95];
+        check::<f64>(adam, adam_ends_at);
+        check::<f32>(adam, adam_ends_at);
+        let rms_prop = Optimizer::RmsProp(RmsPropConfig::default());
+        let rms_prop_ends_at =
+            [0.846_563_938_538_068_7, -1.995_147_387_964_619_5, 0.471_070_060_010_004_4];
+        check::<f64>(rms_prop, rms_prop_ends_at);
+        check::<f32>(rms_prop, rms_prop_ends_at);
+    }
+}
