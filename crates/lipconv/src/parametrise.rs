@@ -21,7 +21,7 @@ mod row_sums;
 use blockconv::bcop::{Bcop, bcop};
 use ndarray::{Array2, ArrayD, ArrayView2, ArrayViewD, Ix2, Ix3, Ix4};
 use projectors::Real;
-use projectors::polar::{Polar, polar_warm};
+use projectors::polar::{FactoredPolar, Polar, factored_polar, polar_warm};
 
 use crate::bounds;
 use crate::element::Element;
@@ -67,13 +67,35 @@ pub(crate) enum Assembled<T: Element> {
     Rko(Box<Polar<T>>),
     RkL2ne(RowSums<T>),
     Ossn(Ossn<T>),
+    /// The polar factor of a wide or square parameter, for products only; pulled back by the dense layer itself.
+    Factored(Box<FactoredPolar<T>>),
     Identity,
 }
+
+/// Rows from which a polar factor is cheaper to apply than to form.
+const FACTORED_FROM: usize = 64;
 
 impl Parametrisation {
     /// Whether the weight is the parameter.
     pub(crate) fn is_identity(self) -> bool {
         matches!(self, Self::Svcm { .. } | Self::Unconstrained)
+    }
+
+    /// As [`Parametrisation::assemble`] for a caller that only applies the weight: factored where that costs less.
+    pub(crate) fn assemble_to_apply<T: Element>(
+        self,
+        layer: &str,
+        parameter: ArrayViewD<'_, T>,
+        start: Start<'_, T>,
+    ) -> Result<Assembled<T>> {
+        let (rows, columns) = (parameter.shape()[0], parameter.shape()[1]);
+        if self == Self::Polar && rows >= FACTORED_FROM && rows <= columns {
+            let factored = factored_polar(ranked::<T, Ix2>(parameter));
+            return Ok(Assembled::Factored(Box::new(
+                factored.map_err(|e| orthonormalisation(layer, e))?,
+            )));
+        }
+        self.assemble(layer, parameter, start)
     }
 
     /// Computes the weight.
@@ -164,6 +186,7 @@ impl<T: Element> Assembled<T> {
             }
             Self::RkL2ne(sums) => shaped_like(&parameter, sums.scaled(flat(&parameter))),
             Self::Ossn(ossn) => ossn.scaled(ranked(parameter)).into_dyn(),
+            Self::Factored(polar) => polar.factor().into_dyn(),
             Self::Identity => parameter.to_owned(),
         }
     }
@@ -173,7 +196,7 @@ impl<T: Element> Assembled<T> {
         match self {
             Self::Bcop(bcop) => Some(bcop.inverse_sqrt().to_owned()),
             Self::Polar(polar) | Self::Rko(polar) => Some(polar.inverse_sqrt().to_owned()),
-            Self::RkL2ne(_) | Self::Ossn(_) | Self::Identity => None,
+            Self::Factored(_) | Self::RkL2ne(_) | Self::Ossn(_) | Self::Identity => None,
         }
     }
 
@@ -185,7 +208,16 @@ impl<T: Element> Assembled<T> {
         }
     }
 
-    /// The gradient of the parameter from that of the weight.
+    /// The factored weight, if it is one.
+    pub(crate) fn factored(&self) -> Option<&FactoredPolar<T>> {
+        match self {
+            Self::Factored(polar) => Some(polar),
+            _ => None,
+        }
+    }
+
+    /// The gradient of the parameter from that of the weight; of a factored weight the dense layer has pulled it back
+    /// already.
     pub(crate) fn pullback(
         &self,
         layer: &str,
@@ -211,7 +243,7 @@ impl<T: Element> Assembled<T> {
                 shaped_like(&parameter, sums.pullback(flat(&parameter), flat(&d_weight.view())))
             }
             Self::Ossn(ossn) => ossn.pullback(ranked(parameter), ranked(d_weight)).into_dyn(),
-            Self::Identity => d_weight.to_owned(),
+            Self::Factored(_) | Self::Identity => d_weight.to_owned(),
         })
     }
 }
@@ -221,8 +253,11 @@ fn polar_of<T: Element>(
     matrix: ArrayView2<'_, T>,
     warm: Option<ArrayView2<'_, T>>,
 ) -> Result<Box<Polar<T>>> {
-    let orthonormalisation = |source| Error::Orthonormalisation { layer: layer.to_owned(), source };
-    Ok(Box::new(polar_warm(matrix, warm).map_err(orthonormalisation)?))
+    Ok(Box::new(polar_warm(matrix, warm).map_err(|e| orthonormalisation(layer, e))?))
+}
+
+fn orthonormalisation(layer: &str, source: projectors::Error) -> Error {
+    Error::Orthonormalisation { layer: layer.to_owned(), source }
 }
 
 fn ranked<T, D: ndarray::Dimension>(array: ArrayViewD<'_, T>) -> ndarray::ArrayView<'_, T, D> {

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::Step;
 use super::dense::{self, DenseBuffers, DenseGradient};
-use super::program::{ConvBlock, DenseBlock, Program};
+use super::program::{ConvBlock, DenseBlock, DenseWeight, Program};
 use super::spatial::{self, SpatialBuffers};
 use crate::element::{Element, slice_of};
 use crate::error::Result;
@@ -57,7 +57,7 @@ pub(crate) fn loss_and_gradients<T: Element>(
     with_parameters(network, |parameters| {
         let assembled = assemble(parameters, &buffers.warm)?;
         let weights = weights_of(&assembled, parameters);
-        let program = program(network, &weights, parameters);
+        let program = program(network, &assembled, &weights, parameters);
         let (value, gradients) = run(&program, loss, images, labels, buffers)?;
         Ok((value, pull_back(parameters, &assembled, &gradients)?))
     })
@@ -100,39 +100,48 @@ fn assemble<T: Element>(
     let layers = parameters.par_iter().enumerate().map(|(n, p)| {
         let warm = warm.get(n).and_then(Option::as_ref).map(|warm| warm.view());
         let start = Start { warm, vector: p.vector };
-        p.layer.parametrisation.assemble(&p.layer.name, p.weight.view(), start)
+        p.layer.parametrisation.assemble_to_apply(&p.layer.name, p.weight.view(), start)
     });
     layers.collect()
 }
 
+/// The weights that are matrices of their own; `None` for those that stay factored.
 fn weights_of<T: Element>(
     assembled: &[Assembled<T>],
     parameters: &[Borrowed<'_, T>],
-) -> Vec<ArrayD<T>> {
+) -> Vec<Option<ArrayD<T>>> {
     let weights = assembled.iter().zip(parameters);
-    weights.map(|(a, p)| a.weight(p.weight.view()).as_standard_layout().into_owned()).collect()
+    let weight = |(a, p): (&Assembled<T>, &Borrowed<'_, T>)| {
+        let explicit = a.factored().is_none();
+        explicit.then(|| a.weight(p.weight.view()).as_standard_layout().into_owned())
+    };
+    weights.map(weight).collect()
 }
 
 fn program<'a, T: Element>(
     network: &Network,
-    weights: &'a [ArrayD<T>],
+    assembled: &'a [Assembled<T>],
+    weights: &'a [Option<ArrayD<T>>],
     parameters: &'a [Borrowed<'_, T>],
 ) -> Program<'a, T> {
     let n_image = network.spec().input.n_values();
     let mut program = Program { n_image, convs: Vec::new(), denses: Vec::new() };
-    let mut linear = weights.iter().zip(parameters);
+    let mut linear = assembled.iter().zip(weights).zip(parameters);
     for layer in network.layers() {
         match layer.kind {
             LayerKind::Conv { input, downsample } => {
-                let (weight, p) = linear.next().expect("one weight for each linear layer");
+                let ((_, weight), p) = linear.next().expect("one weight for each linear layer");
+                let weight = weight.as_ref().expect("only dense layers are factored");
                 program.convs.push(conv_block(input, downsample, weight, p.bias));
             }
             LayerKind::Linear => {
-                let (weight, p) = linear.next().expect("one weight for each linear layer");
+                let ((assembled, weight), p) =
+                    linear.next().expect("one weight for each linear layer");
+                let shape = p.weight.shape();
                 program.denses.push(DenseBlock {
-                    n_in: weight.shape()[1],
-                    n_out: weight.shape()[0],
-                    weight: weight.as_slice().expect("in standard layout"),
+                    n_in: shape[1],
+                    n_out: shape[0],
+                    weight: dense_weight(assembled, weight.as_ref()),
                     bias: Some(p.bias),
                     activations: Vec::new(),
                 });
@@ -145,6 +154,17 @@ fn program<'a, T: Element>(
         }
     }
     program
+}
+
+fn dense_weight<'a, T: Element>(
+    assembled: &'a Assembled<T>,
+    weight: Option<&'a ArrayD<T>>,
+) -> DenseWeight<'a, T> {
+    match (assembled.factored(), weight) {
+        (Some(polar), _) => DenseWeight::Polar(polar),
+        (None, Some(weight)) => DenseWeight::Plain(weight.as_slice().expect("in standard layout")),
+        (None, None) => unreachable!("a weight that is not factored was formed"),
+    }
 }
 
 fn conv_block<T: Element>(
