@@ -7,6 +7,7 @@ pub mod bcop;
 pub mod bounds;
 mod chain;
 mod check;
+pub mod clipping;
 pub mod components;
 mod conversion;
 mod error;

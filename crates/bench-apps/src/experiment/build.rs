@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use lipconv::{
-    AdamConfig, ImageShape, LayerSpec, Loss, Methods, Network, NetworkSpec, Schedule, TrainConfig,
+    ImageShape, LayerSpec, Loss, Methods, Network, NetworkSpec, Optimizer, Schedule, TrainConfig,
 };
 
 use crate::config::{
@@ -81,7 +81,7 @@ pub fn train_config(config: &TrainingConfig) -> TrainConfig {
             ScheduleKind::Linear => Schedule::Linear,
             ScheduleKind::Constant => Schedule::Constant,
         },
-        adam: AdamConfig::default(),
+        optimizer: Optimizer::default(),
         loss: Loss::MultiClassHinge { margin: config.margin },
         seed: config.seed,
     }
