@@ -28,14 +28,14 @@
 
 use ndarray::parallel::prelude::*;
 use ndarray::{Array2, Array4, ArrayView2, ArrayView4, ArrayViewMut2, Axis, s};
-use ndarray_linalg::{Cholesky, Eigh, UPLO, c64};
+use ndarray_linalg::{Cholesky, UPLO, c64};
 use projectors::{Real, gemm};
 
 use crate::check;
 use crate::conversion::{taps_view, taps_view_mut};
-use crate::error::Result;
+use crate::eigen;
+use crate::error::{Error, Result};
 use crate::frequency::{Frequency, Grid};
-use crate::spectrum::lapack_error;
 
 /// Frequencies whose matrices are held at once.
 const CHUNK: usize = 64;
@@ -150,19 +150,22 @@ fn with_multiplicities(weights: ArrayView2<'_, f64>, frequencies: &[Frequency]) 
 /// Replaces X̂, given as [Re; Im], by X̂ - U min(S, 1) V*; returns whether that is not zero.
 fn keep_excess(mut stacked: ArrayViewMut2<'_, f64>, frequency: Frequency) -> Result<bool> {
     let (m, n) = (stacked.nrows() / 2, stacked.ncols());
-    let symbol =
-        Array2::from_shape_fn((m, n), |(i, j)| c64::new(stacked[[i, j]], stacked[[m + i, j]]));
+    let (re, im) =
+        stacked.as_slice_mut().expect("rows of a product are contiguous").split_at_mut(m * n);
+    let entries = |sign: f64| re.iter().zip(&*im).map(move |(&re, &im)| c64::new(re, sign * im));
+    let matrix = |values: Vec<c64>| Array2::from_shape_vec((m, n), values).expect("m·n values");
+    let symbol = matrix(entries(1.0).collect());
     // the transpose of G in row order is G in the column order that LAPACK counts in
-    let gram = symbol.t().dot(&symbol.mapv(|x| x.conj())).reversed_axes();
-    // eigenvalues nearer to 1 than this are 1 to rounding
-    let tolerance = 16.0 * n as f64 * f64::EPSILON;
-    let mut distance = gram.mapv(|x| -x);
-    distance.diag_mut().iter_mut().for_each(|x| *x += 1.0 + tolerance);
-    if distance.cholesky(UPLO::Lower).is_ok() {
+    let gram = symbol.t().dot(&matrix(entries(-1.0).collect())).reversed_axes();
+    if is_contraction(&gram) {
         stacked.fill(0.0);
         return Ok(false);
     }
-    let (lambda, v) = gram.eigh(UPLO::Lower).map_err(|source| lapack_error(frequency, &source))?;
+    let failed = |info| {
+        let (row, col) = (frequency.row, frequency.col);
+        Error::Lapack { routine: "zheevd", row, col, message: format!("info = {info}") }
+    };
+    let (lambda, v) = eigen::decompose(&gram).map_err(failed)?;
     let first = lambda.iter().position(|&x| x > 1.0).unwrap_or(n);
     let v = v.slice(s![.., first..]);
     let mut cut = symbol.dot(&v);
@@ -170,11 +173,18 @@ fn keep_excess(mut stacked: ArrayViewMut2<'_, f64>, frequency: Frequency) -> Res
         column.mapv_inplace(|x| x * (1.0 - 1.0 / lambda.sqrt()));
     }
     let excess = cut.dot(&v.t().mapv(|x| x.conj()));
-    for ((i, j), x) in excess.indexed_iter() {
-        stacked[[i, j]] = x.re;
-        stacked[[m + i, j]] = x.im;
+    for ((re, im), x) in re.iter_mut().zip(im).zip(&excess) {
+        (*re, *im) = (x.re, x.im);
     }
     Ok(true)
+}
+
+/// Whether no eigenvalue of G exceeds 1, but for rounding.
+fn is_contraction(gram: &Array2<c64>) -> bool {
+    let tolerance = 16.0 * gram.nrows() as f64 * f64::EPSILON;
+    let mut distance = gram.mapv(|x| -x);
+    distance.diag_mut().iter_mut().for_each(|x| *x += 1.0 + tolerance);
+    distance.cholesky(UPLO::Lower).is_ok()
 }
 
 fn norm(a: &Array2<f64>) -> f64 {

@@ -10,6 +10,7 @@ mod check;
 pub mod clipping;
 pub mod components;
 mod conversion;
+mod eigen;
 mod error;
 pub mod factorisation;
 mod frequency;
