@@ -41,6 +41,7 @@ pub mod optim;
 mod parametrise;
 mod plain;
 mod plain_file;
+mod portable_step;
 mod shape;
 mod spec;
 mod store;

@@ -28,6 +28,7 @@ use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::finite::check_finite;
 pub(crate) use operation::weight_of;
+pub(crate) use power::N_ITERATIONS;
 use power::Ossn;
 use row_sums::RowSums;
 
@@ -79,6 +80,11 @@ impl Parametrisation {
     /// Whether the weight is the parameter.
     pub(crate) fn is_identity(self) -> bool {
         matches!(self, Self::Svcm { .. } | Self::Unconstrained)
+    }
+
+    /// Whether the weight is made of orthogonal factors.
+    pub(crate) fn is_orthogonal(self) -> bool {
+        matches!(self, Self::Bcop { .. } | Self::Polar | Self::Rko)
     }
 
     /// As [`Parametrisation::assemble`] for a caller that only applies the weight: factored where that costs less.
