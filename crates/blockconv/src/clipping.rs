@@ -1,6 +1,6 @@
 //! Clipping of the singular values of a cyclic convolution, alternated with truncation to the size of the kernel.
 //!
-//! Definition. On h x w images the convolution with X acts at frequency ω as the matrix X̂(ω) = Σ_a X[a] e^{-iω·a}. One
+//! Definition. On h x w images the convolution with X acts at frequency ω as the matrix `X̂(ω) = Σ_a X[a] e^{-iω·a}`. One
 //! round replaces every X̂ = U S V* by U min(S, 1) V*, the nearest matrix of norm at most 1, transforms back to an h x w
 //! kernel, and keeps its first kh x kw taps. Rounds are projections on two convex sets in turn: the result approaches a kernel
 //! of this size and norm at most 1, and is one only in the limit.
@@ -21,8 +21,7 @@
 //! Cost. Per round and frequency, for n = min(c_out, c_in) and m the larger: 4 kh kw m n flops for the matrix, 8 m n² for
 //! its Gram matrix, and where it exceeds 1 an eigendecomposition of size n.
 //!
-//! Errors. [`Error::KernelExceedsImage`](crate::Error::KernelExceedsImage), [`Error::Empty`](crate::Error::Empty),
-//! [`Error::NonFinite`](crate::Error::NonFinite), [`Error::Lapack`](crate::Error::Lapack).
+//! Errors. [`Error::KernelExceedsImage`], [`Error::Empty`], [`Error::NonFinite`], [`Error::Lapack`].
 //!
 //! Source. Sedghi, Gupta and Long, "The singular values of convolutional layers" (2019); SVCM in Li et al., section 5.
 

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_converges_to_the_largest_singular_value() {
+    fn the_estimate_converges_to_sigma_max() {
         for (c_out, c_in, k, image) in [(3, 2, 2, (4, 5)), (2, 5, 3, (3, 6)), (4, 30, 3, (5, 5))] {
             let weight = weight(c_out, c_in, k);
             let exact =
