@@ -15,9 +15,12 @@ pub mod rounding;
 pub mod soundness;
 mod tensor;
 mod upper;
+pub mod zero_padded;
 
 pub use arithmetic::Arithmetic;
-pub use attack::{Attack, Fgsm, Loss, Outcome, Pgd, Progress, Start, Stopping};
+pub use attack::{
+    Attack, Boundary, Fgsm, Loss, Outcome, Pgd, Pointwise, Progress, Start, Stopping,
+};
 pub use bounds::{LayerBound, NetworkBounds};
 pub use certifier::{Certificates, Certifier, LogitBound};
 pub use classifier::{Classifier, Objective};
@@ -29,3 +32,4 @@ pub use executed::ExecutedNetwork;
 pub use linear::LinearClassifier;
 pub use margin::{certified_accuracy, margins, nominal_radii};
 pub use soundness::check_soundness;
+pub use zero_padded::{ZeroPaddedLayer, ZeroPaddedNetwork, ZeroPaddedSpec};

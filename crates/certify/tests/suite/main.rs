@@ -5,6 +5,8 @@
 mod attacks;
 mod certificates;
 mod common;
+mod decision_attacks;
 mod errors;
 mod evaluation;
 mod golden;
+mod zero_padded;
