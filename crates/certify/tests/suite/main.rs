@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may unwrap, like tests")]
 
 mod attacks;
+mod certificate_files;
 mod certificates;
 mod common;
 mod decision_attacks;
