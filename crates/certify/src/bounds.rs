@@ -25,12 +25,12 @@
 //! Not here: how K is computed, see `projectors::norms` and `blockconv::bounds`.
 
 use lipconv::PlainNetwork;
+use lipconv::wide::{Affine, WideNetwork};
 use ndarray::{Array2, ArrayView1};
 use projectors::LipschitzBound;
 use projectors::norms::spectral_norm_bound;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Affine, Engine};
 use crate::error::{Error, Result};
 use crate::upper::{Upper, norm_up};
 
@@ -74,10 +74,10 @@ impl NetworkBounds {
     /// # Errors
     /// See the [module documentation](self).
     pub fn new(network: &PlainNetwork) -> Result<Self> {
-        Self::of_engine(network, &Engine::new(network)?)
+        Self::of_engine(network, &WideNetwork::new(network)?)
     }
 
-    pub(crate) fn of_engine(network: &PlainNetwork, engine: &Engine) -> Result<Self> {
+    pub(crate) fn of_engine(network: &PlainNetwork, engine: &WideNetwork) -> Result<Self> {
         let lipschitz = rigorous_constants(network)?;
         let layers =
             engine.affine_layers().zip(&lipschitz).map(|(affine, &k)| layer_bound(affine, k));
@@ -123,14 +123,15 @@ impl NetworkBounds {
 
 impl Head {
     fn new(affine: &Affine) -> Self {
-        let rows = || affine.weight.rows().into_iter();
+        let weight = affine.weight();
+        let rows = || weight.rows().into_iter();
         let pairs = |f: &dyn Fn(f64, f64) -> f64| -> Vec<f64> {
             rows().flat_map(|t| rows().map(move |j| pair_norm(t, j, f).value())).collect()
         };
         let difference = pairs(&|a, b| if a == b { 0.0 } else { (a - b).abs().next_up() });
         let absolute_sum = pairs(&|a, b| (a.abs() + b.abs()).next_up());
-        let n_classes = affine.weight.nrows();
-        let bias = affine.bias.iter().map(|b| b.abs()).chain(std::iter::repeat(0.0));
+        let n_classes = affine.weight().nrows();
+        let bias = affine.bias().iter().map(|b| b.abs()).chain(std::iter::repeat(0.0));
         Self { n_classes, difference, absolute_sum, bias: bias.take(n_classes).collect() }
     }
 
@@ -174,17 +175,17 @@ pub(crate) fn rigorous(layer: &str, bound: &LipschitzBound) -> Result<f64> {
 }
 
 fn layer_bound(affine: &Affine, lipschitz: f64) -> Result<LayerBound> {
-    let name = affine.name.clone();
+    let name = affine.name().to_owned();
     let absolute = absolute_taps(affine);
     let norm = spectral_norm_bound(absolute.view());
     let norm = norm.map_err(|source| Error::Norm { what: format!("|{name}.weight|"), source })?;
-    let pixels = Upper::new(affine.n_pixels as f64).sqrt();
+    let pixels = Upper::new(affine.n_pixels() as f64).sqrt();
     Ok(LayerBound {
         lipschitz,
         absolute_norm: rigorous(&name, &norm)?,
-        bias_norm: (norm_up(affine.bias.iter().copied()) * pixels).value(),
+        bias_norm: (norm_up(affine.bias().iter().copied()) * pixels).value(),
         dot_length: affine.dot_length(),
-        n_outputs: affine.weight.nrows() * affine.n_pixels,
+        n_outputs: affine.weight().nrows() * affine.n_pixels(),
         name,
     })
 }
@@ -192,9 +193,10 @@ fn layer_bound(affine: &Affine, lipschitz: f64) -> Result<LayerBound> {
 /// `|W|`, for a convolution summed over its taps (rounded up): c_out x c_in.
 fn absolute_taps(affine: &Affine) -> Array2<f64> {
     let n_taps = affine.n_taps();
-    let shape = (affine.weight.nrows(), affine.weight.ncols() / n_taps);
+    let weight = affine.weight();
+    let shape = (weight.nrows(), weight.ncols() / n_taps);
     Array2::from_shape_fn(shape, |(o, c)| {
-        let taps = affine.weight.row(o);
+        let taps = weight.row(o);
         (0..n_taps).map(|tap| Upper::new(taps[c * n_taps + tap].abs())).sum::<Upper>().value()
     })
 }

@@ -181,6 +181,13 @@ impl CertificateFile {
         let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
         file.write_all(self.to_json().as_bytes()).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
+        // a temporary file is private by default; a certificate is meant for others
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let readable = std::fs::Permissions::from_mode(0o644);
+            file.as_file().set_permissions(readable).map_err(failed)?;
+        }
         file.persist(path).map_err(|e| failed(e.error))?;
         Ok(())
     }

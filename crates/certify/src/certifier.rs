@@ -32,13 +32,13 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use lipconv::PlainNetwork;
+use lipconv::wide::{ChunkOutput, SignalObserver, Storage, WideNetwork};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::arithmetic::Arithmetic;
 use crate::bounds::{LayerBound, NetworkBounds};
 use crate::classifier::{check_labels, is_correct, predicted_class};
-use crate::engine::{ChunkOutput, Engine, Observer, Storage};
 use crate::error::{Error, Result};
 use crate::margin::margin;
 use crate::rounding::{Centre, ErrorModel, MeasuredNorms};
@@ -59,7 +59,7 @@ pub enum LogitBound {
 /// Certifies images for one network.
 #[derive(Debug)]
 pub struct Certifier {
-    engine: Engine,
+    engine: WideNetwork,
     bounds: NetworkBounds,
     reference: ErrorModel,
     models: Vec<(Arithmetic, ErrorModel)>,
@@ -92,17 +92,20 @@ impl Certifier {
     ///
     /// # Errors
     /// [`Error::NotRigorous`], [`Error::Network`] or [`Error::Norm`] when a layer's norm cannot be bounded,
-    /// [`Error::DTypeMismatch`] for weights that are neither f32 nor f64, [`Error::UnsupportedLayer`],
-    /// [`Error::DotTooLong`].
+    /// [`Error::DTypeMismatch`] for weights that are neither f32 nor f64, /// [`Error::DotTooLong`].
     pub fn new(network: &PlainNetwork) -> Result<Self> {
         Arithmetic::of_dtype(network.dtype())?;
-        let engine = Engine::new(network)?;
+        let engine = WideNetwork::new(network)?;
         let bounds = NetworkBounds::of_engine(network, &engine)?;
         let held = Arithmetic::ALL.into_iter().filter(|a| a.holds(network.dtype()));
         Self::of_bounds(engine, bounds, held.collect())
     }
 
-    fn of_bounds(engine: Engine, bounds: NetworkBounds, held: Vec<Arithmetic>) -> Result<Self> {
+    fn of_bounds(
+        engine: WideNetwork,
+        bounds: NetworkBounds,
+        held: Vec<Arithmetic>,
+    ) -> Result<Self> {
         let models = held.into_iter().map(|a| Ok((a, ErrorModel::new(&bounds, a)?)));
         let models = models.collect::<Result<_>>()?;
         let reference = ErrorModel::new(&bounds, Arithmetic::F64)?;
@@ -304,7 +307,7 @@ struct Norms {
     outputs: Vec<Vec<f64>>,
 }
 
-impl Observer for Norms {
+impl SignalObserver for Norms {
     fn input(&mut self, _: usize, signal: &[f64], n_images: usize) {
         self.inputs.push(column_norms(signal, n_images));
     }

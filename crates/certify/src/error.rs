@@ -167,12 +167,6 @@ pub enum Error {
         /// Name of the arithmetic.
         arithmetic: &'static str,
     },
-    /// The network has a layer that this crate cannot analyse.
-    #[error("{layer}: no rounding analysis for this kind of layer")]
-    UnsupportedLayer {
-        /// The layer's name.
-        layer: String,
-    },
     /// The arithmetic cannot execute the stored weights unchanged.
     #[error("{arithmetic} arithmetic cannot hold weights stored in {stored}, expected {expected}")]
     UnsupportedArithmetic {

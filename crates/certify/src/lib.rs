@@ -6,7 +6,6 @@ pub mod bounds;
 pub mod certificate;
 pub mod certifier;
 pub mod classifier;
-mod engine;
 mod error;
 pub mod evaluation;
 mod executed;

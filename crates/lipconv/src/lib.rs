@@ -45,6 +45,7 @@ mod shape;
 mod spec;
 mod store;
 pub mod train;
+pub mod wide;
 
 pub use element::Element;
 pub use engine::Recording;
@@ -59,3 +60,4 @@ pub use spec::{ConvMethod, LayerSpec, LinearMethod, Methods, NetworkSpec};
 pub use train::{
     Batch, BatchSource, EpochReport, Observer, Outcome, StepReport, TrainConfig, Trainer,
 };
+pub use wide::WideNetwork;

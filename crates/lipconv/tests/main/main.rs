@@ -8,3 +8,4 @@ mod golden;
 mod laws;
 mod support;
 mod training;
+mod wide;
