@@ -1,7 +1,6 @@
 //! Layer bounds on thousands of weights that are hard on them, against singular values from LAPACK.
 //!
-//! Expected: no bound below the truth. K of a convolution holds for every image size, so that on the one image size it is compared
-//! with it may exceed the norm by more than the 1e-4 that it is computed to.
+//! Expected: no bound below the truth, none more than 1e-4 above it.
 //!
 //!     cargo run --release -p certify --example bounds -- [KERNELS PER FAMILY]
 

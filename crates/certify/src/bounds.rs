@@ -15,6 +15,10 @@
 //! of a matrix is at most that of its entrywise modulus, which is monotone in the entries. So
 //! `‖|W|‖₂ = ‖Σ_{i,j} |W[:, :, i, j]|‖₂`, for every image size.
 //!
+//! K of a convolution is the smaller of a bound for every image size, which is tight for orthogonal kernels, and one for the
+//! size at hand, which is tight for all; the latter is left out where `‖W‖_F² / min(c_out, c_in)`, the mean square of the
+//! singular values, shows that it could gain nothing.
+//!
 //! Guarantee: rigorous upper bounds for the stored numbers, computed in f64 with directed rounding.
 //!
 //! Cost: one spectral norm bound for each weight and each matrix of absolute values, once per network.
@@ -24,6 +28,7 @@
 //!
 //! Not here: how K is computed, see `projectors::norms` and `blockconv::bounds`.
 
+use blockconv::bounds::cyclic_norm_bound_on;
 use lipconv::PlainNetwork;
 use lipconv::wide::{Affine, WideNetwork};
 use ndarray::{Array2, ArrayView1};
@@ -79,8 +84,8 @@ impl NetworkBounds {
 
     pub(crate) fn of_engine(network: &PlainNetwork, engine: &WideNetwork) -> Result<Self> {
         let lipschitz = rigorous_constants(network)?;
-        let layers =
-            engine.affine_layers().zip(&lipschitz).map(|(affine, &k)| layer_bound(affine, k));
+        let bound = |(affine, k): (&Affine, &f64)| layer_bound(affine, on_this_size(affine, *k)?);
+        let layers = engine.affine_layers().zip(&lipschitz).map(bound);
         let layers = layers.collect::<Result<Vec<_>>>()?;
         let lipschitz = product(&layers).value();
         Ok(Self { layers, lipschitz, head: engine.head().map(Head::new) })
@@ -166,6 +171,28 @@ fn rigorous_constants(network: &PlainNetwork) -> Result<Vec<f64>> {
     let layers = network.layers().iter().zip(network.names()).zip(&bounds);
     let affine = layers.filter(|((layer, _), _)| layer.parameters().is_some());
     affine.map(|((_, name), bound)| rigorous(name, bound)).collect()
+}
+
+/// `every_size`, or a smaller bound for the layer's own image size.
+fn on_this_size(affine: &Affine, every_size: f64) -> Result<f64> {
+    /// What the bound for one size exceeds the norm by, about.
+    const EXCESS: f64 = 2e-5;
+    let Some((kernel, image)) = affine.convolution() else { return Ok(every_size) };
+    let weight = affine.weight();
+    let (c_out, c_in) = (weight.nrows(), image.channels);
+    let mean_square = weight.iter().map(|w| w * w).sum::<f64>() / c_out.min(c_in) as f64;
+    if every_size <= mean_square.sqrt() * (1.0 + EXCESS) {
+        return Ok(every_size);
+    }
+    let weight = weight.into_shape_with_order((c_out, c_in, kernel, kernel));
+    let weight = weight.expect("a row of the weight is c_in x k x k");
+    let name = affine.name();
+    let bound = cyclic_norm_bound_on(weight, (image.height, image.width));
+    let bound = bound.map_err(|source| {
+        let layer = name.to_owned();
+        Error::Network(lipconv::Error::Algebra { layer, source })
+    })?;
+    Ok(rigorous(name, &bound)?.min(every_size))
 }
 
 /// The value of a bound that may serve in a certificate.

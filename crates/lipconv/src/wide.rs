@@ -138,6 +138,12 @@ impl Affine {
         self.convolution.as_ref().map_or(1, |convolution| convolution.kernel * convolution.kernel)
     }
 
+    /// Side of the kernel and shape of the image that a stride-1 convolution acts on; None for a dense layer.
+    #[must_use]
+    pub fn convolution(&self) -> Option<(usize, ImageShape)> {
+        self.convolution.as_ref().map(|convolution| (convolution.kernel, convolution.input))
+    }
+
     /// Whether it is a dense layer.
     #[must_use]
     pub fn is_dense(&self) -> bool {

@@ -1,7 +1,5 @@
 //! Layer bounds on weights that are hard on them: never below the truth, and near it.
 
-use std::collections::BTreeMap;
-
 use certify::NetworkBounds;
 
 use crate::common::rng;
@@ -27,17 +25,10 @@ fn excesses(family: Family, n: usize, seed: u64) -> Vec<(f64, f64)> {
 
 #[test]
 fn bounds_are_above_the_truth_and_near_it() {
-    let mut worst = BTreeMap::new();
     for (seed, family) in FAMILIES.into_iter().enumerate() {
         let excesses = excesses(family, 120, 1000 + seed as u64);
-        worst.insert(family, excesses.iter().fold(0.0, |w: f64, (k, _)| w.max(*k)));
-        // |W| is attained at frequency 0, whatever the image size
-        let absolute = excesses.iter().fold(0.0, |w: f64, (_, a)| w.max(*a));
-        assert!(absolute < 1e-3, "{family:?}: A exceeds the truth by {absolute:e}");
+        let worst = |f: fn(&(f64, f64)) -> f64| excesses.iter().map(f).fold(0.0, f64::max);
+        let (k, a) = (worst(|(k, _)| *k), worst(|(_, a)| *a));
+        assert!(k < 1e-4 && a < 1e-4, "{family:?}: K exceeds the truth by {k:e}, A by {a:e}");
     }
-    for family in [Family::AllEqual, Family::OneTap] {
-        assert!(worst[&family] < 1e-4, "{family:?}: {:e}", worst[&family]);
-    }
-    // orthogonal up to noise below 1e-5 at each of up to 36 taps and channels
-    assert!(worst[&Family::NearlyOrthogonal] < 1e-3, "{:e}", worst[&Family::NearlyOrthogonal]);
 }
