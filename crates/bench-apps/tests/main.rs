@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod batches;
+mod certificates;
 mod command;
 mod config;
 mod download;

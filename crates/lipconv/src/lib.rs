@@ -47,6 +47,7 @@ mod spec;
 mod store;
 mod svcm;
 pub mod train;
+pub mod wide;
 
 pub use element::Element;
 pub use engine::Recording;
@@ -61,3 +62,4 @@ pub use spec::{ConvMethod, LayerSpec, LinearMethod, Methods, NetworkSpec};
 pub use train::{
     Batch, BatchSource, EpochReport, Observer, Outcome, StepReport, TrainConfig, Trainer,
 };
+pub use wide::WideNetwork;

@@ -6,12 +6,16 @@
 //! Not here: what the commands do ([`crate::experiment`]).
 
 mod args;
+mod attack;
 mod bench;
+mod certify;
 mod eval;
 mod inspect;
+mod plain_model;
 mod predict;
 mod reproduce;
 mod train;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -34,6 +38,9 @@ Examples:
   lipconv train --out runs/first --epochs 3        train, in a folder of its own
   lipconv train --resume runs/first                go on after an interruption
   lipconv eval runs/first                          clean, certified and attacked accuracy
+  lipconv certify runs/first --out FILE            radii that someone else can check
+  lipconv verify FILE --model runs/first           check them
+  lipconv attack runs/first --attack pgd --eps 1.58
   lipconv inspect runs/first                       layers, singular values, bounds
   lipconv predict runs/first digit.png             class and certified radius of an image
 
@@ -57,6 +64,9 @@ enum Command {
     Train(train::Args),
     Eval(eval::Args),
     Reproduce(reproduce::Args),
+    Certify(certify::Args),
+    Verify(verify::Args),
+    Attack(attack::Args),
     Inspect(inspect::Args),
     Predict(predict::Args),
     Bench(bench::Args),
@@ -87,6 +97,9 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Train(args) => train::run(&args, display),
         Command::Eval(args) => eval::run(&args, display),
         Command::Reproduce(args) => reproduce::run(&args, display),
+        Command::Certify(args) => certify::run(&args, display),
+        Command::Verify(args) => verify::run(&args, display),
+        Command::Attack(args) => attack::run(&args, display),
         Command::Inspect(args) => inspect::run(&args),
         Command::Predict(args) => predict::run(&args, display),
         Command::Bench(args) => bench::run(&args, display),

@@ -11,3 +11,4 @@ mod networks;
 mod portable;
 mod support;
 mod training;
+mod wide;
