@@ -2,13 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
+mod augment;
 mod bad_input;
 mod batches;
+mod cifar10;
 mod command;
 mod config;
 mod download;
 mod eps;
 mod errors;
+mod folders;
 mod idx;
 mod image_set;
 mod locate;
