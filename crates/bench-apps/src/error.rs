@@ -270,6 +270,14 @@ pub enum Error {
         /// Where the present images came from.
         source_now: String,
     },
+    /// A batch system's command failed.
+    #[error("{command} failed: {reason}")]
+    BatchSystem {
+        /// The command.
+        command: &'static str,
+        /// What failed.
+        reason: String,
+    },
     /// A JSON file cannot be parsed.
     #[error("{}: {reason}", path.display())]
     BadJson {

@@ -12,6 +12,7 @@ pub mod metrics;
 pub mod progress;
 pub mod provenance;
 pub mod report;
+pub mod reproduction;
 pub mod results;
 pub mod run_dir;
 pub mod text_table;

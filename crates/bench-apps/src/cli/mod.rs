@@ -8,9 +8,11 @@
 mod args;
 mod bench;
 mod eval;
+mod experiment;
 mod inspect;
 mod predict;
 mod reproduce;
+mod reproduce_tables;
 mod train;
 
 use std::process::ExitCode;
@@ -31,6 +33,7 @@ use crate::interrupt;
     after_help = "\
 Examples:
   lipconv reproduce                                the paper's BCOP-Small on MNIST, with a report
+  lipconv reproduce table1 --quick                 a table of the paper: table1, table2, table3, figure2, all
   lipconv train --out runs/first --epochs 3        train, in a folder of its own
   lipconv train --resume runs/first                go on after an interruption
   lipconv eval runs/first                          clean, certified and attacked accuracy
@@ -60,6 +63,7 @@ enum Command {
     Inspect(inspect::Args),
     Predict(predict::Args),
     Bench(bench::Args),
+    Experiment(experiment::Args),
 }
 
 /// Runs the command of the process's arguments.
@@ -90,6 +94,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Predict(args) => predict::run(&args, display),
         Command::Bench(args) => bench::run(&args, display),
+        Command::Experiment(args) => experiment::run(&args, display),
     }
 }
 

@@ -3,15 +3,20 @@
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use lipconv::{
-    AdamConfig, ImageShape, LayerSpec, Loss, Methods, Network, NetworkSpec, Schedule, TrainConfig,
+    AdamConfig, ConvMethod, ImageShape, LayerSpec, LinearMethod, Loss, Methods, Network,
+    NetworkSpec, Schedule, TrainConfig,
 };
 
 use crate::config::{
-    ActivationKind, DatasetName, DeviceKind, LayerKind, NetworkConfig, NetworkName, RunConfig,
-    ScheduleKind, TrainingConfig,
+    ActivationKind, AugmentationKind, DatasetName, DeviceKind, NetworkConfig, NetworkName,
+    RunConfig, ScheduleKind, TrainingConfig,
 };
+use crate::data::download::DownloadProgress;
+use crate::data::folders::{idx_folder, image_folder};
 use crate::data::synthetic::{self, SyntheticDigits};
-use crate::data::{Dataset, Fallback, ImageSet, LocateOptions, locate_mnist};
+use crate::data::{
+    Augmentation, Dataset, Fallback, ImageSet, LocateOptions, locate_cifar10, locate_mnist,
+};
 use crate::progress::{Display, Progress};
 use crate::text_table::counted;
 
@@ -44,13 +49,17 @@ pub fn device_name(kind: DeviceKind) -> String {
 pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<NetworkSpec> {
     let [channels, height, width] = images.shape();
     let input = ImageShape::new(channels, height, width);
-    let methods = match config.layer {
-        LayerKind::Bcop => Methods::BCOP,
-        LayerKind::Unconstrained => Methods::UNCONSTRAINED,
+    let linear = if config.layer.is_unconstrained() {
+        LinearMethod::Unconstrained
+    } else {
+        LinearMethod::Bjorck
     };
+    let conv = config.layer.conv().unwrap_or(ConvMethod::Unconstrained);
+    let methods = Methods { conv, linear };
     let mut spec = match config.name {
         NetworkName::Small => NetworkSpec::small(input, images.n_classes(), methods),
         NetworkName::Large => NetworkSpec::large(input, images.n_classes(), methods, 1.0)?,
+        NetworkName::Fc3 => fc3(input, images.n_classes(), linear),
     };
     if config.activation == ActivationKind::Relu {
         for layer in spec.layers.iter_mut().filter(|layer| **layer == LayerSpec::MaxMin) {
@@ -58,6 +67,26 @@ pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<Network
         }
     }
     Ok(spec)
+}
+
+/// The paper's FC-3: three hidden dense layers of 1024, MaxMin between.
+fn fc3(input: ImageShape, n_classes: usize, method: LinearMethod) -> NetworkSpec {
+    let mut layers = vec![LayerSpec::Flatten];
+    for _ in 0..3 {
+        layers.push(LayerSpec::Linear { out_features: 1024, method });
+        layers.push(LayerSpec::MaxMin);
+    }
+    layers.push(LayerSpec::Linear { out_features: n_classes, method });
+    NetworkSpec { input, layers }
+}
+
+/// What a configuration's augmentation draws.
+#[must_use]
+pub fn augmentation(kind: AugmentationKind) -> Augmentation {
+    match kind {
+        AugmentationKind::None => Augmentation::default(),
+        AugmentationKind::CropFlip => Augmentation::CROP_FLIP,
+    }
 }
 
 /// Checks that the configured network fits the images, which takes building it once.
@@ -94,7 +123,7 @@ pub struct DataOptions {
     pub data_dir: Option<std::path::PathBuf>,
     /// Whether downloads are forbidden.
     pub offline: bool,
-    /// Whether synthetic digits may stand in for MNIST.
+    /// Whether synthetic digits may stand in for MNIST; nothing stands in for other images.
     pub may_be_synthetic: bool,
     /// How progress is shown.
     pub display: Display,
@@ -103,12 +132,17 @@ pub struct DataOptions {
 /// The images of a configuration, cut to its limits.
 ///
 /// # Errors
-/// Those of [`locate_mnist`].
+/// Those of [`crate::data::locate`] and [`crate::data::folders`].
 pub fn dataset(config: &RunConfig, options: &DataOptions) -> Result<Dataset> {
     let digits = digits(config);
-    let mut dataset = match config.data.dataset {
+    let fallback =
+        if options.may_be_synthetic { Fallback::Synthetic(digits) } else { Fallback::Refuse };
+    let mut dataset = match &config.data.dataset {
         DatasetName::Synthetic => synthetic::dataset(&digits)?,
-        DatasetName::Mnist => mnist(digits, options)?,
+        DatasetName::Mnist => located(fallback, options, locate_mnist)?,
+        DatasetName::Cifar10 => located(Fallback::Refuse, options, locate_cifar10)?,
+        DatasetName::Idx(dir) => idx_folder(dir)?,
+        DatasetName::Images(dir) => image_folder(dir)?,
     };
     if let Some(n) = config.data.train_limit {
         dataset.train = dataset.train.head(n);
@@ -130,13 +164,15 @@ fn digits(config: &RunConfig) -> SyntheticDigits {
     }
 }
 
-fn mnist(digits: SyntheticDigits, options: &DataOptions) -> Result<Dataset> {
-    let fallback =
-        if options.may_be_synthetic { Fallback::Synthetic(digits) } else { Fallback::Refuse };
+/// What [`locate_mnist`] is like.
+type Locate =
+    fn(&LocateOptions, &mut dyn FnMut(DownloadProgress<'_>)) -> crate::error::Result<Dataset>;
+
+fn located(fallback: Fallback, options: &DataOptions, find: Locate) -> Result<Dataset> {
     let mut locate = LocateOptions::from_environment(options.data_dir.clone(), fallback);
     locate.offline |= options.offline;
     let mut current: Option<(String, Progress)> = None;
-    let found = locate_mnist(&locate, &mut |report| {
+    let found = find(&locate, &mut |report| {
         if current.as_ref().is_none_or(|(file, _)| file != report.file) {
             let bar = Progress::new(options.display, report.file, report.received, report.total);
             if let Some((_, finished)) = current.replace((report.file.to_owned(), bar)) {
