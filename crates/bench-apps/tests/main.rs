@@ -19,6 +19,8 @@ mod manifest;
 mod metrics;
 mod progress;
 mod report;
+mod reproduction;
+mod reproduction_spec;
 mod run_dir;
 mod support;
 mod synthetic;

@@ -116,19 +116,17 @@ fn table(section: &Section) -> Markup {
             thead { tr {
                 th { "Test accuracy, %" }
                 @for what in &columns { th.number { (heading(section, *what)) } }
-                th { "made with" }
             } }
             tbody {
                 @for row in &section.rows { (table_row(row)) }
                 @for other in &section.quoted { tr.quoted {
                     th scope="row" {
                         (other.name)
-                        small { (if other.dataset == "mnist" { "MNIST" } else { "CIFAR-10" }) }
+                        small { (if other.dataset == "mnist" { "MNIST" } else { "CIFAR-10" }) "; the paper’s figures" }
                     }
                     @for what in &columns {
                         td.number { @if let Some(value) = quoted(other, *what) { span.paper { (format!("paper {value:.2}")) } } }
                     }
-                    td.made { "the paper’s figures" }
                 } }
             }
         } }
@@ -143,10 +141,11 @@ fn table_row(row: &Row) -> Markup {
                 small {
                     (dataset_name(&row.key))
                     @if row.key.synthetic { span.tag { "synthetic" } }
+                    br; (budget_text(row))
+                    br; (row.devices.join("; "))
                 }
             }
             @for column in &row.columns { td.number { (cell(column)) } }
-            td.made { (budget_text(row)) small { (row.devices.join("; ")) } }
         }
     }
 }
@@ -157,7 +156,7 @@ fn cell(column: &Column) -> Markup {
         @if let Some(paper) = &column.paper {
             span.paper {
                 "paper " (paper_figure(paper))
-                @if let Some(difference) = difference(column) { " · " (difference) }
+                @if let Some(difference) = difference(column) { br; (difference) }
             }
         }
     }
