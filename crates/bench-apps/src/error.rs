@@ -294,6 +294,12 @@ pub enum Error {
         /// What failed.
         reason: String,
     },
+    /// A layer has no counterpart in PyTorch that we know of.
+    #[error("layer {layer} cannot be exported: there is no module for it")]
+    NotExportable {
+        /// The layer's name.
+        layer: String,
+    },
     /// A tensor could not be made.
     #[error("tensor: {0}")]
     Tensor(#[from] candle_core::Error),

@@ -7,6 +7,7 @@ pub mod data;
 mod eps;
 mod error;
 pub mod experiment;
+pub mod export;
 pub mod interrupt;
 pub mod metrics;
 pub mod progress;

@@ -11,6 +11,7 @@ mod config;
 mod download;
 mod eps;
 mod errors;
+mod export;
 mod folders;
 mod idx;
 mod image_set;

@@ -9,6 +9,7 @@ mod args;
 mod bench;
 mod eval;
 mod experiment;
+mod export;
 mod inspect;
 mod predict;
 mod reproduce;
@@ -38,6 +39,7 @@ Examples:
   lipconv train --resume runs/first                go on after an interruption
   lipconv eval runs/first                          clean, certified and attacked accuracy
   lipconv inspect runs/first                       layers, singular values, bounds
+  lipconv export runs/first                        weights and module for PyTorch
   lipconv predict runs/first digit.png             class and certified radius of an image
 
 MNIST is looked for in --data-dir, in LIPCONV_DATA, in the cache, and is then downloaded.
@@ -63,6 +65,7 @@ enum Command {
     Inspect(inspect::Args),
     Predict(predict::Args),
     Bench(bench::Args),
+    Export(export::Args),
     Experiment(experiment::Args),
 }
 
@@ -94,6 +97,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Predict(args) => predict::run(&args, display),
         Command::Bench(args) => bench::run(&args, display),
+        Command::Export(args) => export::run(&args),
         Command::Experiment(args) => experiment::run(&args, display),
     }
 }
