@@ -44,6 +44,7 @@ mod plain_file;
 mod shape;
 mod spec;
 mod store;
+mod svcm;
 pub mod train;
 
 pub use element::Element;
@@ -51,7 +52,7 @@ pub use engine::Recording;
 pub use error::{Error, Result};
 pub use loss::Loss;
 pub use network::Network;
-pub use optim::{AdamConfig, Schedule};
+pub use optim::{AdamConfig, Optimizer, RmsPropConfig, Schedule};
 pub use plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
 pub use projectors::LipschitzBound;
 pub use shape::{ImageShape, SignalShape};

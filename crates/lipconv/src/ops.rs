@@ -7,9 +7,11 @@
 
 mod activation;
 mod cyclic_conv;
+mod weight;
 
 pub use activation::{group_sort, max_min};
 pub use cyclic_conv::{cyclic_conv, cyclic_pad, pixel_unshuffle};
+pub use weight::{bcop, bjorck, ossn, rk_l2ne, rko};
 
 use candle_core::Tensor;
 

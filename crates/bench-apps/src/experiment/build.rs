@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use lipconv::{
-    AdamConfig, ConvMethod, ImageShape, LayerSpec, LinearMethod, Loss, Methods, Network,
-    NetworkSpec, Schedule, TrainConfig,
+    ConvMethod, ImageShape, LayerSpec, LinearMethod, Loss, Methods, Network, NetworkSpec,
+    Optimizer, Schedule, TrainConfig,
 };
 
 use crate::config::{
@@ -110,7 +110,7 @@ pub fn train_config(config: &TrainingConfig) -> TrainConfig {
             ScheduleKind::Linear => Schedule::Linear,
             ScheduleKind::Constant => Schedule::Constant,
         },
-        adam: AdamConfig::default(),
+        optimizer: Optimizer::default(),
         loss: Loss::MultiClassHinge { margin: config.margin },
         seed: config.seed,
     }
