@@ -82,8 +82,18 @@ impl NetworkBounds {
         let layers =
             engine.affine_layers().zip(&lipschitz).map(|(affine, &k)| layer_bound(affine, k));
         let layers = layers.collect::<Result<Vec<_>>>()?;
-        let product = layers.iter().fold(Upper::ONE, |p, layer| p * Upper::new(layer.lipschitz));
-        Ok(Self { layers, lipschitz: product.value(), head: engine.head().map(Head::new) })
+        let lipschitz = product(&layers).value();
+        Ok(Self { layers, lipschitz, head: engine.head().map(Head::new) })
+    }
+
+    /// The same with K and A of every layer multiplied by `factor`.
+    pub(crate) fn raised(mut self, factor: Upper) -> Self {
+        for layer in &mut self.layers {
+            layer.lipschitz = (Upper::new(layer.lipschitz) * factor).value();
+            layer.absolute_norm = (Upper::new(layer.absolute_norm) * factor).value();
+        }
+        self.lipschitz = product(&self.layers).value();
+        self
     }
 
     /// The affine layers, first to last.
@@ -138,6 +148,11 @@ impl Head {
     pub(crate) fn bias(&self, t: usize, j: usize) -> Upper {
         Upper::new(self.bias[t]) + Upper::new(self.bias[j])
     }
+}
+
+/// Π K, rounded up.
+fn product(layers: &[LayerBound]) -> Upper {
+    layers.iter().fold(Upper::ONE, |product, layer| product * Upper::new(layer.lipschitz))
 }
 
 fn pair_norm(t: ArrayView1<'_, f64>, j: ArrayView1<'_, f64>, f: &dyn Fn(f64, f64) -> f64) -> Upper {
