@@ -173,7 +173,8 @@ fn names_are_those_of_the_files_and_others_are_refused() {
         let expected = "expected mnist, cifar10, synthetic, idx:DIR or images:DIR";
         assert_eq!(text, format!("data.dataset is {name}, {expected}"));
     }
-    for name in ["bcop", "unconstrained", "bjorck"] {
+    for name in ["bcop", "rko", "ossn", "svcm", "rk-l2ne", "bcop-fixed", "unconstrained", "bjorck"]
+    {
         assert_eq!(name.parse::<LayerKind>().unwrap().to_string(), name);
     }
     let text = "cayley".parse::<LayerKind>().unwrap_err().to_string();

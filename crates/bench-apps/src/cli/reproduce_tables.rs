@@ -192,7 +192,12 @@ impl Call<'_> {
                     }
                 };
                 config.device = self.device;
-                let mut plan = Plan { cell, config, decision_images: budget.decision_images };
+                let mut plan = Plan {
+                    cell,
+                    config,
+                    decision_images: budget.decision_images,
+                    boundary_steps: budget.boundary_steps,
+                };
                 let folder = plan.put(&self.out)?;
                 if !folders.contains(&folder) {
                     folders.push(folder);

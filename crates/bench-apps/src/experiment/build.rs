@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use lipconv::{
-    ConvMethod, ImageShape, LayerSpec, LinearMethod, Loss, Methods, Network, NetworkSpec,
-    Optimizer, Schedule, TrainConfig,
+    ConvMethod, ImageShape, LayerSpec, Loss, Methods, Network, NetworkSpec, Optimizer, Schedule,
+    TrainConfig,
 };
 
 use crate::config::{
@@ -49,17 +49,16 @@ pub fn device_name(kind: DeviceKind) -> String {
 pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<NetworkSpec> {
     let [channels, height, width] = images.shape();
     let input = ImageShape::new(channels, height, width);
-    let linear = if config.layer.is_unconstrained() {
-        LinearMethod::Unconstrained
-    } else {
-        LinearMethod::Bjorck
+    let methods = match config.layer.conv() {
+        Some(ConvMethod::Unconstrained) => Methods::UNCONSTRAINED,
+        Some(conv) => Methods::convolutions(conv),
+        // there is no convolution
+        None => Methods::BCOP,
     };
-    let conv = config.layer.conv().unwrap_or(ConvMethod::Unconstrained);
-    let methods = Methods { conv, linear };
     let mut spec = match config.name {
         NetworkName::Small => NetworkSpec::small(input, images.n_classes(), methods),
         NetworkName::Large => NetworkSpec::large(input, images.n_classes(), methods, 1.0)?,
-        NetworkName::Fc3 => fc3(input, images.n_classes(), linear),
+        NetworkName::Fc3 => NetworkSpec::fc3(input, images.n_classes(), methods),
     };
     if config.activation == ActivationKind::Relu {
         for layer in spec.layers.iter_mut().filter(|layer| **layer == LayerSpec::MaxMin) {
@@ -67,17 +66,6 @@ pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<Network
         }
     }
     Ok(spec)
-}
-
-/// The paper's FC-3: three hidden dense layers of 1024, MaxMin between.
-fn fc3(input: ImageShape, n_classes: usize, method: LinearMethod) -> NetworkSpec {
-    let mut layers = vec![LayerSpec::Flatten];
-    for _ in 0..3 {
-        layers.push(LayerSpec::Linear { out_features: 1024, method });
-        layers.push(LayerSpec::MaxMin);
-    }
-    layers.push(LayerSpec::Linear { out_features: n_classes, method });
-    NetworkSpec { input, layers }
 }
 
 /// What a configuration's augmentation draws.

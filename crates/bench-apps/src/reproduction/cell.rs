@@ -51,6 +51,8 @@ pub struct Plan {
     pub config: RunConfig,
     /// Images for the attacks that see decisions alone.
     pub decision_images: usize,
+    /// Steps of the boundary attack.
+    pub boundary_steps: usize,
 }
 
 /// What came out.
@@ -179,8 +181,10 @@ impl Plan {
     fn is_fulfilled_by(&self, done: &Self) -> bool {
         let config = RunConfig { device: self.config.device, ..done.config.clone() };
         let has_attacks = self.cell.attacks.iter().all(|a| done.cell.attacks.contains(a));
-        let n_images = self.cell.attacks.is_empty() || self.decision_images == done.decision_images;
-        self.cell.id() == done.cell.id() && config == self.config && has_attacks && n_images
+        let same_effort = self.cell.attacks.is_empty()
+            || (self.decision_images == done.decision_images
+                && self.boundary_steps == done.boundary_steps);
+        self.cell.id() == done.cell.id() && config == self.config && has_attacks && same_effort
     }
 }
 

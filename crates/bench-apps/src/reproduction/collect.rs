@@ -78,6 +78,8 @@ pub struct Key {
     pub train_limit: Option<usize>,
     /// Test images, where not all.
     pub test_limit: Option<usize>,
+    /// Test images under the attacks that see decisions alone.
+    pub first_images: Option<usize>,
 }
 
 /// A measured quantity beside the paper's.
@@ -330,6 +332,7 @@ fn key(result: &CellResult) -> Key {
         epochs: result.row.epochs,
         train_limit: data.train_limit,
         test_limit: data.test_limit,
+        first_images: result.first_images.as_ref().map(|first| first.n),
     }
 }
 

@@ -14,11 +14,13 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use blockconv::spectrum::layer_singular_values;
 use candle_core::{DType, Tensor};
-use certify::{Attack, Loss, Pgd, Start, Stopping};
+use certify::evaluation::batched_logits;
+use certify::{Attack, Boundary, Classifier, Loss, Pgd, Pointwise, Start, Stopping};
 use lipconv::{PlainLayer, PlainNetwork, SignalShape};
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
+use super::cell::Plan;
 use crate::data::ImageSet;
 use crate::eps::Eps;
 use crate::report::{Sample, data_url};
@@ -333,10 +335,53 @@ pub struct FirstImages {
     pub attacked: BTreeMap<String, f64>,
 }
 
-/// An attack that sees decisions alone, by name.
+/// Accuracy on all of `test` under attacks that see decisions alone; `None` without attacks.
 ///
 /// # Errors
-/// For a name that this version does not have.
-pub fn decision_attack(name: &str, _eps: f64, _seed: u64) -> Result<Box<dyn Attack>> {
-    anyhow::bail!("attack {name} is not in this version")
+/// Those of the attacks; an attack that this version does not have.
+pub fn first_images(
+    network: &dyn Classifier,
+    test: &ImageSet,
+    plan: &Plan,
+) -> Result<Option<FirstImages>> {
+    let (attacks, evaluation) = (&plan.cell.attacks, &plan.config.evaluation);
+    let Some(eps) = evaluation.attack_eps.first().filter(|_| !attacks.is_empty()) else {
+        return Ok(None);
+    };
+    let indices: Vec<usize> = (0..test.len()).collect();
+    let (images, _) = test.batch(&indices, network.dtype(), network.device())?;
+    let labels: Vec<usize> = test.labels().iter().map(|&label| usize::from(label)).collect();
+    let mut attacked = BTreeMap::new();
+    for name in attacks {
+        let attack = decision_attack(name, eps.value(), plan)?;
+        let outcome = attack.run(network, &images, &labels, &mut |_| {})?;
+        attacked.insert(name.clone(), outcome.accuracy());
+    }
+    let clean = clean_accuracy(network, &images, &labels, evaluation.batch_size)?;
+    Ok(Some(FirstImages { n: test.len(), eps: eps.to_string(), clean, attacked }))
+}
+
+fn decision_attack(name: &str, eps: f64, plan: &Plan) -> Result<Box<dyn Attack>> {
+    let seed = plan.config.evaluation.seed;
+    Ok(match name {
+        "boundary" => Box::new(Boundary { steps: plan.boundary_steps, ..Boundary::new(eps, seed) }),
+        "pointwise" => Box::new(Pointwise::new(eps, seed)),
+        other => anyhow::bail!("attack is {other}, expected boundary or pointwise"),
+    })
+}
+
+/// The share of images whose label has strictly the largest logit, percent.
+///
+/// # Errors
+/// Images that do not fit the network.
+pub fn clean_accuracy(
+    network: &dyn Classifier,
+    images: &Tensor,
+    labels: &[usize],
+    batch_size: usize,
+) -> Result<f64> {
+    let logits = batched_logits(network, images, batch_size)?;
+    // a radius is positive exactly there, whatever the network's norm
+    let radii = certify::nominal_radii(&logits, labels, 1.0)?;
+    Ok(certify::certified_accuracy(&radii, 0.0))
 }

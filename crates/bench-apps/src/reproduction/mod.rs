@@ -14,6 +14,7 @@
 pub mod cell;
 pub mod collect;
 pub mod evidence;
+pub mod published;
 pub mod queue;
 pub mod run;
 pub mod slurm;

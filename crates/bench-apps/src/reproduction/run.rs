@@ -10,14 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
-use certify::Attack;
-use certify::evaluation::batched_logits;
 use lipconv::{Network, PlainNetwork};
 
 use super::cell::{BestEpoch, CellResult, Plan};
-use super::evidence::{FirstImages, adversarial_samples, decision_attack, spectra};
+use super::evidence::{AdversarialSample, adversarial_samples, first_images, spectra};
+use super::published;
 use crate::config::RunConfig;
-use crate::data::{Dataset, ImageSet};
+use crate::data::Dataset;
 use crate::experiment::build::{self, DataOptions, check_network, device_name, network_spec};
 use crate::experiment::evaluation::{Evaluated, evaluate};
 use crate::experiment::training::{TrainJob, Trained, train};
@@ -59,8 +58,11 @@ pub fn run_cell(folder: &Path, work: &Work) -> Result<End> {
     if plan.result(folder)?.is_some() {
         return Ok(End::FinishedBefore);
     }
-    anyhow::ensure!(!plan.cell.is_published(), "{} is not in this version", plan.cell.network);
     let dataset = build::dataset(&plan.config, &work.data)?;
+    if plan.cell.is_published() {
+        published::evaluate(&plan, &dataset, &work.data, work.display)?.put(folder)?;
+        return Ok(End::Finished);
+    }
     check_network(&plan.config.network, &dataset.train)?;
     let provenance = Provenance::collect(&device_name(plan.config.device));
     let run = open_run(&folder.join("run"), &plan.config, &provenance)?;
@@ -136,11 +138,12 @@ impl Outcome<'_> {
         };
         let mut row = finished.row();
         row.budget = Some(self.plan.cell.budget.clone());
+        let first = test.head(self.plan.decision_images);
         Ok(CellResult {
             plan: self.plan.clone(),
             row,
             best: best_epoch(&history, config),
-            first_images: self.first_images(display)?,
+            first_images: first_images(&self.network, &first, self.plan)?,
             curve: finished.curve(),
             spectra: spectra(&self.initial()?, &self.network)?,
             samples: self.samples(&evaluated)?,
@@ -159,7 +162,7 @@ impl Outcome<'_> {
         Ok(network.materialize()?)
     }
 
-    fn samples(&self, evaluated: &Evaluated) -> Result<Vec<super::evidence::AdversarialSample>> {
+    fn samples(&self, evaluated: &Evaluated) -> Result<Vec<AdversarialSample>> {
         let evaluation = &self.plan.config.evaluation;
         let executed = &evaluated.evaluation.samples.certificates.executed;
         let (Some(radii), Some(eps)) =
@@ -169,42 +172,6 @@ impl Outcome<'_> {
         };
         adversarial_samples(&self.network, &self.dataset.test, radii, eps, evaluation.seed)
     }
-
-    fn first_images(&self, display: Display) -> Result<Option<FirstImages>> {
-        let attacks = &self.plan.cell.attacks;
-        let test = self.dataset.test.head(self.plan.decision_images);
-        first_images(&self.network, &test, attacks, &self.plan.config, display)
-    }
-}
-
-/// Accuracy on all of `test` under attacks that see decisions alone; `None` without attacks.
-fn first_images(
-    network: &PlainNetwork,
-    test: &ImageSet,
-    attacks: &[String],
-    config: &RunConfig,
-    _display: Display,
-) -> Result<Option<FirstImages>> {
-    let Some(eps) = config.evaluation.attack_eps.first().filter(|_| !attacks.is_empty()) else {
-        return Ok(None);
-    };
-    let indices: Vec<usize> = (0..test.len()).collect();
-    let (images, _) = test.batch(&indices, network.dtype(), network.device())?;
-    let labels: Vec<usize> = test.labels().iter().map(|&label| usize::from(label)).collect();
-    let logits = batched_logits(network, &images, config.evaluation.batch_size)?;
-    let radii = certify::nominal_radii(&logits, &labels, 1.0)?;
-    let mut attacked = std::collections::BTreeMap::new();
-    for name in attacks {
-        let attack: Box<dyn Attack> = decision_attack(name, eps.value(), config.evaluation.seed)?;
-        let outcome = attack.run(network, &images, &labels, &mut |_| {})?;
-        attacked.insert(name.clone(), outcome.accuracy());
-    }
-    Ok(Some(FirstImages {
-        n: test.len(),
-        eps: eps.to_string(),
-        clean: certify::certified_accuracy(&radii, 0.0),
-        attacked,
-    }))
 }
 
 /// The epoch with the best test accuracy, the first of several.

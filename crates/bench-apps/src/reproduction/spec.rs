@@ -75,6 +75,9 @@ pub struct Budget {
     /// Images for the attacks that see decisions alone.
     #[serde(default = "hundred")]
     pub decision_images: usize,
+    /// Steps of the boundary attack.
+    #[serde(default = "foolbox_steps")]
+    pub boundary_steps: usize,
     /// What Small costs.
     #[serde(default)]
     pub small: Extent,
@@ -88,6 +91,11 @@ pub struct Budget {
 
 fn hundred() -> usize {
     100
+}
+
+/// The reference implementation's.
+fn foolbox_steps() -> usize {
+    5000
 }
 
 /// Epochs and images.

@@ -50,6 +50,9 @@ pub(super) fn budget_text(row: &Row) -> String {
     if let Some(n) = key.test_limit {
         text += &format!(", {n} test images");
     }
+    if let Some(n) = key.first_images {
+        text += &format!(", first {n} of them for boundary and pointwise");
+    }
     text
 }
 
