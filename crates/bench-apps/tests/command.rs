@@ -23,7 +23,7 @@ impl Place {
         self.dir.path().join(name)
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lipconv"));
         command
             .current_dir(self.dir.path())
@@ -103,6 +103,8 @@ fn a_run_is_trained_evaluated_inspected_and_used() {
     check_eval(&place);
     check_inspect(&place);
     check_predict(&place);
+    crate::certificates::check_certificates(&place);
+    crate::certificates::check_attacks(&place);
     let text = place.fail(&short(&["--out", "run"]));
     assert_eq!(
         text,

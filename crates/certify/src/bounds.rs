@@ -15,6 +15,10 @@
 //! of a matrix is at most that of its entrywise modulus, which is monotone in the entries. So
 //! `‖|W|‖₂ = ‖Σ_{i,j} |W[:, :, i, j]|‖₂`, for every image size.
 //!
+//! K of a convolution is the smaller of a bound for every image size, which is tight for orthogonal kernels, and one for the
+//! size at hand, which is tight for all; the latter is left out where `‖W‖_F² / min(c_out, c_in)`, the mean square of the
+//! singular values, shows that it could gain nothing.
+//!
 //! Guarantee: rigorous upper bounds for the stored numbers, computed in f64 with directed rounding.
 //!
 //! Cost: one spectral norm bound for each weight and each matrix of absolute values, once per network.
@@ -24,13 +28,14 @@
 //!
 //! Not here: how K is computed, see `projectors::norms` and `blockconv::bounds`.
 
+use blockconv::bounds::cyclic_norm_bound_on;
 use lipconv::PlainNetwork;
+use lipconv::wide::{Affine, WideNetwork};
 use ndarray::{Array2, ArrayView1};
 use projectors::LipschitzBound;
 use projectors::norms::spectral_norm_bound;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::{Affine, Engine};
 use crate::error::{Error, Result};
 use crate::upper::{Upper, norm_up};
 
@@ -74,16 +79,26 @@ impl NetworkBounds {
     /// # Errors
     /// See the [module documentation](self).
     pub fn new(network: &PlainNetwork) -> Result<Self> {
-        Self::of_engine(network, &Engine::new(network)?)
+        Self::of_engine(network, &WideNetwork::new(network)?)
     }
 
-    pub(crate) fn of_engine(network: &PlainNetwork, engine: &Engine) -> Result<Self> {
+    pub(crate) fn of_engine(network: &PlainNetwork, engine: &WideNetwork) -> Result<Self> {
         let lipschitz = rigorous_constants(network)?;
-        let layers =
-            engine.affine_layers().zip(&lipschitz).map(|(affine, &k)| layer_bound(affine, k));
+        let bound = |(affine, k): (&Affine, &f64)| layer_bound(affine, on_this_size(affine, *k)?);
+        let layers = engine.affine_layers().zip(&lipschitz).map(bound);
         let layers = layers.collect::<Result<Vec<_>>>()?;
-        let product = layers.iter().fold(Upper::ONE, |p, layer| p * Upper::new(layer.lipschitz));
-        Ok(Self { layers, lipschitz: product.value(), head: engine.head().map(Head::new) })
+        let lipschitz = product(&layers).value();
+        Ok(Self { layers, lipschitz, head: engine.head().map(Head::new) })
+    }
+
+    /// The same with K and A of every layer multiplied by `factor`.
+    pub(crate) fn raised(mut self, factor: Upper) -> Self {
+        for layer in &mut self.layers {
+            layer.lipschitz = (Upper::new(layer.lipschitz) * factor).value();
+            layer.absolute_norm = (Upper::new(layer.absolute_norm) * factor).value();
+        }
+        self.lipschitz = product(&self.layers).value();
+        self
     }
 
     /// The affine layers, first to last.
@@ -113,14 +128,15 @@ impl NetworkBounds {
 
 impl Head {
     fn new(affine: &Affine) -> Self {
-        let rows = || affine.weight.rows().into_iter();
+        let weight = affine.weight();
+        let rows = || weight.rows().into_iter();
         let pairs = |f: &dyn Fn(f64, f64) -> f64| -> Vec<f64> {
             rows().flat_map(|t| rows().map(move |j| pair_norm(t, j, f).value())).collect()
         };
         let difference = pairs(&|a, b| if a == b { 0.0 } else { (a - b).abs().next_up() });
         let absolute_sum = pairs(&|a, b| (a.abs() + b.abs()).next_up());
-        let n_classes = affine.weight.nrows();
-        let bias = affine.bias.iter().map(|b| b.abs()).chain(std::iter::repeat(0.0));
+        let n_classes = affine.weight().nrows();
+        let bias = affine.bias().iter().map(|b| b.abs()).chain(std::iter::repeat(0.0));
         Self { n_classes, difference, absolute_sum, bias: bias.take(n_classes).collect() }
     }
 
@@ -140,6 +156,11 @@ impl Head {
     }
 }
 
+/// Π K, rounded up.
+fn product(layers: &[LayerBound]) -> Upper {
+    layers.iter().fold(Upper::ONE, |product, layer| product * Upper::new(layer.lipschitz))
+}
+
 fn pair_norm(t: ArrayView1<'_, f64>, j: ArrayView1<'_, f64>, f: &dyn Fn(f64, f64) -> f64) -> Upper {
     norm_up(t.iter().zip(j).map(|(&a, &b)| f(a, b)))
 }
@@ -152,6 +173,28 @@ fn rigorous_constants(network: &PlainNetwork) -> Result<Vec<f64>> {
     affine.map(|((_, name), bound)| rigorous(name, bound)).collect()
 }
 
+/// `every_size`, or a smaller bound for the layer's own image size.
+fn on_this_size(affine: &Affine, every_size: f64) -> Result<f64> {
+    /// What the bound for one size exceeds the norm by, about.
+    const EXCESS: f64 = 2e-5;
+    let Some((kernel, image)) = affine.convolution() else { return Ok(every_size) };
+    let weight = affine.weight();
+    let (c_out, c_in) = (weight.nrows(), image.channels);
+    let mean_square = weight.iter().map(|w| w * w).sum::<f64>() / c_out.min(c_in) as f64;
+    if every_size <= mean_square.sqrt() * (1.0 + EXCESS) {
+        return Ok(every_size);
+    }
+    let weight = weight.into_shape_with_order((c_out, c_in, kernel, kernel));
+    let weight = weight.expect("a row of the weight is c_in x k x k");
+    let name = affine.name();
+    let bound = cyclic_norm_bound_on(weight, (image.height, image.width));
+    let bound = bound.map_err(|source| {
+        let layer = name.to_owned();
+        Error::Network(lipconv::Error::Algebra { layer, source })
+    })?;
+    Ok(rigorous(name, &bound)?.min(every_size))
+}
+
 /// The value of a bound that may serve in a certificate.
 pub(crate) fn rigorous(layer: &str, bound: &LipschitzBound) -> Result<f64> {
     let not_rigorous = || Error::NotRigorous { layer: layer.to_owned(), value: bound.value() };
@@ -159,17 +202,17 @@ pub(crate) fn rigorous(layer: &str, bound: &LipschitzBound) -> Result<f64> {
 }
 
 fn layer_bound(affine: &Affine, lipschitz: f64) -> Result<LayerBound> {
-    let name = affine.name.clone();
+    let name = affine.name().to_owned();
     let absolute = absolute_taps(affine);
     let norm = spectral_norm_bound(absolute.view());
     let norm = norm.map_err(|source| Error::Norm { what: format!("|{name}.weight|"), source })?;
-    let pixels = Upper::new(affine.n_pixels as f64).sqrt();
+    let pixels = Upper::new(affine.n_pixels() as f64).sqrt();
     Ok(LayerBound {
         lipschitz,
         absolute_norm: rigorous(&name, &norm)?,
-        bias_norm: (norm_up(affine.bias.iter().copied()) * pixels).value(),
+        bias_norm: (norm_up(affine.bias().iter().copied()) * pixels).value(),
         dot_length: affine.dot_length(),
-        n_outputs: affine.weight.nrows() * affine.n_pixels,
+        n_outputs: affine.weight().nrows() * affine.n_pixels(),
         name,
     })
 }
@@ -177,9 +220,10 @@ fn layer_bound(affine: &Affine, lipschitz: f64) -> Result<LayerBound> {
 /// `|W|`, for a convolution summed over its taps (rounded up): c_out x c_in.
 fn absolute_taps(affine: &Affine) -> Array2<f64> {
     let n_taps = affine.n_taps();
-    let shape = (affine.weight.nrows(), affine.weight.ncols() / n_taps);
+    let weight = affine.weight();
+    let shape = (weight.nrows(), weight.ncols() / n_taps);
     Array2::from_shape_fn(shape, |(o, c)| {
-        let taps = affine.weight.row(o);
+        let taps = weight.row(o);
         (0..n_taps).map(|tap| Upper::new(taps[c * n_taps + tap].abs())).sum::<Upper>().value()
     })
 }

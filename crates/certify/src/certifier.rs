@@ -32,13 +32,13 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use lipconv::PlainNetwork;
+use lipconv::wide::{ChunkOutput, SignalObserver, Storage, WideNetwork};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::arithmetic::Arithmetic;
 use crate::bounds::{LayerBound, NetworkBounds};
-use crate::classifier::{check_labels, is_correct};
-use crate::engine::{ChunkOutput, Engine, Observer, Storage};
+use crate::classifier::{check_labels, is_correct, predicted_class};
 use crate::error::{Error, Result};
 use crate::margin::margin;
 use crate::rounding::{Centre, ErrorModel, MeasuredNorms};
@@ -59,7 +59,7 @@ pub enum LogitBound {
 /// Certifies images for one network.
 #[derive(Debug)]
 pub struct Certifier {
-    engine: Engine,
+    engine: WideNetwork,
     bounds: NetworkBounds,
     reference: ErrorModel,
     models: Vec<(Arithmetic, ErrorModel)>,
@@ -70,6 +70,8 @@ pub struct Certifier {
 /// Certificates of a list of images; every vector has one entry for each.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Certificates {
+    /// Class of the largest evaluated logit, the first of equals.
+    pub predictions: Vec<usize>,
     /// Lower bound of the margin of the exact real function; 0 where it is not proven positive.
     pub margins: Vec<f64>,
     /// The paper's radius, `margin / √2`, on the evaluated logits: nothing about it is rigorous.
@@ -90,17 +92,39 @@ impl Certifier {
     ///
     /// # Errors
     /// [`Error::NotRigorous`], [`Error::Network`] or [`Error::Norm`] when a layer's norm cannot be bounded,
-    /// [`Error::DTypeMismatch`] for weights that are neither f32 nor f64, [`Error::UnsupportedLayer`],
-    /// [`Error::DotTooLong`].
+    /// [`Error::DTypeMismatch`] for weights that are neither f32 nor f64, /// [`Error::DotTooLong`].
     pub fn new(network: &PlainNetwork) -> Result<Self> {
         Arithmetic::of_dtype(network.dtype())?;
-        let engine = Engine::new(network)?;
+        let engine = WideNetwork::new(network)?;
         let bounds = NetworkBounds::of_engine(network, &engine)?;
         let held = Arithmetic::ALL.into_iter().filter(|a| a.holds(network.dtype()));
-        let models = held.map(|a| Ok((a, ErrorModel::new(&bounds, a)?))).collect::<Result<_>>()?;
+        Self::of_bounds(engine, bounds, held.collect())
+    }
+
+    fn of_bounds(
+        engine: WideNetwork,
+        bounds: NetworkBounds,
+        held: Vec<Arithmetic>,
+    ) -> Result<Self> {
+        let models = held.into_iter().map(|a| Ok((a, ErrorModel::new(&bounds, a)?)));
+        let models = models.collect::<Result<_>>()?;
         let reference = ErrorModel::new(&bounds, Arithmetic::F64)?;
         let logit_constants = logit_constants(&bounds, engine.n_classes(), LogitBound::default());
         Ok(Self { engine, bounds, reference, models, logit_constants })
+    }
+
+    /// The same certifier with layer bounds K and A raised by a factor of `1 + room`: radii are smaller accordingly, and a proof
+    /// of the bounds by another method has room to succeed.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] unless `room` is in [0, 1].
+    pub fn with_raised_bounds(self, room: f64) -> Result<Self> {
+        if !(0.0..=1.0).contains(&room) {
+            let expected = "a number from 0 to 1";
+            return Err(Error::InvalidSetting { name: "room", value: room, expected });
+        }
+        let held = self.arithmetics().collect();
+        Self::of_bounds(self.engine, self.bounds.raised(Upper::ONE + Upper::new(room)), held)
     }
 
     /// The same certifier with another way to bound the logits' change.
@@ -159,6 +183,7 @@ impl Certifier {
         let logits = &sample.logits;
         let nominal_margin = margin(logits, label);
         let mut row = Row {
+            prediction: predicted_class(logits),
             margin: 0.0,
             nominal: nominal_margin / std::f64::consts::SQRT_2,
             nominal_pairwise: self.nominal_pairwise(logits, label, nominal_margin),
@@ -232,6 +257,7 @@ impl Certifier {
         let column = |f: &dyn Fn(&Row) -> f64| rows.iter().map(f).collect::<Vec<f64>>();
         let executed = self.arithmetics().enumerate();
         Certificates {
+            predictions: rows.iter().map(|row| row.prediction).collect(),
             margins: column(&|row| row.margin),
             nominal: column(&|row| row.nominal),
             nominal_pairwise: column(&|row| row.nominal_pairwise),
@@ -259,6 +285,7 @@ fn logit_constants(bounds: &NetworkBounds, n_classes: usize, bound: LogitBound) 
 /// What was computed for one image.
 #[derive(Debug)]
 struct Row {
+    prediction: usize,
     margin: f64,
     nominal: f64,
     nominal_pairwise: f64,
@@ -280,7 +307,7 @@ struct Norms {
     outputs: Vec<Vec<f64>>,
 }
 
-impl Observer for Norms {
+impl SignalObserver for Norms {
     fn input(&mut self, _: usize, signal: &[f64], n_images: usize) {
         self.inputs.push(column_norms(signal, n_images));
     }

@@ -3,6 +3,8 @@
 //! Every variant carries the data a caller needs to react; the text says what was found and what was
 //! expected.
 
+use std::path::PathBuf;
+
 /// What can go wrong in this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -71,6 +73,58 @@ pub enum Error {
         /// Its domain.
         expected: &'static str,
     },
+    /// A file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file could not be written.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file of weights is not what was expected.
+    #[error("{}: {problem}", path.display())]
+    ModelFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it and what was expected.
+        problem: String,
+    },
+    /// A file of weights lacks a tensor.
+    #[error("{}: tensor `{name}` is missing", path.display())]
+    MissingTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+    },
+    /// A file of weights holds a tensor that the network does not have.
+    #[error("{}: unexpected tensor `{name}`; the network has no such tensor", path.display())]
+    UnexpectedTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+    },
+    /// A tensor of a file has the wrong shape.
+    #[error("{}: tensor `{name}` has shape {got:?}, expected {expected}", path.display())]
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+        /// The shape demanded, in letters or numbers.
+        expected: String,
+        /// The shape found.
+        got: Vec<usize>,
+    },
     /// A certificate was asked for on the strength of an estimated Lipschitz constant.
     #[error(
         "{layer}: the Lipschitz constant {value} is an estimate, expected a rigorous upper bound; an \
@@ -113,12 +167,6 @@ pub enum Error {
         /// Name of the arithmetic.
         arithmetic: &'static str,
     },
-    /// The network has a layer that this crate cannot analyse.
-    #[error("{layer}: no rounding analysis for this kind of layer")]
-    UnsupportedLayer {
-        /// The layer's name.
-        layer: String,
-    },
     /// The arithmetic cannot execute the stored weights unchanged.
     #[error("{arithmetic} arithmetic cannot hold weights stored in {stored}, expected {expected}")]
     UnsupportedArithmetic {
@@ -147,6 +195,17 @@ pub enum Error {
     /// A classifier did not produce the gradient of its logits with respect to its input.
     #[error("the classifier's logits do not depend on its input through differentiable operations")]
     NoGradient,
+    /// An image that an attack was told to start from is not adversarial.
+    #[error(
+        "sample {sample}: the starting image is classified as the sample's own label {label}, expected any \
+         other class"
+    )]
+    StartNotAdversarial {
+        /// Index of the sample.
+        sample: usize,
+        /// Its label.
+        label: usize,
+    },
     /// An attack broke a sample strictly inside the radius that was certified for it: a defect of the
     /// certificate, of the arithmetic it assumes, or of this library.
     #[error(

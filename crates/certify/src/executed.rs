@@ -10,13 +10,11 @@
 //! Cost of the accumulating form: f64 matrix products, about twice f32, on the host.
 
 use candle_core::{DType, Device, Tensor};
-use lipconv::PlainNetwork;
+use lipconv::{PlainNetwork, WideNetwork};
 
 use crate::arithmetic::Arithmetic;
 use crate::classifier::{Classifier, Objective};
-use crate::engine::{Engine, Storage};
-use crate::error::{Error, Result};
-use crate::tensor::{check_images, to_f64};
+use crate::error::Result;
 
 /// A network and the arithmetic that executes it.
 #[derive(Debug)]
@@ -24,7 +22,7 @@ pub struct ExecutedNetwork {
     network: PlainNetwork,
     arithmetic: Arithmetic,
     /// Present exactly when dot products are accumulated in f64.
-    accumulating: Option<Engine>,
+    accumulating: Option<WideNetwork>,
 }
 
 impl ExecutedNetwork {
@@ -32,11 +30,11 @@ impl ExecutedNetwork {
     ///
     /// # Errors
     /// [`Error::UnsupportedArithmetic`] when the arithmetic would change the stored weights,
-    /// [`Error::DTypeMismatch`] for weights that are neither f32 nor f64, [`Error::UnsupportedLayer`].
+    /// [`Error::DTypeMismatch`] for weights that are neither f32 nor f64, [`Error::Network`].
     pub fn new(network: &PlainNetwork, arithmetic: Arithmetic) -> Result<Self> {
         arithmetic.check_holds(network.dtype())?;
         let accumulating = match arithmetic {
-            Arithmetic::F32AccumulateF64 => Some(Engine::new(network)?),
+            Arithmetic::F32AccumulateF64 => Some(WideNetwork::new(network)?),
             Arithmetic::F32 | Arithmetic::F64 => None,
         };
         let network = network.to_dtype(arithmetic.storage())?;
@@ -47,20 +45,6 @@ impl ExecutedNetwork {
     #[must_use]
     pub fn arithmetic(&self) -> Arithmetic {
         self.arithmetic
-    }
-
-    fn accumulated_logits(&self, engine: &Engine, images: &Tensor) -> Result<Tensor> {
-        let n = check_images(images, self.network.input())?;
-        if images.dtype() != DType::F32 {
-            return Err(Error::DTypeMismatch {
-                what: "batch of images",
-                expected: DType::F32.as_str().into(),
-                got: images.dtype().as_str().into(),
-            });
-        }
-        let logits = engine.logits(&to_f64(images)?, Storage::F32);
-        let logits = Tensor::from_vec(logits, (n, self.network.n_classes()), &Device::Cpu)?;
-        Ok(logits.to_dtype(DType::F32)?.to_device(self.network.device())?)
     }
 }
 
@@ -79,7 +63,7 @@ impl Classifier for ExecutedNetwork {
 
     fn logits(&self, images: &Tensor) -> Result<Tensor> {
         match &self.accumulating {
-            Some(engine) => self.accumulated_logits(engine, images),
+            Some(wide) => Ok(wide.forward_accumulated(images)?),
             None => Ok(self.network.forward(images)?),
         }
     }
@@ -91,7 +75,7 @@ impl Classifier for ExecutedNetwork {
     ) -> Result<(Tensor, Tensor)> {
         let (logits, gradient) = self.network.logits_and_input_gradient(images, objective)?;
         match &self.accumulating {
-            Some(engine) => Ok((self.accumulated_logits(engine, images)?, gradient)),
+            Some(wide) => Ok((wide.forward_accumulated(images)?, gradient)),
             None => Ok((logits, gradient)),
         }
     }

@@ -3,9 +3,9 @@
 pub mod arithmetic;
 pub mod attack;
 pub mod bounds;
+pub mod certificate;
 pub mod certifier;
 pub mod classifier;
-mod engine;
 mod error;
 pub mod evaluation;
 mod executed;
@@ -15,10 +15,15 @@ pub mod rounding;
 pub mod soundness;
 mod tensor;
 mod upper;
+pub mod verify;
+pub mod zero_padded;
 
 pub use arithmetic::Arithmetic;
-pub use attack::{Attack, Fgsm, Loss, Outcome, Pgd, Progress, Start, Stopping};
+pub use attack::{
+    Attack, Boundary, Fgsm, Loss, Outcome, Pgd, Pointwise, Progress, Start, Stopping,
+};
 pub use bounds::{LayerBound, NetworkBounds};
+pub use certificate::{CertificateFile, Origin, Pixels};
 pub use certifier::{Certificates, Certifier, LogitBound};
 pub use classifier::{Classifier, Objective};
 pub use error::{Error, Result};
@@ -29,3 +34,5 @@ pub use executed::ExecutedNetwork;
 pub use linear::LinearClassifier;
 pub use margin::{certified_accuracy, margins, nominal_radii};
 pub use soundness::check_soundness;
+pub use verify::verify;
+pub use zero_padded::{ZeroPaddedLayer, ZeroPaddedNetwork, ZeroPaddedSpec};

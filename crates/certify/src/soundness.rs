@@ -1,7 +1,7 @@
 //! The check that no attack succeeds inside a certified radius.
 //!
 //! Definition: a certificate with radius r claims that every image at Euclidean distance less than r keeps its
-//! class. An attack that reports a broken sample at distance d, rounded up, with d < r refutes it.
+//! class. An attack that reports an image of another class at distance d, rounded up, with d < r refutes it.
 //!
 //! The claim is about the function as executed, so that attack and radius must be for the same arithmetic. A
 //! refutation is a defect (of a bound, of the arithmetic's model, or of the machine), never a matter of
@@ -29,7 +29,9 @@ pub fn check_soundness(
             return Err(Error::CountMismatch { what, expected: n, got });
         }
     }
-    let refuted = |&i: &usize| outcome.broken[i] && outcome.distances[i] < radii[i];
+    // an image of another class refutes the certificate even where it is too far away to count as broken
+    let changed = |i: usize| outcome.broken[i] || outcome.predictions[i] != labels[i];
+    let refuted = |&i: &usize| changed(i) && outcome.distances[i] < radii[i];
     match (0..n).find(refuted) {
         Some(sample) => Err(Error::Unsound {
             attack: attack.to_owned(),

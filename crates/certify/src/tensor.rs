@@ -1,12 +1,35 @@
 //! Moving numbers between tensors and slices.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, WithDType};
+use ndarray::NdFloat;
 
 use crate::error::{Error, Result};
+
+/// Element type of images: f32 or f64.
+pub(crate) trait Pixel: WithDType + NdFloat + Default {
+    fn of(value: f64) -> Self;
+}
+
+impl Pixel for f32 {
+    fn of(value: f64) -> Self {
+        value as Self
+    }
+}
+
+impl Pixel for f64 {
+    fn of(value: f64) -> Self {
+        value
+    }
+}
 
 /// The values of a tensor, row-major, as f64; exact for f32 and f64.
 pub(crate) fn to_f64(tensor: &Tensor) -> Result<Vec<f64>> {
     Ok(tensor.to_device(&Device::Cpu)?.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
+}
+
+/// The values of a slice as f64; exact.
+pub(crate) fn widened<T: Pixel>(values: &[T]) -> Vec<f64> {
+    values.iter().map(|&v| WithDType::to_f64(v)).collect()
 }
 
 /// The number of images in a batch (b x …) and of values in each.

@@ -18,6 +18,7 @@ use crate::element::{Element, to_vec};
 use crate::error::Result;
 use crate::network::Network;
 use crate::optim::Moments;
+use crate::portable_step::PortableState;
 use crate::spec::NetworkSpec;
 use crate::store::{Reader, Writer};
 use crate::train::{Progress, State, TrainConfig, Trainer, TypedState};
@@ -83,6 +84,12 @@ impl Trainer {
         match &self.state {
             State::F32(state) => push_state(network, self.config(), state, &mut writer)?,
             State::F64(state) => push_state(network, self.config(), state, &mut writer)?,
+            State::Portable(state) => match network.dtype() {
+                DType::F64 => {
+                    push_state::<f64>(network, self.config(), &on_host(state)?, &mut writer)?;
+                }
+                _ => push_state::<f32>(network, self.config(), &on_host(state)?, &mut writer)?,
+            },
         }
         writer.write(path, &header)
     }
@@ -101,6 +108,14 @@ impl Trainer {
         let supply = |name: &str, shape: &[usize]| take(&mut reader, name, shape, dtype, device);
         let network = Network::from_tensors(&header.spec, dtype, device, supply)?;
         let state = match dtype {
+            DType::F64 if !device.is_cpu() => {
+                let state = take_state::<f64>(&network, &header.config, &mut reader)?;
+                State::Portable(on_device(&network, state)?)
+            }
+            _ if !device.is_cpu() => {
+                let state = take_state::<f32>(&network, &header.config, &mut reader)?;
+                State::Portable(on_device(&network, state)?)
+            }
             DType::F64 => State::F64(take_state(&network, &header.config, &mut reader)?),
             _ => State::F32(take_state(&network, &header.config, &mut reader)?),
         };
@@ -175,6 +190,25 @@ fn push_state<T: Element>(
         }
     }
     Ok(())
+}
+
+/// The running means of a network on another device.
+fn on_host<T: Element>(state: &PortableState) -> Result<TypedState<T>> {
+    let moments = state
+        .moments
+        .iter()
+        .map(|moments| Ok(Moments(moments.iter().map(to_vec::<T>).collect::<Result<Vec<_>>>()?)));
+    Ok(TypedState { moments: moments.collect::<Result<_>>()?, buffers: Default::default() })
+}
+
+/// And back.
+fn on_device<T: Element>(network: &Network, state: TypedState<T>) -> Result<PortableState> {
+    let variables = network.variables().into_iter().zip(state.moments);
+    let moments = variables.map(|((_, variable), Moments(moments))| {
+        let tensor = |values| Ok(Tensor::from_vec(values, variable.shape(), network.device())?);
+        moments.into_iter().map(tensor).collect::<Result<Vec<_>>>()
+    });
+    Ok(PortableState { moments: moments.collect::<Result<_>>()? })
 }
 
 fn warm_name(layer: &str) -> String {

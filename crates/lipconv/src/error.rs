@@ -102,6 +102,12 @@ pub enum Error {
         /// Its value.
         value: f64,
     },
+    /// A number is NaN or infinite in a tensor that was not copied to the host.
+    #[error("{what} holds a value that is not a finite number")]
+    NonFiniteSomewhere {
+        /// The tensor's name.
+        what: String,
+    },
     /// A weight that is to be divided by its norm has none.
     #[error("{layer}.weight is zero, expected a nonzero value: it is divided by its norm")]
     ZeroWeight {

@@ -41,11 +41,13 @@ pub mod optim;
 mod parametrise;
 mod plain;
 mod plain_file;
+mod portable_step;
 mod shape;
 mod spec;
 mod store;
 mod svcm;
 pub mod train;
+pub mod wide;
 
 pub use element::Element;
 pub use engine::Recording;
@@ -60,3 +62,4 @@ pub use spec::{ConvMethod, LayerSpec, LinearMethod, Methods, NetworkSpec};
 pub use train::{
     Batch, BatchSource, EpochReport, Observer, Outcome, StepReport, TrainConfig, Trainer,
 };
+pub use wide::WideNetwork;

@@ -20,6 +20,7 @@ use crate::engine::Step;
 use crate::error::{Error, Result};
 use crate::kernels::activation::Activation;
 use crate::ops;
+use crate::ops::portable::Weight;
 use crate::parametrise::{Parametrisation, estimated_norm, weight_of};
 use crate::plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
 use crate::shape::{ImageShape, SignalShape};
@@ -89,6 +90,15 @@ pub(crate) struct Parameters {
     pub(crate) vector: Option<Var>,
     /// Whether training changes the weight.
     pub(crate) trained: bool,
+}
+
+/// A forward pass in candle's operations.
+pub(crate) struct PortableForward {
+    pub(crate) logits: Tensor,
+    /// For each linear layer, the vector that a training step goes on with.
+    pub(crate) vectors: Vec<Option<Tensor>>,
+    /// For each layer made of orthogonal factors, how far they are from orthonormal.
+    pub(crate) defects: Vec<Tensor>,
 }
 
 /// The values of a layer's parameters.
@@ -263,11 +273,44 @@ impl Network {
         Ok(self.forward_with_vectors(images)?.0)
     }
 
+    /// The logits in candle's operations alone, on any device, with what a training step needs beside them.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] when the batch does not fit.
+    pub(crate) fn forward_portable(&self, images: &Tensor) -> Result<PortableForward> {
+        let mut forward =
+            PortableForward { logits: images.clone(), vectors: Vec::new(), defects: Vec::new() };
+        for layer in &self.layers {
+            let x = &forward.logits;
+            let Some(p) = &layer.parameters else {
+                forward.logits = ops::apply(&plain_activation(layer.kind), x)?;
+                continue;
+            };
+            let vector = p.vector.as_ref().map(Var::as_tensor);
+            let Weight { weight, vector, defect } =
+                ops::portable::weight_of(p.parametrisation, p.weight.as_tensor(), vector)?;
+            let bias = Some(p.bias.as_tensor());
+            forward.logits = match layer.kind {
+                LayerKind::Conv { downsample, .. } => {
+                    ops::portable::cyclic_conv(x, &weight, bias, downsample)?
+                }
+                _ => ops::dense(x, &weight, bias)?,
+            };
+            forward.vectors.push(vector);
+            forward.defects.extend(defect);
+        }
+        Ok(forward)
+    }
+
     /// The logits, and for each linear layer the vector that a training step goes on with.
     pub(crate) fn forward_with_vectors(
         &self,
         images: &Tensor,
     ) -> Result<(Tensor, Vec<Option<Tensor>>)> {
+        if !self.device.is_cpu() {
+            let PortableForward { logits, vectors, .. } = self.forward_portable(images)?;
+            return Ok((logits, vectors));
+        }
         let (mut x, mut vectors) = (images.clone(), Vec::new());
         for layer in &self.layers {
             let Some(p) = &layer.parameters else {

@@ -7,6 +7,7 @@
 
 mod activation;
 mod cyclic_conv;
+pub mod portable;
 mod weight;
 
 pub use activation::{group_sort, max_min};

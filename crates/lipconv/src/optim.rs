@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Var};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, Var};
 use projectors::Real;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -268,6 +268,36 @@ pub(crate) fn update_variable<T: Element>(
 ) -> Result<()> {
     let op = StepOp { gradient, moments: RefCell::new(moments), update };
     Ok(variable.inplace_op1(&op)?)
+}
+
+/// One step on a variable on any device, in candle's operations.
+pub(crate) fn update_tensors(
+    variable: &Var,
+    gradient: &Tensor,
+    moments: &mut [Tensor],
+    update: Update,
+) -> Result<()> {
+    let Update { optimizer, learning_rate, step } = update;
+    let mean = |old: &Tensor, new: &Tensor, decay: f64| -> Result<Tensor> {
+        Ok(((old * decay)? + (new * (1.0 - decay))?)?)
+    };
+    let change = match (optimizer, moments) {
+        (Optimizer::Adam(config), [first, second]) => {
+            *first = mean(first, gradient, config.beta1)?;
+            *second = mean(second, &gradient.sqr()?, config.beta2)?;
+            let t = step as f64;
+            let step_size = learning_rate / (1.0 - config.beta1.powf(t));
+            let root_correction = 1.0 / (1.0 - config.beta2.powf(t)).sqrt();
+            let divisor = ((second.sqrt()? * root_correction)? + config.epsilon)?;
+            ((&*first * step_size)? / divisor)?
+        }
+        (Optimizer::RmsProp(config), [square]) => {
+            *square = mean(square, &gradient.sqr()?, config.alpha)?;
+            ((gradient * learning_rate)? / (square.sqrt()? + config.epsilon)?)?
+        }
+        _ => unreachable!("moments are made and read with the names of their optimiser"),
+    };
+    Ok(variable.set(&(variable.as_tensor().detach() - change)?)?)
 }
 
 /// [`step`] as an in-place operation: candle hands out the variable's storage for writing.

@@ -28,6 +28,7 @@ use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::finite::check_finite;
 pub(crate) use operation::weight_of;
+pub(crate) use power::N_ITERATIONS;
 use power::Ossn;
 use row_sums::RowSums;
 
@@ -79,6 +80,11 @@ impl Parametrisation {
     /// Whether the weight is the parameter.
     pub(crate) fn is_identity(self) -> bool {
         matches!(self, Self::Svcm { .. } | Self::Unconstrained)
+    }
+
+    /// Whether the weight is made of orthogonal factors.
+    pub(crate) fn is_orthogonal(self) -> bool {
+        matches!(self, Self::Bcop { .. } | Self::Polar | Self::Rko)
     }
 
     /// As [`Parametrisation::assemble`] for a caller that only applies the weight: factored where that costs less.
@@ -222,14 +228,16 @@ impl<T: Element> Assembled<T> {
         &self,
         layer: &str,
         parameter: ArrayViewD<'_, T>,
-        d_weight: ArrayViewD<'_, T>,
+        d_weight: ArrayD<T>,
     ) -> Result<ArrayD<T>> {
         Ok(match self {
             Self::Bcop(bcop) => {
-                bcop.pullback(ranked::<T, Ix4>(d_weight)).map_err(|e| algebra(layer, e))?.into_dyn()
+                let pulled = bcop.pullback(ranked::<T, Ix4>(d_weight.view()));
+                pulled.map_err(|e| algebra(layer, e))?.into_dyn()
             }
             Self::Polar(polar) => {
-                polar.pullback(ranked::<T, Ix2>(parameter), ranked::<T, Ix2>(d_weight)).into_dyn()
+                let d_weight = ranked::<T, Ix2>(d_weight.view());
+                polar.pullback(ranked::<T, Ix2>(parameter), d_weight).into_dyn()
             }
             Self::Rko(polar) => {
                 let factor = T::of(1.0 / kernel_size(&parameter) as f64);
@@ -242,8 +250,10 @@ impl<T: Element> Assembled<T> {
                 let d_weight = d_weight.as_standard_layout();
                 shaped_like(&parameter, sums.pullback(flat(&parameter), flat(&d_weight.view())))
             }
-            Self::Ossn(ossn) => ossn.pullback(ranked(parameter), ranked(d_weight)).into_dyn(),
-            Self::Factored(_) | Self::Identity => d_weight.to_owned(),
+            Self::Ossn(ossn) => {
+                ossn.pullback(ranked(parameter), ranked(d_weight.view())).into_dyn()
+            }
+            Self::Factored(_) | Self::Identity => d_weight,
         })
     }
 }

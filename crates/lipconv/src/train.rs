@@ -28,6 +28,7 @@ use crate::loss::{Loss, LossValue};
 use crate::network::{LayerKind, Network};
 use crate::optim::{Moments, Optimizer, Schedule, update_variable};
 use crate::plain::check_same_device;
+use crate::portable_step::{PortableState, portable_step};
 use crate::svcm;
 
 pub use crate::svcm::{SVCM_PERIOD, SVCM_ROUNDS};
@@ -205,6 +206,8 @@ pub struct Trainer {
 pub(crate) enum State {
     F32(TypedState<f32>),
     F64(TypedState<f64>),
+    /// Tensors on the network's device, whatever their type.
+    Portable(PortableState),
 }
 
 /// The optimiser's running means of every parameter (weight, bias, weight, …) and the engine's buffers.
@@ -234,6 +237,9 @@ impl Trainer {
     pub fn new(network: Network, config: TrainConfig) -> Result<Self> {
         config.validate()?;
         let state = match network.dtype() {
+            _ if !network.device().is_cpu() => {
+                State::Portable(PortableState::new(&network, &config.optimizer)?)
+            }
             DType::F64 => State::F64(TypedState::new(&network, &config.optimizer)),
             _ => State::F32(TypedState::new(&network, &config.optimizer)),
         };
@@ -241,6 +247,18 @@ impl Trainer {
         let totals = EpochReport::default();
         let progress = Progress { step: 0, epoch: 0, batch: 0, epoch_seed: None, totals, rng };
         Ok(Self { network, config, progress, state })
+    }
+
+    /// As [`Trainer::new`], with every step in candle's operations even on the CPU: slow there, and the same path that a
+    /// GPU takes.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn portable(network: Network, config: TrainConfig) -> Result<Self> {
+        let mut trainer = Self::new(network, config)?;
+        let state = PortableState::new(&trainer.network, &trainer.config.optimizer)?;
+        trainer.state = State::Portable(state);
+        Ok(trainer)
     }
 
     /// The network in its present state.
@@ -345,6 +363,9 @@ impl Trainer {
         let done = match &mut self.state {
             State::F32(state) => typed_step(&self.network, &self.config.loss, batch, update, state),
             State::F64(state) => typed_step(&self.network, &self.config.loss, batch, update, state),
+            State::Portable(state) => {
+                portable_step(&self.network, &self.config.loss, batch, update, state)
+            }
         };
         let (loss, n_correct) = done.map_err(|source| in_step(step + 1, source))?;
         if (step + 1).is_multiple_of(SVCM_PERIOD) || step + 1 == total {
@@ -403,7 +424,7 @@ fn typed_step<T: Element>(
     state: &mut TypedState<T>,
 ) -> Result<(f64, usize)> {
     let steps = network.layers().iter().map(|layer| LayerKind::step(layer.kind));
-    let on_engine = network.device().is_cpu() && has_block_form(steps);
+    let on_engine = has_block_form(steps);
     let (value, gradients) = if on_engine {
         loss_and_gradients(network, loss, &batch.images, &batch.labels, &mut state.buffers)?
     } else {
@@ -439,7 +460,7 @@ fn in_step(step: u64, source: Error) -> Error {
     }
 }
 
-/// The same by candle's graph: for networks outside the engine's block form and for other devices.
+/// The same by candle's graph: for networks outside the engine's block form.
 fn graph_gradients<T: Element>(
     network: &Network,
     loss: &Loss,

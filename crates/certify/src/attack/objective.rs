@@ -78,7 +78,7 @@ impl Loss {
 }
 
 /// The class other than `label` with the largest logit.
-fn best_rival(logits: &[f64], label: usize) -> Option<usize> {
+pub(super) fn best_rival(logits: &[f64], label: usize) -> Option<usize> {
     let rivals = (0..logits.len()).filter(|&j| j != label);
     rivals.reduce(|best, j| if logits[j] > logits[best] { j } else { best })
 }

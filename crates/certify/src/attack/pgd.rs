@@ -4,6 +4,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::objective::Loss;
+use super::setup::{check_at_least_one, check_positive};
 use super::{Attack, Outcome, Progress};
 use crate::classifier::Classifier;
 use crate::error::{Error, Result};
@@ -87,20 +88,10 @@ impl Pgd {
 
     pub(super) fn check(&self) -> Result<()> {
         self.loss.check()?;
-        for (name, value) in [("eps", self.eps), ("step_size", self.step_size)] {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(Error::InvalidSetting {
-                    name,
-                    value,
-                    expected: "a positive finite number",
-                });
-            }
-        }
-        for (name, value) in [("steps", self.steps), ("batch_size", self.batch_size)] {
-            if value == 0 {
-                return Err(Error::InvalidSetting { name, value: 0.0, expected: "at least 1" });
-            }
-        }
+        check_positive("eps", self.eps)?;
+        check_positive("step_size", self.step_size)?;
+        check_at_least_one("steps", self.steps)?;
+        check_at_least_one("batch_size", self.batch_size)?;
         let (name, value) = ("restarts", self.restarts as f64);
         match (self.start, self.restarts) {
             (_, 1) | (Start::Random, 2..=0x1_0000) => Ok(()),

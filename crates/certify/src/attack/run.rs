@@ -6,11 +6,11 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::pgd::{Pgd, Start, Stopping};
-use super::step::{Pixel, ascend, distance_up, perturbed, random_start};
+use super::step::{ascend, distance_up, perturbed, random_start, retain_rows};
 use super::{Outcome, Progress};
-use crate::classifier::{Classifier, check_labels, is_correct, logit_rows, predicted_class};
-use crate::error::{Error, Result};
-use crate::tensor::{batch_size, to_f64};
+use crate::classifier::{Classifier, is_correct, logit_rows, predicted_class};
+use crate::error::Result;
+use crate::tensor::{Pixel, batch_size};
 
 /// Attacks every image with the settings of `pgd`, reporting as `name`.
 pub(super) fn run(
@@ -22,27 +22,10 @@ pub(super) fn run(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Outcome> {
     pgd.check()?;
-    let (n, n_values) = batch_size(images)?;
-    check_labels(labels, n, classifier.n_classes())?;
-    if images.dtype() != classifier.dtype() {
-        return Err(Error::DTypeMismatch {
-            what: "batch of images",
-            expected: classifier.dtype().as_str().into(),
-            got: images.dtype().as_str().into(),
-        });
-    }
-    check_pixels(&to_f64(images)?, n_values)?;
+    super::setup::check(classifier, images, labels)?;
     match images.dtype() {
         DType::F32 => Run::<f32>::new(pgd, name, classifier, images, labels)?.all(progress),
         _ => Run::<f64>::new(pgd, name, classifier, images, labels)?.all(progress),
-    }
-}
-
-/// Pixels must be numbers in [0, 1]: the range that every iterate is clamped to.
-fn check_pixels(values: &[f64], n_values: usize) -> Result<()> {
-    match values.iter().position(|v| !(0.0..=1.0).contains(v)) {
-        Some(at) => Err(Error::PixelRange { sample: at / n_values.max(1), value: values[at] }),
-        None => Ok(()),
     }
 }
 
@@ -226,14 +209,4 @@ impl<'a, T: Pixel> Run<'a, T> {
         let adversarial = Tensor::from_vec(self.adversarial, self.shape, self.classifier.device())?;
         Ok(Outcome { adversarial, predictions: self.predictions, broken: self.broken, distances })
     }
-}
-
-/// Keeps the rows of length `n` that are marked, in order.
-fn retain_rows<T: Copy>(values: &mut Vec<T>, n: usize, keep: &[bool]) {
-    let mut next = 0;
-    for (row, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
-        values.copy_within(row * n..(row + 1) * n, next * n);
-        next += 1;
-    }
-    values.truncate(next * n);
 }

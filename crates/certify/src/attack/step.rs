@@ -2,28 +2,11 @@
 //! the nearest cache.
 
 use candle_core::WithDType;
-use ndarray::NdFloat;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use crate::tensor::Pixel;
 use crate::upper::norm_up;
-
-/// Element type of images: f32 or f64.
-pub(super) trait Pixel: WithDType + NdFloat + Default {
-    fn of(value: f64) -> Self;
-}
-
-impl Pixel for f32 {
-    fn of(value: f64) -> Self {
-        value as Self
-    }
-}
-
-impl Pixel for f64 {
-    fn of(value: f64) -> Self {
-        value
-    }
-}
 
 /// Gradients shorter than this are not scaled up to a full step.
 const SHORTEST_GRADIENT: f64 = 1e-6;
@@ -71,6 +54,16 @@ pub(super) fn distance_up<T: Pixel>(a: &[T], b: &[T]) -> f64 {
         if a == b { 0.0 } else { (a - b).abs().next_up() }
     };
     norm_up(a.iter().zip(b).map(difference)).value()
+}
+
+/// Keeps the rows of length `n` that are marked, in order.
+pub(super) fn retain_rows<T: Copy>(values: &mut Vec<T>, n: usize, keep: &[bool]) {
+    let mut next = 0;
+    for (row, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
+        values.copy_within(row * n..(row + 1) * n, next * n);
+        next += 1;
+    }
+    values.truncate(next * n);
 }
 
 /// Euclidean norm; eight partial sums, so that the compiler can use vector registers.

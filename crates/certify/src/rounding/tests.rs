@@ -7,8 +7,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::*;
 use crate::classifier::logit_rows;
-use crate::engine::{Engine, Storage};
 use crate::upper::norm_up;
+use lipconv::wide::{Storage, WideNetwork};
 
 /// A dense ReLU network with weights, biases and images that are integers over a power of two, so that i128 replays it
 /// exactly.
@@ -67,10 +67,10 @@ impl Replay {
 }
 
 /// Norms of the signals of a network in f64, by the engine itself.
-fn measured(engine: &Engine, image: &[f64]) -> MeasuredNorms {
+fn measured(engine: &WideNetwork, image: &[f64]) -> MeasuredNorms {
     #[derive(Default)]
     struct Norms(MeasuredNorms);
-    impl crate::engine::Observer for Norms {
+    impl lipconv::wide::SignalObserver for Norms {
         fn input(&mut self, _: usize, signal: &[f64], _: usize) {
             self.0.inputs.push(norm_up(signal.iter().copied()).value());
         }
@@ -120,7 +120,7 @@ fn errors_at_the_centre_are_bounded_and_not_absurdly() {
 #[track_caller]
 fn check_centre(replay: &Replay, dtype: DType) -> Vec<(f64, f64)> {
     let network = replay.network(dtype);
-    let engine = Engine::new(&network).unwrap();
+    let engine = WideNetwork::new(&network).unwrap();
     let bounds = NetworkBounds::new(&network).unwrap();
     let reference = ErrorModel::new(&bounds, Arithmetic::F64).unwrap();
     let image = replay.image();
@@ -162,7 +162,7 @@ fn errors_over_the_ball_are_bounded() {
     let wide = network.to_dtype(DType::F64).unwrap();
     let bounds = NetworkBounds::new(&network).unwrap();
     let model = ErrorModel::new(&bounds, Arithmetic::F32).unwrap();
-    let engine = Engine::new(&network).unwrap();
+    let engine = WideNetwork::new(&network).unwrap();
     let image = replay.image();
     let reference = ErrorModel::new(&bounds, Arithmetic::F64).unwrap();
     let ball = model.ball(&reference.centre(&measured(&engine, &image)));

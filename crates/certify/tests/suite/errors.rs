@@ -171,8 +171,6 @@ fn rare_errors_read_well() {
     let expected =
         "linear1: dot products of length 9 are too long for f32 arithmetic, expected at most 8";
     assert_eq!(text, expected);
-    let text = Error::UnsupportedLayer { layer: "pool1".into() }.to_string();
-    assert_eq!(text, "pool1: no rounding analysis for this kind of layer");
     let source = projectors::LipschitzBound::exact(-1.0).unwrap_err();
     let text = Error::Norm { what: "|conv1.weight|".into(), source }.to_string();
     assert!(text.starts_with("norm of |conv1.weight|: "), "{text}");

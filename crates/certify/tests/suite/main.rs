@@ -3,8 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests may unwrap, like tests")]
 
 mod attacks;
+mod bounds;
+mod certificate_files;
 mod certificates;
 mod common;
+mod decision_attacks;
 mod errors;
 mod evaluation;
 mod golden;
+mod kernels;
+mod zero_padded;

@@ -59,7 +59,7 @@ pub(crate) fn loss_and_gradients<T: Element>(
         let weights = weights_of(&assembled, parameters);
         let program = program(network, &assembled, &weights, parameters);
         let (value, gradients) = run(&program, loss, images, labels, buffers)?;
-        Ok((value, pull_back(parameters, &assembled, &gradients)?))
+        Ok((value, pull_back(parameters, &assembled, gradients)?))
     })
 }
 
@@ -229,14 +229,14 @@ fn conv_weight_gradients<T: Element>(
 fn pull_back<T: Element>(
     parameters: &[Borrowed<'_, T>],
     assembled: &[Assembled<T>],
-    gradients: &[(ArrayD<T>, Vec<T>)],
+    gradients: WeightGradients<T>,
 ) -> Result<Vec<ParameterGradient<T>>> {
     let layers = parameters.par_iter().zip(assembled).zip(gradients);
-    let pulled = layers.map(|((p, assembled), (d_weight, d_bias))| {
-        let pull = || assembled.pullback(&p.layer.name, p.weight.view(), d_weight.view());
+    let pulled = layers.map(|((p, assembled), (d_weight, bias))| {
+        let pull = || assembled.pullback(&p.layer.name, p.weight.view(), d_weight);
         let weight = p.layer.trained.then(pull).transpose()?.map(into_row_major);
         let (vector, warm) = (assembled.next_vector(), assembled.warm_start());
-        Ok(ParameterGradient { weight, bias: d_bias.clone(), vector, warm })
+        Ok(ParameterGradient { weight, bias, vector, warm })
     });
     pulled.collect()
 }

@@ -1,4 +1,5 @@
 //! Constrained weights as tensor operations on free parameters, differentiable by candle; on the CPU, in f32 or f64.
+//! [`portable`](super::portable) has the same for every device.
 
 use candle_core::Tensor;
 

@@ -84,7 +84,7 @@ impl Saved {
         let gradient = crate::bounds::array::<T, _>(gradient, gradient.dims())?;
         let saved = lock(saved);
         let assembled = saved.as_ref().expect("backward runs after forward");
-        let gradient = assembled.pullback(&self.layer, parameter_values.view(), gradient.view())?;
+        let gradient = assembled.pullback(&self.layer, parameter_values.view(), gradient)?;
         let values = gradient.iter().copied().collect::<Vec<T>>();
         Ok(Tensor::from_vec(values, parameter.shape(), parameter.device())?)
     }

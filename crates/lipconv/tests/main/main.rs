@@ -8,5 +8,7 @@ mod checkpoints;
 mod golden;
 mod laws;
 mod networks;
+mod portable;
 mod support;
 mod training;
+mod wide;

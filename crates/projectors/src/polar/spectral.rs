@@ -64,7 +64,7 @@ impl<T: Real> SpectralForm<T> {
     ) -> Result<Option<Self>> {
         let (lambda, v) = lapack::eigh(gram)?;
         let (lowest, highest) = (lambda[0].as_f64(), lambda[lambda.len() - 1].as_f64());
-        if !(lowest * MAX_RELATIVE_CONDITION > highest * T::EPS) {
+        if lowest.is_nan() || lowest * MAX_RELATIVE_CONDITION <= highest * T::EPS {
             return Ok(None);
         }
         let sigma = lambda.mapv(Float::sqrt);

@@ -1,4 +1,4 @@
-//! The f64 evaluation behind certificates: plain slices and BLAS, its own code from weights to logits.
+//! Plain networks evaluated with sums in f64: what certificates measure, and an inference path of its own.
 //!
 //! Definition: the layers of a [`PlainNetwork`], with the weights it stores converted to f64 (exactly), as
 //! `z_i = W_i a_{i-1} + b_i` and `a_i = φ_i(z_i)`. A convolution is the product of its c_out x c_in·k² weight
@@ -9,27 +9,34 @@
 //! Flattening is then free, every copy is of contiguous runs, and a dense layer is one matrix product.
 //!
 //! Guarantee: every dot product is a sum of the exact products in some order, each term through at most
-//! n + 1 roundings with the bias counted; nothing else rounds. That is all that the error analysis of
-//! [`rounding`](crate::rounding) assumes. With [`Storage::F32`] every `z_i` is rounded to f32: this executes
-//! [`Arithmetic::F32AccumulateF64`](crate::Arithmetic) on weights stored in f32.
+//! n + 1 roundings with the bias counted; nothing else rounds. With [`Storage::F32`] every `z_i` is rounded to f32 once: for
+//! weights and images in f32 this is the arithmetic "f32 storage, f64 accumulation", in which the products are exact.
+//! Results are the same to the bit whatever the number of threads.
 //!
-//! Cost: that of the matrix products, plus one copy of each convolution's input per kernel tap.
+//! Cost: that of the matrix products in f64, plus one copy of each convolution's input per kernel tap.
 //! Parallel over chunks of images, of a size that depends on the network alone.
+//!
+//! Errors: those of the tensor library for weights that cannot be read; [`Error::DTypeMismatch`] where f32 is needed.
+//!
+//! Not here: bounds of the rounding errors, which `certify` derives from the guarantee.
 
 mod activation;
 mod conv;
 
-use lipconv::{ImageShape, PlainLayer, PlainNetwork, SignalShape};
+use candle_core::{DType, Device, Tensor};
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
+use crate::element::to_vec;
 use crate::error::{Error, Result};
+use crate::plain::{PlainLayer, PlainNetwork};
+use crate::shape::{ImageShape, SignalShape};
 use conv::{Convolution, Unshuffle};
 
 /// How the output of an affine layer is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Storage {
+pub enum Storage {
     /// As computed.
     F64,
     /// Rounded to the nearest f32.
@@ -38,16 +45,13 @@ pub(crate) enum Storage {
 
 /// A matrix product, dense or of a convolution, and what it needs of the layer's geometry.
 #[derive(Debug)]
-pub(crate) struct Affine {
-    pub(crate) name: String,
-    /// n_out x n_in; for a convolution c_out x c_in·k².
-    pub(crate) weight: Array2<f64>,
-    /// One value for each row of the weight; empty where the layer has no bias.
-    pub(crate) bias: Vec<f64>,
+pub struct Affine {
+    name: String,
+    weight: Array2<f64>,
+    bias: Vec<f64>,
     /// None for a dense layer.
     convolution: Option<Convolution>,
-    /// Outputs for each row of the weight: 1, or the pixels of a convolution's output.
-    pub(crate) n_pixels: usize,
+    n_pixels: usize,
 }
 
 #[derive(Debug)]
@@ -59,9 +63,9 @@ enum Layer {
     Relu,
 }
 
-/// A network in f64.
+/// A plain network with its weights in f64.
 #[derive(Debug)]
-pub(crate) struct Engine {
+pub struct WideNetwork {
     input: ImageShape,
     n_classes: usize,
     layers: Vec<Layer>,
@@ -69,8 +73,8 @@ pub(crate) struct Engine {
     ends_affine: bool,
 }
 
-/// What [`Engine::run`] reports of a chunk of images while it passes through the network.
-pub(crate) trait Observer: Default {
+/// What [`WideNetwork::run`] reports of a chunk of images while it passes through the network.
+pub trait SignalObserver: Default {
     /// The input of affine layer `idx`: features x images.
     fn input(&mut self, idx: usize, signal: &[f64], n_images: usize);
     /// The output of affine layer `idx`, before its activation.
@@ -79,34 +83,70 @@ pub(crate) trait Observer: Default {
 
 /// Observes nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Nothing;
+struct Nothing;
 
-impl Observer for Nothing {
+impl SignalObserver for Nothing {
     fn input(&mut self, _: usize, _: &[f64], _: usize) {}
     fn output(&mut self, _: usize, _: &[f64], _: usize) {}
 }
 
 /// A chunk of images after the network.
 #[derive(Debug)]
-pub(crate) struct ChunkOutput<O> {
-    pub(crate) n_images: usize,
+pub struct ChunkOutput<O> {
+    /// Number of images.
+    pub n_images: usize,
     /// images x n_classes.
-    pub(crate) logits: Vec<f64>,
-    pub(crate) observed: O,
+    pub logits: Vec<f64>,
+    /// What was reported on the way.
+    pub observed: O,
 }
 
 impl Affine {
+    /// The layer's name in the network.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// n_out x n_in; for a convolution c_out x c_in·k².
+    #[must_use]
+    pub fn weight(&self) -> ArrayView2<'_, f64> {
+        self.weight.view()
+    }
+
+    /// One value for each row of the weight; empty where the layer has no bias.
+    #[must_use]
+    pub fn bias(&self) -> &[f64] {
+        &self.bias
+    }
+
+    /// Outputs for each row of the weight: 1, or the pixels of a convolution's output.
+    #[must_use]
+    pub fn n_pixels(&self) -> usize {
+        self.n_pixels
+    }
+
     /// Length of its dot products, without the bias.
-    pub(crate) fn dot_length(&self) -> usize {
+    #[must_use]
+    pub fn dot_length(&self) -> usize {
         self.weight.ncols()
     }
 
     /// Taps of its kernel, the inner index of a row of the weight: k² for a convolution, 1 for a dense layer.
-    pub(crate) fn n_taps(&self) -> usize {
+    #[must_use]
+    pub fn n_taps(&self) -> usize {
         self.convolution.as_ref().map_or(1, |convolution| convolution.kernel * convolution.kernel)
     }
 
-    pub(crate) fn is_dense(&self) -> bool {
+    /// Side of the kernel and shape of the image that a stride-1 convolution acts on; None for a dense layer.
+    #[must_use]
+    pub fn convolution(&self) -> Option<(usize, ImageShape)> {
+        self.convolution.as_ref().map(|convolution| (convolution.kernel, convolution.input))
+    }
+
+    /// Whether it is a dense layer.
+    #[must_use]
+    pub fn is_dense(&self) -> bool {
         self.convolution.is_none()
     }
 
@@ -130,12 +170,12 @@ impl Affine {
     }
 }
 
-impl Engine {
+impl WideNetwork {
     /// The network's layers in f64.
     ///
     /// # Errors
-    /// [`Error::UnsupportedLayer`] for a layer unknown here, [`Error::Candle`] for unreadable weights.
-    pub(crate) fn new(network: &PlainNetwork) -> Result<Self> {
+    /// [`Error::Candle`] for unreadable weights, [`Error::LayerOrder`] for a layer that cannot be evaluated here.
+    pub fn new(network: &PlainNetwork) -> Result<Self> {
         projectors::gemm::single_threaded_blas();
         let mut layers = Vec::new();
         let mut shape = SignalShape::Image(network.input());
@@ -151,16 +191,20 @@ impl Engine {
         Ok(Self { input, n_classes, layers, chunk, ends_affine })
     }
 
-    pub(crate) fn n_classes(&self) -> usize {
+    /// Number of logits.
+    #[must_use]
+    pub fn n_classes(&self) -> usize {
         self.n_classes
     }
 
-    pub(crate) fn input(&self) -> ImageShape {
+    /// Shape of an input image.
+    #[must_use]
+    pub fn input(&self) -> ImageShape {
         self.input
     }
 
     /// The layers that compute, in order.
-    pub(crate) fn affine_layers(&self) -> impl Iterator<Item = &Affine> {
+    pub fn affine_layers(&self) -> impl Iterator<Item = &Affine> {
         self.layers.iter().filter_map(|layer| match layer {
             Layer::Affine(affine) => Some(affine),
             _ => None,
@@ -168,13 +212,15 @@ impl Engine {
     }
 
     /// The last layer, where it is dense: the rows of its weight are the logits' directions.
-    pub(crate) fn head(&self) -> Option<&Affine> {
+    #[must_use]
+    pub fn head(&self) -> Option<&Affine> {
         let last = self.affine_layers().last().filter(|affine| affine.is_dense());
         if self.ends_affine { last } else { None }
     }
 
     /// Runs images (n x values, row-major) through the network, chunk by chunk, in order.
-    pub(crate) fn run<O: Observer + Send>(
+    #[must_use]
+    pub fn run<O: SignalObserver + Send>(
         &self,
         images: &[f64],
         storage: Storage,
@@ -187,11 +233,31 @@ impl Engine {
     }
 
     /// The logits (n x n_classes) of images (n x values).
-    pub(crate) fn logits(&self, images: &[f64], storage: Storage) -> Vec<f64> {
+    #[must_use]
+    pub fn logits(&self, images: &[f64], storage: Storage) -> Vec<f64> {
         self.run::<Nothing>(images, storage).into_iter().flat_map(|chunk| chunk.logits).collect()
     }
 
-    fn run_chunk<O: Observer>(
+    /// Logits (b x classes, f32) of images in f32, every layer's output rounded to f32 once.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] or [`Error::DTypeMismatch`] when the batch does not fit.
+    pub fn forward_accumulated(&self, images: &Tensor) -> Result<Tensor> {
+        let ImageShape { channels, height, width } = self.input;
+        let dims = images.dims().to_vec();
+        if dims.len() != 4 || dims[1..] != [channels, height, width] {
+            let batch = dims.first().copied().unwrap_or(0);
+            let (what, expected) = ("batch of images".into(), vec![batch, channels, height, width]);
+            return Err(Error::ShapeMismatch { what, expected, got: dims });
+        }
+        check_f32("batch of images", images.dtype())?;
+        let logits = self.logits(&values(images)?, Storage::F32);
+        // exact: the logits were rounded to f32 already
+        let logits = Tensor::from_vec(logits, (dims[0], self.n_classes), &Device::Cpu)?;
+        Ok(logits.to_dtype(DType::F32)?.to_device(images.device())?)
+    }
+
+    fn run_chunk<O: SignalObserver>(
         &self,
         images: &[f64],
         storage: Storage,
@@ -264,7 +330,7 @@ fn push_layer(
         }
         (PlainLayer::Relu, _) => layers.push(Layer::Relu),
         (PlainLayer::Flatten, _) => {}
-        _ => return Err(Error::UnsupportedLayer { layer: name.to_owned() }),
+        _ => return Err(no_evaluation(name)),
     }
     Ok(())
 }
@@ -275,14 +341,44 @@ fn affine(
     convolution: Option<Convolution>,
     n_pixels: usize,
 ) -> Result<Layer> {
-    let unsupported = || Error::UnsupportedLayer { layer: name.to_owned() };
-    let (weight, bias) = layer.parameters().ok_or_else(unsupported)?;
-    let values = crate::tensor::to_f64(weight)?;
+    let (weight, bias) = layer.parameters().ok_or_else(|| no_evaluation(name))?;
+    let values = self::values(weight)?;
     let n_out = weight.dims()[0];
     let weight = Array2::from_shape_vec((n_out, values.len() / n_out), values)
         .expect("a weight has n_out rows of equal length");
-    let bias = bias.map(crate::tensor::to_f64).transpose()?.unwrap_or_default();
+    let bias = bias.map(self::values).transpose()?.unwrap_or_default();
     Ok(Layer::Affine(Affine { name: name.to_owned(), weight, bias, convolution, n_pixels }))
+}
+
+fn no_evaluation(layer: &str) -> Error {
+    let (layer, previous) = (layer.to_owned(), "its input".to_owned());
+    Error::LayerOrder { layer, previous, reason: "there is no evaluation in f64 for this case" }
+}
+
+/// The values of a tensor as f64; exact for f32 and f64.
+fn values(tensor: &Tensor) -> Result<Vec<f64>> {
+    to_vec::<f64>(&tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?)
+}
+
+fn check_f32(what: &str, dtype: DType) -> Result<()> {
+    if dtype == DType::F32 {
+        return Ok(());
+    }
+    let (expected, got) = (DType::F32.as_str().to_owned(), dtype.as_str().to_owned());
+    Err(Error::DTypeMismatch { what: what.to_owned(), expected, got })
+}
+
+impl PlainNetwork {
+    /// Logits (b x classes) of a batch of images with f32 storage and f64 accumulation: weights, images and every layer's
+    /// output in f32, sums in f64. For many calls, convert once with [`WideNetwork::new`].
+    ///
+    /// # Errors
+    /// [`Error::DTypeMismatch`] unless weights and images are in f32, [`Error::ShapeMismatch`] as for
+    /// [`PlainNetwork::forward`].
+    pub fn forward_accumulated(&self, images: &Tensor) -> Result<Tensor> {
+        check_f32("network", self.dtype())?;
+        WideNetwork::new(self)?.forward_accumulated(images)
+    }
 }
 
 fn store(signal: &mut [f64], storage: Storage) {

@@ -6,8 +6,9 @@
 //! Shapes: signals c x h x w x images. The matrix of shifted inputs is built for some rows of pixels at a time, so
 //! that it stays in a core's cache between its making and its use.
 
-use lipconv::ImageShape;
 use ndarray::{ArrayView2, ArrayViewMut2, s};
+
+use crate::shape::ImageShape;
 
 /// A stride-1 cyclic convolution on `input`.
 #[derive(Debug)]

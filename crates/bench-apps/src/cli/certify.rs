@@ -1,0 +1,84 @@
+//! `lipconv certify`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use certify::{Arithmetic, CertificateFile, Origin, certified_accuracy};
+
+use super::args::DataArgs;
+use super::plain_model::{PlainModel, tensors};
+use crate::config::DatasetName;
+use crate::eps::Eps;
+use crate::progress::{Display, Progress};
+use crate::provenance::Provenance;
+use crate::text_table::{percent, text_table};
+
+/// Write a certificate file: radii that someone else can check
+///
+/// For every test image the file holds a lower bound of the margin and radii inside which no change of the image changes its
+/// class: of the exact function of the stored weights, and of the network as executed in f32, in f32 with sums in f64, and in
+/// f64. With it go bounds of the layers' norms and hashes of weights and images. `lipconv verify` checks all of it by a
+/// method of its own.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lipconv certify runs/first --out certificate.json
+  lipconv certify network.safetensors --dataset mnist --test-limit 100 --out certificate.json")]
+pub(super) struct Args {
+    /// A run directory, or a file of weights (network.safetensors of a run)
+    #[arg(value_name = "RUN")]
+    model: PathBuf,
+    /// Where to write the certificate
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Images [default: as trained]
+    #[arg(long, value_enum)]
+    dataset: Option<DatasetName>,
+    /// Certify the first N test images only
+    #[arg(long, value_name = "N")]
+    test_limit: Option<usize>,
+    /// Radii at which to print certified accuracy, as in 0.5,1.58 or 36/255
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0.5,1,1.58")]
+    eps: Vec<Eps>,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
+    let model = PlainModel::load(&args.model)?;
+    let images = model.images(&args.data, args.dataset, args.test_limit, display)?;
+    let (pixels, labels) = tensors(&images, model.network.dtype())?;
+    let code = Provenance::collect("CPU").commit.unwrap_or_else(|| "unknown".into());
+    let origin = Origin { model: &model.bytes, data: images.name(), code: &code };
+    let mut bar = Progress::new(display, "certify", 0, labels.len() as u64);
+    let file = CertificateFile::new(&model.network, &pixels, &labels, origin, &mut |done| {
+        bar.update(done as u64, "");
+    })?;
+    bar.finish();
+    file.write(&args.out)?;
+    print!("{}", table(&file, &args.eps));
+    println!("\n{} images, written to {}", labels.len(), args.out.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(file: &CertificateFile, eps: &[Eps]) -> String {
+    let real: Vec<f64> = file.samples.iter().map(|sample| sample.real).collect();
+    let mut columns = vec![("real".to_owned(), real)];
+    for arithmetic in Arithmetic::ALL {
+        let radii = file.samples.iter().filter_map(|sample| sample.executed.get(&arithmetic));
+        let radii: Vec<f64> = radii.copied().collect();
+        if !radii.is_empty() {
+            columns.push((format!("executed, {}", arithmetic.name()), radii));
+        }
+    }
+    let heading = columns.iter().map(|(name, _)| name.clone());
+    let mut rows: Vec<Vec<String>> =
+        vec![std::iter::once("certified at".to_owned()).chain(heading).collect()];
+    for eps in eps {
+        let shares = columns.iter().map(|(_, radii)| certified_accuracy(radii, eps.value()));
+        let shares = shares.map(|share| percent(Some(share)));
+        rows.push(std::iter::once(eps.to_string()).chain(shares).collect());
+    }
+    text_table(&rows)
+}

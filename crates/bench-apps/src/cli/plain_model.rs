@@ -1,0 +1,87 @@
+//! A network by the file of its weights, which certificates name by its hash.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use lipconv::PlainNetwork;
+
+use super::args::DataArgs;
+use crate::config::{DatasetName, RunConfig};
+use crate::data::ImageSet;
+use crate::progress::Display;
+use crate::run_dir::RunFiles;
+
+/// A plain network on the CPU, with the bytes it was read from.
+#[derive(Debug)]
+pub(super) struct PlainModel {
+    pub(super) network: PlainNetwork,
+    pub(super) bytes: Vec<u8>,
+    /// The run's configuration, or the defaults for a file on its own.
+    pub(super) config: RunConfig,
+    was_synthetic: bool,
+}
+
+/// The weights file of a run directory, or the file itself; with the run.
+pub(super) fn weights_file(path: &Path) -> Result<(PathBuf, Option<RunFiles>)> {
+    if !path.is_dir() {
+        return Ok((path.to_owned(), None));
+    }
+    let run = RunFiles::open(path)?;
+    let file = run.network();
+    let dir = path.display();
+    anyhow::ensure!(
+        file.is_file(),
+        "{dir} holds no trained network yet; train it with --resume {dir}"
+    );
+    Ok((file, Some(run)))
+}
+
+impl PlainModel {
+    pub(super) fn load(path: &Path) -> Result<Self> {
+        let (file, run) = weights_file(path)?;
+        let network = PlainNetwork::load(&file, &Device::Cpu).context("cannot load a network")?;
+        let bytes =
+            std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let was_synthetic = run.as_ref().and_then(RunFiles::is_synthetic) == Some(true);
+        let config = run.map_or_else(|| Ok(RunConfig::default()), |run| run.config())?;
+        Ok(Self { network, bytes, config, was_synthetic })
+    }
+
+    /// Test images: those of the run, or of another data set.
+    pub(super) fn images(
+        &self,
+        data: &DataArgs,
+        dataset: Option<DatasetName>,
+        limit: Option<usize>,
+        display: Display,
+    ) -> Result<ImageSet> {
+        test_images(self.config.clone(), self.was_synthetic, data, dataset, limit, display)
+    }
+}
+
+/// Test images of a configuration, or of another data set.
+pub(super) fn test_images(
+    mut config: RunConfig,
+    may_be_synthetic: bool,
+    data: &DataArgs,
+    dataset: Option<DatasetName>,
+    limit: Option<usize>,
+    display: Display,
+) -> Result<ImageSet> {
+    config.data.dataset = dataset.unwrap_or(config.data.dataset);
+    config.data.test_limit = limit.or(config.data.test_limit);
+    config.data.train_limit = Some(1);
+    config.validate()?;
+    Ok(data.load(&config, may_be_synthetic, display)?.test)
+}
+
+/// All images as a tensor, and their labels.
+pub(super) fn tensors(
+    images: &ImageSet,
+    dtype: candle_core::DType,
+) -> Result<(Tensor, Vec<usize>)> {
+    let indices: Vec<usize> = (0..images.len()).collect();
+    let (pixels, _) = images.batch(&indices, dtype, &Device::Cpu)?;
+    Ok((pixels, images.labels().iter().map(|&label| usize::from(label)).collect()))
+}

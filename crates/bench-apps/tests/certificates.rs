@@ -1,0 +1,90 @@
+//! `certify`, `verify` and `attack` on a run of synthetic digits.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::command::Place;
+
+/// Writes a certificate of the run, checks it, and spoils it in several ways.
+pub(crate) fn check_certificates(place: &Place) {
+    let text = place.succeed(&["certify", "run", "--out", "certificate.json", "--quiet"]);
+    assert!(text.contains("executed, f32_accumulate_f64"), "{text}");
+    assert!(text.ends_with("200 images, written to certificate.json\n"), "{text}");
+    let verify = ["verify", "certificate.json", "--model", "run", "--quiet"];
+    let text = place.succeed(&verify);
+    let confirmed = "certificate.json is confirmed: bounds of 4 layers, claims about 200 of 200 images";
+    assert!(text.starts_with(confirmed), "{text}");
+    let some = ["verify", "certificate.json", "--model", "run/network.safetensors"];
+    let some = [&some[..], &["--dataset", "synthetic", "--samples", "20", "--quiet"]].concat();
+    assert!(place.succeed(&some).contains("claims about 20 of 200 images"));
+
+    let path = place.path("certificate.json");
+    let good = fs::read_to_string(&path).unwrap();
+    let refused = |text: &str| {
+        fs::write(&path, text).unwrap();
+        place.fail(&verify)
+    };
+    let raised = |pointer: &str, factor: f64| {
+        let mut value: Value = serde_json::from_str(&good).unwrap();
+        let number = value.pointer_mut(pointer).unwrap();
+        *number = (number.as_f64().unwrap() * factor).into();
+        value.to_string()
+    };
+    let value: Value = serde_json::from_str(&good).unwrap();
+    let samples = value["samples"].as_array().unwrap();
+    let i = samples.iter().position(|s| s["real"].as_f64().unwrap() > 0.1).unwrap();
+    let text = refused(&raised(&format!("/samples/{i}/real"), 1.0 + 1e-6));
+    let start = "error: certificate.json is refused: ";
+    assert!(text.starts_with(&format!("{start}samples[{i}].real: is ")), "{text}");
+    let text = refused(&raised("/layers/1/lipschitz", 1.0 - 1e-5));
+    assert!(text.starts_with(&format!("{start}layers[1].lipschitz: ")), "{text}");
+    let text = refused(&good[..good.len() / 2]);
+    assert_eq!(text, format!("{start}certificate: ends too early, expected a complete JSON object"));
+    let text = refused(&good.replace("\"version\":1", "\"version\":2"));
+    assert_eq!(text, format!("{start}version: is 2, expected 1: a later program wrote it"));
+    fs::write(&path, &good).unwrap();
+    check_other_weights(place, start);
+}
+
+fn check_other_weights(place: &Place, start: &str) {
+    let mut weights = fs::read(place.path("run/network.safetensors")).unwrap();
+    let last = weights.len() - 1;
+    weights[last] ^= 1;
+    fs::write(place.path("flipped.safetensors"), weights).unwrap();
+    let verify = ["verify", "certificate.json", "--model", "flipped.safetensors", "--quiet"];
+    let text = place.fail(&[&verify[..], &["--dataset", "synthetic"]].concat());
+    assert!(text.starts_with(&format!("{start}model.sha256: is ")), "{text}");
+    let text = place.fail(&["certify", "nothing.safetensors", "--out", "x.json"]);
+    assert!(text.starts_with("error: cannot load a network: cannot read nothing.safetensors"), "{text}");
+    assert!(!place.path("x.json").exists());
+}
+
+/// Every attack on a few images, with its table and its file.
+pub(crate) fn check_attacks(place: &Place) {
+    for attack in ["fgsm", "pgd", "boundary", "pointwise"] {
+        let args = ["attack", "run", "--attack", attack, "--eps", "1.58", "--test-limit", "12"];
+        let args = [&args[..], &["--steps", "20", "--json", "attack.json", "--quiet"]].concat();
+        let text = place.succeed(&args);
+        assert!(text.starts_with("12 test images of synthetic digits"), "{text}");
+        assert!(text.contains(&format!("under {attack} at 1.58")), "{text}");
+        let end = "no image was broken inside its certified radius (f32)\n";
+        assert!(text.ends_with(end), "{text}");
+        let json = fs::read_to_string(place.path("attack.json")).unwrap();
+        let value: Value = serde_json::from_str(&json).unwrap();
+        let distances = value["distances"].as_array().unwrap();
+        let broken = value["broken"].as_array().unwrap();
+        assert_eq!((distances.len(), broken.len()), (12, 12));
+        for (distance, broken) in distances.iter().zip(broken) {
+            let near = distance.as_f64().is_some_and(|d| d <= 1.58 * (1.0 + 1e-6));
+            assert!(near || broken == &Value::Bool(false), "{attack}");
+        }
+        let (clean, accuracy) = (value["clean"].as_f64().unwrap(), value["accuracy"].as_f64());
+        assert!(accuracy.unwrap() <= clean);
+    }
+    let args = ["attack", "run", "--attack", "pgd", "--eps", "1", "--architecture", "kw-small"];
+    let text = place.fail(&args);
+    assert!(text.starts_with("error: cannot read run: "), "{text}");
+    let text = place.fail(&["attack", "run", "--attack", "pgd", "--eps", "1", "--restarts", "0", "--quiet"]);
+    assert_eq!(text, "error: restarts is 0, expected 1 to 65536");
+}

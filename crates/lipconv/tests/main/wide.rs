@@ -1,0 +1,83 @@
+//! Evaluation with sums in f64: the same function, rounded where it says.
+
+use candle_core::{DType, Device, Tensor};
+use lipconv::{CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork, WideNetwork};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+fn uniform(shape: &[usize], rng: &mut ChaCha8Rng) -> Tensor {
+    let n = shape.iter().product();
+    let values: Vec<f32> = (0..n).map(|_| rng.random_range(-0.5..0.5)).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// Every kind of layer, even and odd kernels, an image that is not square.
+fn network(rng: &mut ChaCha8Rng) -> PlainNetwork {
+    let conv = |shape: [usize; 4], downsample: usize, rng: &mut ChaCha8Rng| {
+        let (weight, bias) = (uniform(&shape, rng), uniform(&shape[..1], rng));
+        PlainLayer::CyclicConv(CyclicConv::new(weight, Some(bias), downsample).unwrap())
+    };
+    let layers = vec![
+        conv([6, 8, 2, 2], 2, rng),
+        PlainLayer::MaxMin,
+        conv([4, 6, 3, 3], 1, rng),
+        PlainLayer::GroupSort { group: 2 },
+        PlainLayer::Flatten,
+        PlainLayer::Dense(Dense::new(uniform(&[10, 48], rng), None).unwrap()),
+        PlainLayer::Relu,
+        PlainLayer::Dense(Dense::new(uniform(&[3, 10], rng), Some(uniform(&[3], rng))).unwrap()),
+    ];
+    PlainNetwork::new(ImageShape::new(2, 6, 8), layers).unwrap()
+}
+
+fn rows(tensor: &Tensor) -> Vec<Vec<f64>> {
+    tensor.to_dtype(DType::F64).unwrap().to_vec2().unwrap()
+}
+
+#[test]
+fn accumulated_logits_are_nearer_to_the_exact_ones() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(5);
+    let network = network(rng);
+    for n in [0, 1, 9, 65] {
+        let images = uniform(&[n, 2, 6, 8], rng);
+        let accumulated = network.forward_accumulated(&images).unwrap();
+        assert_eq!((accumulated.dtype(), accumulated.dims()), (DType::F32, &[n, 3][..]));
+        let wide = network.to_dtype(DType::F64).unwrap();
+        let exact = wide.forward(&images.to_dtype(DType::F64).unwrap()).unwrap();
+        let error = |logits: &Tensor| {
+            let pairs = rows(logits).concat().into_iter().zip(rows(&exact).concat());
+            pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+        };
+        // four roundings to f32 of values near 1, each magnified by at most the layers behind it
+        assert!(error(&accumulated) < 40.0 * f64::from(f32::EPSILON));
+        let converted = WideNetwork::new(&network).unwrap();
+        let again = converted.forward_accumulated(&images).unwrap();
+        assert_eq!(rows(&again), rows(&accumulated));
+    }
+}
+
+#[test]
+fn a_dense_layer_rounds_the_exact_sum_once() {
+    // 2^24 + 1 - 2^24: an f32 sum from the left loses the 1, whatever follows
+    let big = (1u32 << 24) as f32;
+    let weight = Tensor::new(&[[big, 1.0, -big, 2f32.powi(-30)]], &Device::Cpu).unwrap();
+    let layers = vec![PlainLayer::Flatten, PlainLayer::Dense(Dense::new(weight, None).unwrap())];
+    let network = PlainNetwork::new(ImageShape::new(1, 2, 2), layers).unwrap();
+    let ones = Tensor::ones((1, 1, 2, 2), DType::F32, &Device::Cpu).unwrap();
+    let logits = network.forward_accumulated(&ones).unwrap();
+    assert_eq!(logits.to_vec2::<f32>().unwrap(), [[1.0]]);
+}
+
+#[test]
+fn other_types_and_shapes_are_refused() {
+    let network = network(&mut ChaCha8Rng::seed_from_u64(6));
+    let images = |dtype| Tensor::zeros((1, 2, 6, 8), dtype, &Device::Cpu).unwrap();
+    let text = network.forward_accumulated(&images(DType::F64)).unwrap_err().to_string();
+    assert!(text.contains("batch of images") && text.contains("f64"), "{text}");
+    let wide = network.to_dtype(DType::F64).unwrap();
+    let text = wide.forward_accumulated(&images(DType::F32)).unwrap_err().to_string();
+    assert!(text.contains("network") && text.contains("f64"), "{text}");
+    let narrow = images(DType::F32).narrow(3, 0, 4).unwrap();
+    let text = network.forward_accumulated(&narrow).unwrap_err().to_string();
+    assert!(text.contains("[1, 2, 6, 4]") && text.contains("[1, 2, 6, 8]"), "{text}");
+}
