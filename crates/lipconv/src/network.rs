@@ -362,8 +362,10 @@ impl Network {
 }
 
 fn estimate<T: Element>(kind: LayerKind, p: &Parameters) -> Result<LipschitzBound> {
-    let vector = p.vector.as_ref().map(Var::as_tensor);
-    let (weight, _) = weight_of(&p.name, p.parametrisation, p.weight.as_tensor(), vector)?;
+    let on_cpu = |v: &Var| v.as_tensor().to_device(&Device::Cpu);
+    let vector = p.vector.as_ref().map(on_cpu).transpose()?;
+    let vector = vector.as_ref();
+    let (weight, _) = weight_of(&p.name, p.parametrisation, &on_cpu(&p.weight)?, vector)?;
     let source = |source| Error::Orthonormalisation { layer: p.name.clone(), source };
     if let Some(image) = kind.conv_image() {
         let vector = vector.map(to_vec::<T>).transpose()?;
