@@ -131,7 +131,9 @@ impl Parametrisation {
             Self::Ossn { image } => {
                 finite(layer, &parameter)?;
                 let vector = start.vector.expect("the network gave every OSSN layer its vector");
-                Ok(Assembled::Ossn(Ossn::estimate(ranked(parameter), image, vector)))
+                let ossn = Ossn::estimate(ranked(parameter), image, vector);
+                check_finite(&format!("{layer}: the estimated norm"), &[ossn.sigma()])?;
+                Ok(Assembled::Ossn(ossn))
             }
             Self::Svcm { .. } | Self::Unconstrained => Ok(Assembled::Identity),
         }
