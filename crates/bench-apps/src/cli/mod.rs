@@ -66,9 +66,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Train(train::Args),
+    Train(Box<train::Args>),
     Eval(eval::Args),
-    Reproduce(reproduce::Args),
+    Reproduce(Box<reproduce::Args>),
     Certify(certify::Args),
     Verify(verify::Args),
     Attack(attack::Args),
