@@ -53,5 +53,11 @@ fn main() -> Result<(), lipconv::Error> {
     println!("first {:.1} ms", times[0]);
     times.sort_by(f64::total_cmp);
     println!("median {:.1} ms, fastest {:.1} ms", times[n_steps / 2], times[0]);
+    let start = Instant::now();
+    let plain = trainer.network().materialize()?;
+    let materialised = start.elapsed().as_secs_f64() * 1e3;
+    let bound = plain.lipschitz_bound()?.value();
+    let bounded = start.elapsed().as_secs_f64() * 1e3 - materialised;
+    println!("materialised in {materialised:.0} ms, bound {bound:.7} in {bounded:.0} ms");
     Ok(())
 }

@@ -15,7 +15,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::bounds::array;
-use crate::element::Element;
+use crate::element::{Element, to_vec};
 use crate::engine::Step;
 use crate::error::{Error, Result};
 use crate::kernels::activation::Activation;
@@ -362,20 +362,19 @@ impl Network {
 }
 
 fn estimate<T: Element>(kind: LayerKind, p: &Parameters) -> Result<LipschitzBound> {
-    let vector = p.vector.as_ref().map(Var::as_tensor);
-    let (weight, _) = weight_of(&p.name, p.parametrisation, p.weight.as_tensor(), vector)?;
-    let weight = array::<T, _>(&weight, weight.dims())?;
+    let on_cpu = |v: &Var| v.as_tensor().to_device(&Device::Cpu);
+    let vector = p.vector.as_ref().map(on_cpu).transpose()?;
+    let vector = vector.as_ref();
+    let (weight, _) = weight_of(&p.name, p.parametrisation, &on_cpu(&p.weight)?, vector)?;
     let source = |source| Error::Orthonormalisation { layer: p.name.clone(), source };
-    match kind.conv_image() {
-        Some(image) => {
-            LipschitzBound::estimate(estimated_norm(weight.view(), image)).map_err(source)
-        }
-        None => {
-            let (rows, columns) = (weight.shape()[0], weight.len() / weight.shape()[0].max(1));
-            let weight = weight.to_shape((rows, columns)).expect("a dense weight is a matrix");
-            projectors::norms::spectral_norm_estimate(weight.view()).map_err(source)
-        }
+    if let Some(image) = kind.conv_image() {
+        let vector = vector.map(to_vec::<T>).transpose()?;
+        let weight = array::<T, _>(&weight, weight.dims())?;
+        let norm = estimated_norm(weight.view(), image, vector);
+        return LipschitzBound::estimate(norm).map_err(source);
     }
+    let weight = array::<T, _>(&weight, weight.dims2()?)?;
+    projectors::norms::spectral_norm_estimate(weight.view()).map_err(source)
 }
 
 fn materialize_layer<T: Element>(layer: &Layer) -> Result<PlainLayer> {

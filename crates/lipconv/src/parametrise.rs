@@ -131,7 +131,9 @@ impl Parametrisation {
             Self::Ossn { image } => {
                 finite(layer, &parameter)?;
                 let vector = start.vector.expect("the network gave every OSSN layer its vector");
-                Ok(Assembled::Ossn(Ossn::estimate(ranked(parameter), image, vector)))
+                let ossn = Ossn::estimate(ranked(parameter), image, vector);
+                check_finite(&format!("{layer}: the estimated norm"), &[ossn.sigma()])?;
+                Ok(Assembled::Ossn(ossn))
             }
             Self::Svcm { .. } | Self::Unconstrained => Ok(Assembled::Identity),
         }
@@ -301,11 +303,21 @@ fn finite<T: Element>(layer: &str, parameter: &ArrayViewD<'_, T>) -> Result<()> 
     check_finite(&format!("{layer}.weight"), values)
 }
 
-/// The largest singular value of a cyclic convolution by power iteration from a fixed start: an estimate.
-pub(crate) fn estimated_norm<T: Element>(weight: ArrayViewD<'_, T>, image: (usize, usize)) -> f64 {
+/// The largest singular value of a cyclic convolution by a hundred power iterations, from `vector` or a fixed start: an
+/// estimate.
+pub(crate) fn estimated_norm<T: Element>(
+    weight: ArrayViewD<'_, T>,
+    image: (usize, usize),
+    vector: Option<Vec<T>>,
+) -> f64 {
     let n = weight.shape()[1] * image.0 * image.1;
     // without symmetry, so that no frequency is missed
-    let start: Vec<T> = (0..n).map(|i| T::of((i * 7919 % 1009) as f64 / 1009.0 - 0.45)).collect();
-    let ossn = Ossn::estimate(ranked(weight), image, &start);
+    let fixed = || (0..n).map(|i| T::of((i * 7919 % 1009) as f64 / 1009.0 - 0.45)).collect();
+    let start: Vec<T> = vector.unwrap_or_else(fixed);
+    let weight = ranked::<T, Ix4>(weight);
+    let mut ossn = Ossn::estimate(weight, image, &start);
+    for _ in 1..10 {
+        ossn = Ossn::estimate(weight, image, ossn.vector());
+    }
     ossn.sigma().as_f64()
 }

@@ -16,14 +16,14 @@ use blockconv::bcop::bcop;
 use blockconv::spectrum::layer_singular_values;
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
-use lipconv::{Batch, ImageShape, Methods, Network, NetworkSpec, Trainer};
+use lipconv::{Batch, ImageShape, Network, NetworkSpec, Trainer};
 use ndarray::{Array3, Array4};
 use projectors::haar_orthogonal;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use crate::config::TrainingConfig;
+use crate::config::{LayerKind, TrainingConfig};
 use crate::experiment::build::train_config;
 use crate::progress::Display;
 use crate::run_dir::write_json;
@@ -39,6 +39,7 @@ use crate::text_table::text_table;
 Examples:
   lipconv bench step
   lipconv bench step --net small-mnist,large-cifar10 --peer-script bench/peer_torch.py --json bench.json
+  lipconv bench step --net large-cifar10 --layer rko,ossn,unconstrained
   lipconv bench all --repeat 50")]
 pub(super) struct Args {
     /// What to measure
@@ -47,6 +48,9 @@ pub(super) struct Args {
     /// Networks of step and infer
     #[arg(long, value_enum, value_delimiter = ',', default_value = "small-mnist")]
     net: Vec<Net>,
+    /// How their layers are constrained: bcop, rko, ossn and so on
+    #[arg(long, value_delimiter = ',', default_value = "bcop", value_name = "LIST")]
+    layer: Vec<LayerKind>,
     /// Images in a step
     #[arg(long, default_value_t = 128, value_name = "N")]
     batch: usize,
@@ -111,8 +115,8 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let mut results = Vec::new();
     let wanted = |what| args.what == what || args.what == What::All;
     for &net in &args.net {
-        if wanted(What::Step) {
-            results.push(bench.step(net)?);
+        for &layer in args.layer.iter().filter(|_| wanted(What::Step)) {
+            results.push(bench.step(net, layer)?);
         }
         if wanted(What::Infer) {
             results.push(bench.infer(net)?);
@@ -140,8 +144,8 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn step(&self, net: Net) -> Result<Measured> {
-        let (spec, images) = (net.spec()?, self.images(net)?);
+    fn step(&self, net: Net, layer: LayerKind) -> Result<Measured> {
+        let (spec, images) = (net.spec(layer)?, self.images(net)?);
         let network = Network::new(&spec, DType::F32, &Device::Cpu, 0)?;
         let mut trainer = Trainer::new(network, train_config(&TrainingConfig::default()))?;
         let labels = (0..self.args.batch).map(|i| (i % 10) as u32).collect();
@@ -153,17 +157,18 @@ impl Bench<'_> {
         };
         let peer =
             |name, mode: &str| (name, self.peer_arguments(["step", net.name(), mode]), "step_ms");
-        let peers = [
-            peer("torch_plain", "plain"),
-            peer("torch_bcop", "bcop"),
-            peer("orthogonium", "orthogonium"),
-        ];
-        let measured = self.measure(&format!("step {}", net.name()), ours, &peers)?;
+        let mut peers = vec![peer("torch_plain", "plain")];
+        let is_bcop = layer == LayerKind::default();
+        if is_bcop {
+            peers.extend([peer("torch_bcop", "bcop"), peer("orthogonium", "orthogonium")]);
+        }
+        let method = if is_bcop { String::new() } else { format!(" {layer}") };
+        let measured = self.measure(&format!("step {}{method}", net.name()), ours, &peers)?;
         Ok(measured.with_flops(flops::step(&spec, self.args.batch)))
     }
 
     fn infer(&self, net: Net) -> Result<Measured> {
-        let (spec, images) = (net.spec()?, self.images(net)?);
+        let (spec, images) = (net.spec(LayerKind::default())?, self.images(net)?);
         let network = Network::new(&spec, DType::F32, &Device::Cpu, 0)?.materialize()?;
         let ours = || {
             let sum = network.forward(&images)?.sum_all()?.to_scalar::<f32>()?;
@@ -401,14 +406,11 @@ impl Net {
         }
     }
 
-    fn spec(self) -> Result<NetworkSpec> {
+    fn spec(self, layer: LayerKind) -> Result<NetworkSpec> {
+        let (input, methods) = (self.input(), layer.methods());
         Ok(match self {
-            Self::SmallMnist | Self::SmallCifar10 => {
-                NetworkSpec::small(self.input(), 10, Methods::BCOP)
-            }
-            Self::LargeMnist | Self::LargeCifar10 => {
-                NetworkSpec::large(self.input(), 10, Methods::BCOP, 1.0)?
-            }
+            Self::SmallMnist | Self::SmallCifar10 => NetworkSpec::small(input, 10, methods),
+            Self::LargeMnist | Self::LargeCifar10 => NetworkSpec::large(input, 10, methods, 1.0)?,
         })
     }
 }

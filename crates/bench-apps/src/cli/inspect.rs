@@ -60,7 +60,7 @@ fn rows(network: &PlainNetwork) -> Result<Vec<Vec<String>>> {
     for (layer, name) in network.layers().iter().zip(network.names()) {
         let output = layer.output_shape(shape, name)?;
         let mut row = vec![name.clone(), signal_text(output)];
-        row.extend(weight_columns(layer, name, output)?);
+        row.extend(weight_columns(layer, name, shape)?);
         rows.push(row);
         shape = output;
     }
@@ -75,11 +75,11 @@ fn signal_text(shape: SignalShape) -> String {
 }
 
 /// Weight, number of values, singular values, defect and bound; nothing for a layer without weights.
-fn weight_columns(layer: &PlainLayer, name: &str, output: SignalShape) -> Result<Vec<String>> {
+fn weight_columns(layer: &PlainLayer, name: &str, input: SignalShape) -> Result<Vec<String>> {
     let Some((weight, bias)) = layer.parameters() else { return Ok(Vec::new()) };
     let oihw = as_oihw(weight)?;
     // a convolution keeps the height and width that it sees after downsampling; a dense layer is one pixel
-    let size = match output {
+    let size = match layer.output_shape(input, name)? {
         SignalShape::Image(image) => (image.height, image.width),
         SignalShape::Vector(_) => (1, 1),
     };
@@ -93,7 +93,7 @@ fn weight_columns(layer: &PlainLayer, name: &str, output: SignalShape) -> Result
         format!("{min:.7}"),
         format!("{max:.7}"),
         format!("{:.1e}", (1.0 - min).abs().max((max - 1.0).abs())),
-        format!("{:.1e}", layer.lipschitz_bound(name)?.value() - 1.0),
+        format!("{:.1e}", layer.lipschitz_bound_on(input, name)?.value() - 1.0),
     ])
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use lipconv::ConvMethod;
+use lipconv::{ConvMethod, Methods};
 use serde::de::value::{Error as NameError, StrDeserializer};
 use serde::de::{self, IntoDeserializer};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -115,6 +115,17 @@ impl LayerKind {
         match self {
             Self::Conv(method) => Some(method),
             Self::Bjorck => None,
+        }
+    }
+
+    /// What it means for convolutions and dense layers.
+    #[must_use]
+    pub fn methods(self) -> Methods {
+        match self {
+            Self::Conv(ConvMethod::Unconstrained) => Methods::UNCONSTRAINED,
+            Self::Conv(conv) => Methods::convolutions(conv),
+            // there is no convolution, and dense layers are BCOP's
+            Self::Bjorck => Methods::BCOP,
         }
     }
 

@@ -3,8 +3,7 @@
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use lipconv::{
-    ConvMethod, ImageShape, LayerSpec, Loss, Methods, Network, NetworkSpec, Optimizer, Schedule,
-    TrainConfig,
+    ImageShape, LayerSpec, Loss, Network, NetworkSpec, Optimizer, Schedule, TrainConfig,
 };
 
 use crate::config::{
@@ -49,12 +48,7 @@ pub fn device_name(kind: DeviceKind) -> String {
 pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<NetworkSpec> {
     let [channels, height, width] = images.shape();
     let input = ImageShape::new(channels, height, width);
-    let methods = match config.layer.conv() {
-        Some(ConvMethod::Unconstrained) => Methods::UNCONSTRAINED,
-        Some(conv) => Methods::convolutions(conv),
-        // there is no convolution
-        None => Methods::BCOP,
-    };
+    let methods = config.layer.methods();
     let mut spec = match config.name {
         NetworkName::Small => NetworkSpec::small(input, images.n_classes(), methods),
         NetworkName::Large => NetworkSpec::large(input, images.n_classes(), methods, 1.0)?,
