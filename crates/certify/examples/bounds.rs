@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 list.push(if truth == 0.0 { 0.0 } else { bound / truth - 1.0 });
             }
         }
-        let figures = [dense, conv, absolute].map(|list| summary(list));
+        let figures = [dense, conv, absolute].map(summary);
         let name = format!("{family:?}");
         println!("{name:<18}{:>22}{:>22}{:>22}", figures[0], figures[1], figures[2]);
     }
