@@ -5,9 +5,10 @@ use std::ffi::OsString;
 use crate::setup::InstallOption;
 use crate::{process, workspace};
 
-/// Train, certify and attack a network, and write a report
+/// Train, certify and attack a network, or reproduce the paper's tables and figures, and write a report
 ///
-/// Without arguments: the paper's BCOP-Small network on MNIST. It is trained on the 60,000 training images and
+/// With table1, table2, table3, figure2 or all: every cell that is missing, with --quick, the default or --full budget; the
+/// report goes to target/reproduction. Without arguments: the paper's BCOP-Small network on MNIST. It is trained on the 60,000 training images and
 /// evaluated on the 10,000 test images: clean accuracy, accuracy certified at L2 radius 1.58, accuracy under PGD and
 /// FGSM. A table beside the paper's numbers is printed, and report.html and results.json are written to
 /// target/reproduce, or to the folder of --out.
@@ -20,6 +21,8 @@ Examples:
   cargo xtask reproduce
   LIPCONV_DATA=../datasets cargo xtask reproduce
   cargo xtask reproduce --out target/mine
+  cargo xtask reproduce all --quick
+  cargo xtask reproduce table1 --full --seeds 0,1,2 --only bcop,rko
   cargo xtask reproduce -- --help        all options of the runner itself")]
 pub(crate) struct Options {
     /// Passed to the runner as they are

@@ -42,6 +42,7 @@ fn invented(synthetic: bool) -> Result<Report> {
         activation: "maxmin".into(),
         seed: 0,
         epochs: 12,
+        budget: None,
         device: "CPU, 2 threads".into(),
         commit: None,
         seconds: 241.0,

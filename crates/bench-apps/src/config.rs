@@ -1,13 +1,17 @@
 //! What a run is: data, network, training and evaluation, as a TOML file.
 //!
 //! Every key has a default, so an empty file is a valid configuration: the paper's BCOP-Small on MNIST with a short budget.
-//! Unknown keys are refused. Flags of the command override the file.
+//! The defaults of the loss margin, of the augmentation and of the radii are those of the data set ([`RunConfig::of`]). Unknown
+//! keys are refused. Flags of the command override the file.
 //!
 //! Errors: [`Error::Read`], [`Error::ConfigSyntax`] with the line, [`Error::ConfigValue`] with the key.
 //!
 //! Source of the defaults: Li et al. 2019, section 5.2, and the authors' settings.
 //!
 //! Not here: what a network of that name is made of (crate `lipconv`).
+
+mod choices;
+mod recipe;
 
 use std::fmt;
 use std::fs;
@@ -17,6 +21,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::eps::Eps;
 use crate::error::{Error, Result};
+
+pub use choices::{
+    ActivationKind, AugmentationKind, DatasetName, DeviceKind, LayerKind, NetworkName, ScheduleKind,
+};
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -34,33 +42,11 @@ pub struct RunConfig {
     pub evaluation: EvaluationConfig,
 }
 
-/// Where the arithmetic runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeviceKind {
-    /// The processor, f32.
-    #[default]
-    Cpu,
-    /// The first CUDA device, f32; an error where there is none.
-    Cuda,
-}
-
-/// Which images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DatasetName {
-    /// MNIST, or the synthetic digits, labelled as such, where it cannot be had.
-    #[default]
-    Mnist,
-    /// Digits drawn by the program.
-    Synthetic,
-}
-
 /// `[data]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
-    /// Which images. Default "mnist".
+    /// Which images. Default "mnist"; "cifar10", "synthetic", "idx:DIR", "images:DIR".
     pub dataset: DatasetName,
     /// Train on the first so many images only. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,63 +58,16 @@ pub struct DataConfig {
     pub synthetic_seed: u64,
 }
 
-/// The paper's architectures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NetworkName {
-    /// Two convolutions (16 and 32 channels, 4 x 4, stride 2) and two dense layers (100 and 10).
-    #[default]
-    Small,
-    /// Four convolutions (32, 32, 64 and 64 channels, the second and fourth 4 x 4 with stride 2, the others
-    /// 3 x 3) and three dense layers (512, 512 and 10).
-    Large,
-}
-
-/// How convolutions are kept orthogonal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LayerKind {
-    /// Block convolution orthogonal parametrisation; dense layers by their polar factor.
-    #[default]
-    Bcop,
-    /// No constraint: a network that certifies next to nothing, for comparison.
-    Unconstrained,
-}
-
-/// Nonlinearity between layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ActivationKind {
-    /// Maxima and minima of channel pairs; norm-preserving.
-    #[default]
-    MaxMin,
-    /// max(x, 0), which is 1-Lipschitz but loses gradient norm; for comparison.
-    Relu,
-}
-
 /// `[network]`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
     /// Architecture. Default "small".
     pub name: NetworkName,
-    /// Convolutions. Default "bcop".
+    /// Convolutions, or "bjorck" for a network without. Default "bcop".
     pub layer: LayerKind,
     /// Nonlinearity. Default "maxmin".
     pub activation: ActivationKind,
-}
-
-/// How the learning rate falls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ScheduleKind {
-    /// The paper's total decay, 0.96235062639^200, in equal steps after every epoch of whatever budget is given.
-    Exponential,
-    /// From the initial rate to 0, every step; better for short budgets.
-    #[default]
-    Linear,
-    /// No change.
-    Constant,
 }
 
 /// `[training]`.
@@ -143,8 +82,10 @@ pub struct TrainingConfig {
     pub learning_rate: f64,
     /// How it falls. Default "linear".
     pub schedule: ScheduleKind,
-    /// Margin of the multi-class hinge loss, positive. Default √2 · 1.5, the paper's for MNIST.
+    /// Margin of the multi-class hinge loss, positive. Default, as in the paper, √2 · 1.5 on MNIST and √2 · 0.5 elsewhere.
     pub margin: f64,
+    /// What changes the images from epoch to epoch. Default "crop-flip" on CIFAR-10, as in the paper, "none" elsewhere.
+    pub augmentation: AugmentationKind,
     /// Seed of initialisation and batch order. Default 0.
     pub seed: u64,
 }
@@ -157,6 +98,7 @@ impl Default for TrainingConfig {
             learning_rate: 1e-3,
             schedule: ScheduleKind::default(),
             margin: std::f64::consts::SQRT_2 * 1.5,
+            augmentation: AugmentationKind::None,
             seed: 0,
         }
     }
@@ -166,9 +108,10 @@ impl Default for TrainingConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvaluationConfig {
-    /// Radii at which certified accuracy is reported, ascending. Default 0.25, 0.5, 1, 1.58, 2 and 2.5.
+    /// Radii at which certified accuracy is reported, ascending. Default 0.25, 0.5, 1, 1.58, 2 and 2.5 on
+    /// MNIST, 18/255, 36/255, 72/255, 108/255, 0.5 and 1 elsewhere.
     pub eps: Vec<Eps>,
-    /// Radii at which the network is attacked. Default 1.58.
+    /// Radii at which the network is attacked. Default 1.58 on MNIST, 36/255 elsewhere.
     pub attack_eps: Vec<Eps>,
     /// Images per forward pass, at least 1. Default 500.
     pub batch_size: usize,
@@ -182,12 +125,10 @@ pub struct EvaluationConfig {
 
 impl Default for EvaluationConfig {
     fn default() -> Self {
-        let eps = |texts: &[&str]| {
-            texts.iter().map(|text| text.parse().expect("a positive number")).collect()
-        };
+        let (eps, attack_eps) = recipe::radii(&DatasetName::Mnist);
         Self {
-            eps: eps(&["0.25", "0.5", "1", "1.58", "2", "2.5"]),
-            attack_eps: eps(&["1.58"]),
+            eps,
+            attack_eps,
             batch_size: 500,
             pgd: PgdConfig::default(),
             strong_pgd: StrongPgdConfig::default(),
@@ -236,9 +177,17 @@ impl RunConfig {
     /// # Errors
     /// [`Error::Read`], [`Error::ConfigSyntax`], [`Error::ConfigValue`].
     pub fn read(path: &Path) -> Result<Self> {
+        Self::read_for(path, None)
+    }
+
+    /// As [`RunConfig::read`], with another data set in place of the file's; see [`RunConfig::parse_for`].
+    ///
+    /// # Errors
+    /// [`Error::Read`], [`Error::ConfigSyntax`], [`Error::ConfigValue`].
+    pub fn read_for(path: &Path, dataset: Option<DatasetName>) -> Result<Self> {
         let text = fs::read_to_string(path)
             .map_err(|source| Error::Read { path: path.to_owned(), source })?;
-        Self::parse(&path.display().to_string(), &text)
+        Self::parse_for(&path.display().to_string(), &text, dataset)
     }
 
     /// Parses and checks a text; `origin` names it in errors.
@@ -246,9 +195,49 @@ impl RunConfig {
     /// # Errors
     /// [`Error::ConfigSyntax`], [`Error::ConfigValue`].
     pub fn parse(origin: &str, text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text).map_err(|e| syntax_error(origin, text, &e))?;
+        Self::parse_for(origin, text, None)
+    }
+
+    /// As [`RunConfig::parse`], with another data set in place of the text's; keys that the text does not have take that
+    /// one's defaults.
+    ///
+    /// # Errors
+    /// [`Error::ConfigSyntax`], [`Error::ConfigValue`].
+    pub fn parse_for(origin: &str, text: &str, dataset: Option<DatasetName>) -> Result<Self> {
+        let syntax = |e: toml::de::Error| syntax_error(origin, text, &e);
+        let mut config: Self = toml::from_str(text).map_err(syntax)?;
+        let written: toml::Table = toml::from_str(text).map_err(syntax)?;
+        if let Some(dataset) = dataset {
+            config.data.dataset = dataset;
+        }
+        recipe::fill(&mut config, |section, key| {
+            written.get(section).and_then(|table| table.get(key)).is_some()
+        });
         config.validate()?;
         Ok(config)
+    }
+
+    /// The defaults for a data set.
+    #[must_use]
+    pub fn of(dataset: DatasetName) -> Self {
+        let mut config = Self::default();
+        config.data.dataset = dataset;
+        recipe::fill(&mut config, |_, _| false);
+        config
+    }
+
+    /// Whether a run of the other configuration trains the same network in the same way, whatever is evaluated after it.
+    #[must_use]
+    pub fn trains_as(&self, other: &Self) -> bool {
+        self.device == other.device
+            && self.data == other.data
+            && self.network == other.network
+            && self.training == other.training
+    }
+
+    /// Gives the radii of the evaluation the defaults of the present data set.
+    pub fn use_default_radii(&mut self) {
+        (self.evaluation.eps, self.evaluation.attack_eps) = recipe::radii(&self.data.dataset);
     }
 
     /// The configuration as TOML, every key written out.
@@ -268,6 +257,7 @@ impl RunConfig {
     /// [`Error::ConfigValue`] for the first value that is outside.
     pub fn validate(&self) -> Result<()> {
         let (training, evaluation) = (&self.training, &self.evaluation);
+        self.network.validate()?;
         count("data.train_limit", self.data.train_limit.unwrap_or(1))?;
         count("data.test_limit", self.data.test_limit.unwrap_or(1))?;
         count("training.epochs", training.epochs)?;
@@ -292,6 +282,22 @@ impl RunConfig {
         seed("data.synthetic_seed", self.data.synthetic_seed)?;
         seed("training.seed", training.seed)?;
         seed("evaluation.seed", evaluation.seed)
+    }
+}
+
+impl NetworkConfig {
+    /// A network without convolutions has no convolution's method, and the others have one.
+    fn validate(&self) -> Result<()> {
+        let (fits, expected) = match self.name {
+            NetworkName::Fc3 => (
+                self.layer.conv().is_none_or(|_| self.layer.is_unconstrained()),
+                "bjorck or unconstrained for fc-3",
+            ),
+            NetworkName::Small | NetworkName::Large => {
+                (self.layer.conv().is_some(), "a convolution's method, such as bcop")
+            }
+        };
+        require(fits, "network.layer", self.layer, expected)
     }
 }
 
@@ -326,7 +332,7 @@ fn ascending(key: &'static str, eps: &[Eps]) -> Result<()> {
     )
 }
 
-fn syntax_error(origin: &str, text: &str, error: &toml::de::Error) -> Error {
+pub(crate) fn syntax_error(origin: &str, text: &str, error: &toml::de::Error) -> Error {
     let line =
         error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
     let place = line.map_or_else(|| origin.to_owned(), |line| format!("{origin}, line {line}"));

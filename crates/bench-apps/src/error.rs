@@ -115,6 +115,42 @@ pub enum Error {
         /// Number of classes.
         n_classes: usize,
     },
+    /// An archive does not hold a file that it should.
+    #[error("{}: {member} is missing from the archive", path.display())]
+    MissingMember {
+        /// The archive.
+        path: PathBuf,
+        /// The file that it should hold.
+        member: &'static str,
+    },
+    /// A file is not a run of whole records.
+    #[error("{} is {got} bytes long, expected a positive multiple of {record}", path.display())]
+    BadRecords {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes.
+        got: u64,
+        /// Length of a record in bytes.
+        record: u64,
+    },
+    /// An image file cannot be decoded.
+    #[error("cannot read the image {}: {reason}", path.display())]
+    BadImage {
+        /// The file.
+        path: PathBuf,
+        /// What the decoder said.
+        reason: String,
+    },
+    /// An image has another shape than the first of its set.
+    #[error("{} is {}, expected {}, the shape of the first image", path.display(), by(got), by(expected))]
+    ImageShape {
+        /// The file.
+        path: PathBuf,
+        /// Its channels, height and width.
+        got: [usize; 3],
+        /// Those of the first image.
+        expected: [usize; 3],
+    },
     /// An argument has a value outside its domain.
     #[error("{name} is {got}, expected {expected}")]
     InvalidArgument {
@@ -234,6 +270,14 @@ pub enum Error {
         /// Where the present images came from.
         source_now: String,
     },
+    /// A batch system's command failed.
+    #[error("{command} failed: {reason}")]
+    BatchSystem {
+        /// The command.
+        command: &'static str,
+        /// What failed.
+        reason: String,
+    },
     /// A JSON file cannot be parsed.
     #[error("{}: {reason}", path.display())]
     BadJson {
@@ -250,7 +294,17 @@ pub enum Error {
         /// What failed.
         reason: String,
     },
+    /// A layer has no counterpart in PyTorch that we know of.
+    #[error("layer {layer} cannot be exported: there is no module for it")]
+    NotExportable {
+        /// The layer's name.
+        layer: String,
+    },
     /// A tensor could not be made.
     #[error("tensor: {0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+fn by(shape: &[usize; 3]) -> String {
+    format!("{} x {} x {}", shape[0], shape[1], shape[2])
 }

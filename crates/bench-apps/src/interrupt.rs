@@ -34,6 +34,20 @@ pub fn install() -> Result<()> {
     .context("cannot handle interruptions")
 }
 
+/// Asks this process to end as a signal would, once: where requests are deferred, a further one changes nothing.
+pub fn request() {
+    REQUESTED.store(true, Ordering::SeqCst);
+    if !DEFERRED.load(Ordering::SeqCst) {
+        std::process::exit(i32::from(STATUS));
+    }
+}
+
+/// Whether there was a request, deferred or not.
+#[must_use]
+pub fn requested() -> bool {
+    REQUESTED.load(Ordering::SeqCst)
+}
+
 impl Deferred {
     /// From now on the first request is only noted.
     #[must_use]

@@ -2,6 +2,7 @@
 //!
 //! Both go to standard error; results go to standard output. Not here: what is being done.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,8 @@ pub enum Display {
     Bar,
     /// A line every few seconds.
     Lines,
+    /// Lines for a program, on standard output; see [`Report`].
+    Reports,
     /// Nothing.
     Silent,
 }
@@ -36,6 +39,7 @@ pub struct Progress {
 enum Shown {
     Bar(ProgressBar),
     Lines { lines: PlainLines, start: Instant },
+    Reports { report: Report, last: Option<Instant> },
     Silent,
 }
 
@@ -47,6 +51,10 @@ impl Progress {
             Display::Bar => Shown::Bar(bar(label, done, total)),
             Display::Lines => {
                 Shown::Lines { lines: PlainLines::new(label, done, total), start: Instant::now() }
+            }
+            Display::Reports => {
+                let report = Report { label: label.into(), done, total, message: String::new() };
+                Shown::Reports { report, last: None }
             }
             Display::Silent => Shown::Silent,
         };
@@ -65,6 +73,13 @@ impl Progress {
                     eprintln!("{line}");
                 }
             }
+            Shown::Reports { report, last } => {
+                if last.is_none_or(|last| last.elapsed() >= Report::EVERY) {
+                    *last = Some(Instant::now());
+                    (report.done, report.message) = (done, message.to_owned());
+                    println!("{report}");
+                }
+            }
             Shown::Silent => {}
         }
     }
@@ -73,7 +88,7 @@ impl Progress {
     pub fn note(&self, line: &str) {
         match &self.shown {
             Shown::Bar(bar) => bar.suspend(|| eprintln!("{line}")),
-            Shown::Lines { .. } => eprintln!("{line}"),
+            Shown::Lines { .. } | Shown::Reports { .. } => eprintln!("{line}"),
             Shown::Silent => {}
         }
     }
@@ -83,6 +98,42 @@ impl Progress {
         if let Shown::Bar(bar) = self.shown {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// Progress as one process tells it to another: fields between tabs, on one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What is being done.
+    pub label: String,
+    /// Units done.
+    pub done: u64,
+    /// Units in all.
+    pub total: u64,
+    /// How it goes.
+    pub message: String,
+}
+
+impl Report {
+    /// Time between lines, at least.
+    pub const EVERY: Duration = Duration::from_millis(500);
+
+    /// The report in a line; `None` for any other line.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.strip_prefix("progress\t")?.splitn(4, '\t');
+        Some(Self {
+            label: fields.next()?.to_owned(),
+            done: fields.next()?.parse().ok()?,
+            total: fields.next()?.parse().ok()?,
+            message: fields.next()?.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "progress\t{}\t{}\t{}\t{}", self.label, self.done, self.total, self.message)
     }
 }
 

@@ -34,6 +34,9 @@ pub struct ResultRow {
     pub seed: u64,
     /// Epochs trained.
     pub epochs: usize,
+    /// Name of the budget, for a cell of a table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<String>,
     /// Device in words.
     pub device: String,
     /// Commit of the source tree, where it is known.
@@ -67,12 +70,16 @@ pub struct PaperFigures {
     /// Clean accuracy.
     pub clean: f64,
     /// Certified accuracy at the paper's radius.
-    pub certified: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certified: Option<f64>,
 }
 
 impl From<&Reference> for PaperFigures {
     fn from(reference: &Reference) -> Self {
-        Self { clean: reference.clean.mean, certified: reference.certified.mean }
+        Self {
+            clean: reference.clean.mean,
+            certified: reference.certified.map(|figure| figure.mean),
+        }
     }
 }
 

@@ -23,7 +23,7 @@ impl Place {
         self.dir.path().join(name)
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lipconv"));
         command
             .current_dir(self.dir.path())

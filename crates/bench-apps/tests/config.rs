@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use bench_apps::Error;
-use bench_apps::config::{DatasetName, RunConfig, ScheduleKind};
+use bench_apps::config::{AugmentationKind, DatasetName, LayerKind, RunConfig, ScheduleKind};
 
 #[test]
 fn an_empty_file_is_the_papers_network_with_the_papers_loss_and_attack() {
@@ -61,7 +61,7 @@ fn unknown_keys_and_wrong_types_are_refused_with_the_line() {
         ),
         (
             "[network]\nname = \"medium\"\n",
-            "run.toml, line 2: unknown variant `medium`, expected `small` or `large`",
+            "run.toml, line 2: unknown variant `medium`, expected one of `small`, `large`, `fc-3`",
         ),
         ("[training\n", "run.toml, line 1: "),
         (
@@ -137,4 +137,59 @@ fn values_outside_their_domain_are_refused_by_key() {
 fn a_missing_file_is_named() {
     let error = RunConfig::read(Path::new("no/such/run.toml")).unwrap_err().to_string();
     assert!(error.starts_with("cannot read no/such/run.toml: "), "{error}");
+}
+
+#[test]
+fn a_data_set_brings_its_own_defaults_and_what_is_written_stays() {
+    let cifar = RunConfig::parse("text", "[data]\ndataset = \"cifar10\"").unwrap();
+    assert_eq!(cifar, RunConfig::of(DatasetName::Cifar10));
+    assert_eq!(cifar.training.margin, 0.5 * std::f64::consts::SQRT_2);
+    assert_eq!(cifar.training.augmentation, AugmentationKind::CropFlip);
+    assert_eq!(cifar.evaluation.attack_eps[0].text(), "36/255");
+    assert!(cifar.evaluation.eps.iter().any(|eps| eps.text() == "36/255"));
+
+    let text = "[training]\nmargin = 2.0\n[evaluation]\nattack_eps = [0.3]\n";
+    let config = RunConfig::parse_for("text", text, Some(DatasetName::Cifar10)).unwrap();
+    assert_eq!((config.training.margin, config.data.dataset.clone()), (2.0, DatasetName::Cifar10));
+    assert_eq!(config.training.augmentation, AugmentationKind::CropFlip);
+    assert_eq!(config.evaluation.attack_eps[0].text(), "0.3");
+    assert_eq!(config.evaluation.eps, cifar.evaluation.eps);
+    // a file that writes everything out keeps it, as the one of a run directory does
+    let again = RunConfig::parse("again", &config.to_toml().unwrap()).unwrap();
+    assert_eq!(again, config);
+
+    let own = RunConfig::parse("text", "[data]\ndataset = \"images:some/where\"").unwrap();
+    assert_eq!(own.data.dataset, DatasetName::Images("some/where".into()));
+    assert_eq!(own.training.augmentation, AugmentationKind::None);
+}
+
+#[test]
+fn names_are_those_of_the_files_and_others_are_refused() {
+    for name in ["mnist", "cifar10", "synthetic", "idx:a/b", "images:c"] {
+        assert_eq!(name.parse::<DatasetName>().unwrap().to_string(), name);
+    }
+    for name in ["cifar", "idx:", "images:", "imagenet:x", ""] {
+        let text = name.parse::<DatasetName>().unwrap_err().to_string();
+        let expected = "expected mnist, cifar10, synthetic, idx:DIR or images:DIR";
+        assert_eq!(text, format!("data.dataset is {name}, {expected}"));
+    }
+    for name in ["bcop", "rko", "ossn", "svcm", "rk-l2ne", "bcop-fixed", "unconstrained", "bjorck"]
+    {
+        assert_eq!(name.parse::<LayerKind>().unwrap().to_string(), name);
+    }
+    let text = "cayley".parse::<LayerKind>().unwrap_err().to_string();
+    let start =
+        "network.layer is cayley, expected bjorck or a method that this version of lipconv has: ";
+    assert!(text.starts_with(start) && text.contains("bcop"), "{text}");
+    let error = RunConfig::parse("run.toml", "[network]\nlayer = \"cayley\"\n").unwrap_err();
+    assert!(error.to_string().starts_with("run.toml, line 2: network.layer is cayley"), "{error}");
+    for (network, layer, fits) in [
+        ("fc-3", "bjorck", true),
+        ("fc-3", "unconstrained", true),
+        ("fc-3", "bcop", false),
+        ("small", "bjorck", false),
+    ] {
+        let text = format!("[network]\nname = \"{network}\"\nlayer = \"{layer}\"");
+        assert_eq!(RunConfig::parse("text", &text).is_ok(), fits, "{network} {layer}");
+    }
 }

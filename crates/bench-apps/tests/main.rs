@@ -2,14 +2,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where by panicking")]
 
+mod augment;
 mod bad_input;
 mod batches;
 mod certificates;
+mod cifar10;
 mod command;
 mod config;
 mod download;
 mod eps;
 mod errors;
+mod export;
+mod folders;
 mod idx;
 mod image_set;
 mod locate;
@@ -17,6 +21,8 @@ mod manifest;
 mod metrics;
 mod progress;
 mod report;
+mod reproduction;
+mod reproduction_spec;
 mod run_dir;
 mod support;
 mod synthetic;

@@ -42,3 +42,14 @@ fn durations_are_said_as_people_say_them() {
         assert_eq!(spoken(Duration::from_secs_f64(seconds)), text);
     }
 }
+
+#[test]
+fn a_report_survives_being_written_and_read() {
+    use bench_apps::progress::Report;
+    let report =
+        Report { label: "training".into(), done: 3, total: 10, message: "loss 0.1,\t50 %".into() };
+    assert_eq!(Report::parse(&report.to_string()), Some(report));
+    for line in ["", "progress", "progress\tx\t1\t2", "progress\tx\tone\t2\t", "note: x"] {
+        assert_eq!(Report::parse(line), None, "{line}");
+    }
+}

@@ -21,6 +21,7 @@ fn row() -> ResultRow {
         layer: "bcop".into(),
         activation: "maxmin".into(),
         seed: 3,
+        budget: None,
         epochs: 12,
         device: "CPU, 2 threads".into(),
         commit: None,

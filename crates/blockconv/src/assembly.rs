@@ -28,6 +28,7 @@ use crate::chain::{Chain, Direction, Geometry};
 use crate::check;
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel1, Kernel2, kernel_of};
+use crate::scratch::Scratch;
 
 /// Equation (4): the 1-D kernel of size `projectors.len() + 1` from H (n x n) and projectors of size n.
 ///
@@ -71,7 +72,7 @@ pub fn assemble2<T: Real>(
 
 /// An assembled kernel together with what its pullback needs.
 #[derive(Clone, Debug)]
-pub struct Assembly<T> {
+pub struct Assembly<T: Real> {
     chain: Chain<T>,
     h: Array2<T>,
     projectors: Vec<Array2<T>>,
@@ -99,7 +100,7 @@ pub fn assemble<T: Real>(
     }
     gemm::single_threaded_blas();
     let geometry = Geometry::new(&alternating(projectors.len()), n, c_out, c_in);
-    let chain = Chain::forward(geometry, h, projectors);
+    let chain = Chain::forward(geometry, h, projectors, &Scratch::default());
     let taps = taps_of(&chain, c_out, c_in);
     let projectors = projectors.iter().map(ArrayView2::to_owned).collect();
     Ok(Assembly { chain, h: h.to_owned(), projectors, taps })
@@ -160,7 +161,7 @@ fn square_chain<T: Real>(
     check_matrices(h, factors)?;
     gemm::single_threaded_blas();
     let n = h.nrows();
-    Ok(Chain::forward(Geometry::new(directions, n, n, n), h, factors))
+    Ok(Chain::forward(Geometry::new(directions, n, n, n), h, factors, &Scratch::default()))
 }
 
 fn check_matrices<T: Real>(h: ArrayView2<'_, T>, projectors: &[ArrayView2<'_, T>]) -> Result<()> {

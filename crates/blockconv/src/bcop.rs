@@ -32,10 +32,11 @@ use crate::check;
 use crate::conversion::{taps_view, taps_view_mut};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel2, kernel_of};
+use crate::scratch::Scratch;
 
 /// An evaluated parametrisation: the kernel and what its pullback needs.
 #[derive(Debug)]
-pub struct Bcop<T> {
+pub struct Bcop<T: Real> {
     c_out: usize,
     c_in: usize,
     /// Slice 0 of the parameters, from which the pullback of H starts.
@@ -79,9 +80,23 @@ pub fn bcop<T: Real>(
     c_in: usize,
     warm: Option<ArrayView2<'_, T>>,
 ) -> Result<Bcop<T>> {
+    bcop_reusing(parameters, c_out, c_in, warm, &Scratch::default())
+}
+
+/// As [`bcop`], in memory that dropped evaluations left in `scratch`; the result gives its own back when it is dropped.
+///
+/// # Errors
+/// As [`bcop`].
+pub fn bcop_reusing<T: Real>(
+    parameters: ArrayView3<'_, T>,
+    c_out: usize,
+    c_in: usize,
+    warm: Option<ArrayView2<'_, T>>,
+    scratch: &Scratch<T>,
+) -> Result<Bcop<T>> {
     let n = check_parameters(parameters, c_out, c_in)?;
     gemm::single_threaded_blas();
-    pooled(n, || evaluate(parameters, c_out, c_in, warm))
+    pooled(n, || evaluate(parameters, c_out, c_in, warm, scratch))
 }
 
 fn evaluate<T: Real>(
@@ -89,6 +104,7 @@ fn evaluate<T: Real>(
     c_out: usize,
     c_in: usize,
     warm: Option<ArrayView2<'_, T>>,
+    scratch: &Scratch<T>,
 ) -> Result<Bcop<T>> {
     let n = c_out.max(c_in);
     let raw_h = parameters.index_axis(Axis(0), 0);
@@ -99,7 +115,7 @@ fn evaluate<T: Real>(
         if n < PARALLEL_FROM { (polar(), ranges()) } else { rayon::join(polar, ranges) };
     let (h, projections) = (h?, projections?);
     let geometry = Geometry::new(&alternating(projections.len()), n, c_out, c_in);
-    let chain = Chain::forward(geometry, h.factor(), &matrices(&projections));
+    let chain = Chain::forward(geometry, h.factor(), &matrices(&projections), scratch);
     Ok(Bcop { c_out, c_in, raw_h: raw_h.to_owned(), h, projections, chain })
 }
 

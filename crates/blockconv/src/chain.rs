@@ -19,12 +19,14 @@
 //! dM = Aᵗ dB summed over taps and rows. Nothing assumes that M is symmetric.
 //!
 //! Cost. Forward 2 r n² Σ taps flops, where for k = 3 the stages have 1, 2, 4, 6 taps; pullback twice that. Memory: the
-//! taps of all stages, and as much again during the pullback.
+//! taps of all stages, and as much again during the pullback, taken from a [`Scratch`] and given back to it.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::parallel::prelude::*;
 use ndarray::{Array2, ArrayView2, ArrayView4, ArrayViewMut2, ArrayViewMut4, Axis, s};
 use projectors::Real;
+
+use crate::scratch::Scratch;
 
 /// The kernel axis along which a two-tap factor extends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,12 +102,12 @@ impl Geometry {
         (first, self.panel_rows.min(self.rows - first))
     }
 
-    /// (outer, taps, block) of a factor's axis in the stack that it multiplies, for `rows` rows a tap.
-    fn strides(&self, factor: usize, rows: usize) -> (usize, usize, usize) {
+    /// Taps along a factor's axis in the stack that it multiplies, and the numbers between them, for `rows` rows a tap.
+    fn strides(&self, factor: usize, rows: usize) -> (usize, usize) {
         let (v, h) = self.extents[factor];
         match self.directions[factor] {
-            Direction::Vertical => (1, v, h * rows * self.n),
-            Direction::Horizontal => (v, h, rows * self.n),
+            Direction::Vertical => (v, h * rows * self.n),
+            Direction::Horizontal => (h, rows * self.n),
         }
     }
 }
@@ -168,9 +170,18 @@ struct Panel<T> {
 
 /// A forward evaluation with everything that its pullback needs except the matrices themselves.
 #[derive(Clone, Debug)]
-pub(crate) struct Chain<T> {
+pub(crate) struct Chain<T: Real> {
     geometry: Geometry,
     panels: Vec<Panel<T>>,
+    /// Where the stages came from and go back to.
+    scratch: Scratch<T>,
+}
+
+impl<T: Real> Drop for Chain<T> {
+    fn drop(&mut self) {
+        let stages = self.panels.drain(..).flat_map(|panel| panel.stages);
+        stages.for_each(|stage| self.scratch.give(stage));
+    }
 }
 
 /// The cotangents of a chain's matrices.
@@ -193,10 +204,12 @@ impl<T: Real> Chain<T> {
         geometry: Geometry,
         h: ArrayView2<'_, T>,
         factors: &[ArrayView2<'_, T>],
+        scratch: &Scratch<T>,
     ) -> Self {
         let links = Links::new(h, factors, geometry.tall);
-        let panels = map_panels(&geometry, |panel_idx| run_panel(&geometry, &links, panel_idx));
-        Self { geometry, panels }
+        let panels =
+            map_panels(&geometry, |panel_idx| run_panel(&geometry, &links, panel_idx, scratch));
+        Self { geometry, panels, scratch: scratch.clone() }
     }
 
     pub(crate) fn geometry(&self) -> &Geometry {
@@ -233,13 +246,18 @@ impl<T: Real> Chain<T> {
             taps.swap_axes(2, 3);
         }
         let links = Links::new(h, factors, geometry.tall);
-        let pulled =
-            map_panels(geometry, |i| pull_panel(geometry, &links, &self.panels[i], i, taps));
+        let pull = |i: usize| pull_panel(geometry, &links, &self.panels[i], i, taps, &self.scratch);
+        let pulled = map_panels(geometry, pull);
         let mut factors = self.factor_cotangents(&pulled);
         if geometry.tall {
             factors.reverse();
         }
-        ChainPullback { h: self.h_cotangent(&pulled), factors }
+        let h = self.h_cotangent(&pulled);
+        for panel in pulled {
+            self.scratch.give(panel.end);
+            panel.products.into_iter().for_each(|product| self.scratch.give(product));
+        }
+        ChainPullback { h, factors }
     }
 
     fn kernel_of<'a>(&self, panel: &'a Panel<T>) -> ArrayView4<'a, T> {
@@ -334,23 +352,31 @@ fn as_matrix_mut<T>(stack: &mut [T], n: usize) -> ArrayViewMut2<'_, T> {
     ArrayViewMut2::from_shape((stack.len() / n, n), stack).expect("a stack has whole rows")
 }
 
-fn run_panel<T: Real>(geometry: &Geometry, links: &Links<'_, T>, panel_idx: usize) -> Panel<T> {
+fn run_panel<T: Real>(
+    geometry: &Geometry,
+    links: &Links<'_, T>,
+    panel_idx: usize,
+    scratch: &Scratch<T>,
+) -> Panel<T> {
     let (first, rows) = geometry.panel(panel_idx);
     let n = geometry.n;
-    let mut start = vec![T::zero(); rows * n];
+    let mut start = scratch.take(rows * n);
     links.start(first, as_matrix_mut(&mut start, n));
     let mut stages = Vec::with_capacity(geometry.extents.len());
     stages.push(start);
-    let mut product = vec![T::zero(); geometry.widest_factor() * rows * n];
+    let mut product = scratch.take(geometry.widest_factor() * rows * n);
     for (f, matrix) in links.factors.iter().enumerate() {
         let a = &stages[f];
         let b = &mut product[..a.len()];
         multiply(a, *matrix, T::zero(), b, n);
-        stages.push(expand(a, b, geometry.strides(f, rows)));
+        let mut next = scratch.take(geometry.taps(f + 1) * rows * n);
+        expand(a, b, geometry.strides(f, rows), &mut next);
+        stages.push(next);
     }
+    scratch.give(product);
     if links.tall {
         let last = &stages[stages.len() - 1];
-        let mut kernel = vec![T::zero(); last.len()];
+        let mut kernel = scratch.take(last.len());
         multiply(last, links.h.t(), T::zero(), &mut kernel, n);
         stages.push(kernel);
     }
@@ -363,31 +389,36 @@ fn pull_panel<T: Real>(
     panel: &Panel<T>,
     panel_idx: usize,
     taps: ArrayView4<'_, T>,
+    scratch: &Scratch<T>,
 ) -> PanelPullback<T> {
     let (first, rows) = geometry.panel(panel_idx);
     let (n, (v, h)) = (geometry.n, geometry.kernel_size());
-    let mut current = vec![T::zero(); v * h * rows * n];
+    let mut current = scratch.take(v * h * rows * n);
     ArrayViewMut4::from_shape((v, h, rows, n), &mut current)
         .expect("the buffer was made for this shape")
         .assign(&taps.slice(s![.., .., first..first + rows, ..]));
     let mut end = Vec::new();
     if links.tall {
         end = current;
-        current = vec![T::zero(); end.len()];
+        current = scratch.take(end.len());
         multiply(&end, links.h, T::zero(), &mut current, n);
     }
     let mut products = vec![Vec::new(); links.factors.len()];
     for (f, matrix) in links.factors.iter().enumerate().rev() {
         debug_assert_eq!(current.len(), geometry.taps(f + 1) * panel.rows * n);
-        let (mut da, db) = contract(&current, geometry.strides(f, rows));
+        let n_values = geometry.taps(f) * rows * n;
+        let (mut da, mut db) = (scratch.take(n_values), scratch.take(n_values));
+        contract(&current, geometry.strides(f, rows), &mut da, &mut db);
         // the cotangent of the identity that a tall chain starts from is of no use
         if f > 0 || !links.tall {
             multiply(&db, matrix.t(), T::one(), &mut da, n);
         }
         products[f] = db;
-        current = da;
+        scratch.give(std::mem::replace(&mut current, da));
     }
-    if !links.tall {
+    if links.tall {
+        scratch.give(current);
+    } else {
         end = current;
     }
     PanelPullback { products, end }
@@ -398,27 +429,28 @@ fn multiply<T: Real>(stack: &[T], matrix: ArrayView2<'_, T>, beta: T, to: &mut [
     general_mat_mul(T::one(), &as_matrix(stack, n), &matrix, beta, &mut as_matrix_mut(to, n));
 }
 
-/// C_i = B_i + (A_{i-1} - B_{i-1}) along an axis of `taps` blocks, for each of `outer` groups.
-fn expand<T: Real>(a: &[T], b: &[T], (outer, taps, block): (usize, usize, usize)) -> Vec<T> {
+/// C_i = B_i + (A_{i-1} - B_{i-1}) along an axis of `taps` blocks, for each group of blocks.
+fn expand<T: Real>(a: &[T], b: &[T], (taps, block): (usize, usize), c: &mut [T]) {
     let narrow = taps * block;
-    let mut c = Vec::with_capacity(outer * (narrow + block));
-    for (a, b) in a.chunks_exact(narrow).zip(b.chunks_exact(narrow)) {
-        let (tail_a, tail_b) = (&a[narrow - block..], &b[narrow - block..]);
-        c.extend_from_slice(&b[..block]);
-        c.extend(b[block..].iter().zip(a).zip(b).map(|((&b, &a), &before)| b + (a - before)));
-        c.extend(tail_a.iter().zip(tail_b).map(|(&a, &b)| a - b));
+    let groups = c.chunks_exact_mut(narrow + block);
+    for ((c, a), b) in groups.zip(a.chunks_exact(narrow)).zip(b.chunks_exact(narrow)) {
+        let (head, rest) = c.split_at_mut(block);
+        let (middle, tail) = rest.split_at_mut(narrow - block);
+        head.copy_from_slice(&b[..block]);
+        let terms = b[block..].iter().zip(a).zip(b);
+        middle.iter_mut().zip(terms).for_each(|(c, ((&b, &a), &before))| *c = b + (a - before));
+        let terms = a[narrow - block..].iter().zip(&b[narrow - block..]);
+        tail.iter_mut().zip(terms).for_each(|(c, (&a, &b))| *c = a - b);
     }
-    c
 }
 
 /// The transpose of [`expand`]: the direct part dA_i = dC_{i+1}, and dB_i = dC_i - dC_{i+1}.
-fn contract<T: Real>(dc: &[T], (outer, taps, block): (usize, usize, usize)) -> (Vec<T>, Vec<T>) {
-    let wide = (taps + 1) * block;
-    let (mut da, mut db) =
-        (Vec::with_capacity(outer * taps * block), Vec::with_capacity(outer * taps * block));
-    for dc in dc.chunks_exact(wide) {
-        da.extend_from_slice(&dc[block..]);
-        db.extend(dc.iter().zip(&dc[block..]).map(|(&here, &after)| here - after));
+fn contract<T: Real>(dc: &[T], (taps, block): (usize, usize), da: &mut [T], db: &mut [T]) {
+    let narrow = taps * block;
+    let groups = da.chunks_exact_mut(narrow).zip(db.chunks_exact_mut(narrow));
+    for ((da, db), dc) in groups.zip(dc.chunks_exact(narrow + block)) {
+        da.copy_from_slice(&dc[block..]);
+        let terms = dc.iter().zip(&dc[block..]);
+        db.iter_mut().zip(terms).for_each(|(db, (&here, &after))| *db = here - after);
     }
-    (da, db)
 }

@@ -62,16 +62,22 @@ impl Grid {
     /// X̂ at a frequency, for taps [kh, kw, n_out, n_in] in standard order.
     pub(crate) fn symbol(&self, taps: &Array4<f64>, frequency: Frequency) -> Symbol {
         let (kh, kw, n_out, n_in) = taps.dim();
-        let mut weights = Array2::zeros((2, kh * kw));
-        for tap in 0..kh * kw {
-            let (cos, sin) = self.weight(frequency, tap / kw, tap % kw);
-            weights[[0, tap]] = cos;
-            weights[[1, tap]] = sin;
-        }
+        let weights = self.weights(frequency, (kh, kw));
         let taps = taps.view().into_shape_with_order((kh * kw, n_out * n_in));
         let stacked = gemm::matmul(weights.view(), taps.expect("taps are in standard order"));
         let stacked = stacked.into_shape_with_order((2 * n_out, n_in));
         Symbol { stacked: stacked.expect("a product has standard order") }
+    }
+
+    /// Real and imaginary part of the factor of every tap at a frequency: 2 x kh·kw.
+    pub(crate) fn weights(&self, frequency: Frequency, (kh, kw): (usize, usize)) -> Array2<f64> {
+        let mut weights = Array2::zeros((2, kh * kw));
+        for tap in 0..kh * kw {
+            let (re, im) = self.weight(frequency, tap / kw, tap % kw);
+            weights[[0, tap]] = re;
+            weights[[1, tap]] = im;
+        }
+        weights
     }
 
     /// e^{-2πi (a p / h + b q / w)}.

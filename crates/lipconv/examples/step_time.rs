@@ -1,5 +1,6 @@
 //! Milliseconds of one training step at batch 128:
-//! `cargo run --release -p lipconv --example step_time -- small|large [steps] [plain]`.
+//! `cargo run --release -p lipconv --example step_time -- small|large [steps] [METHOD]`, METHOD one of bcop (the default),
+//! bcop-fixed, rko, ossn, svcm, rk-l2ne, plain.
 //!
 //! For profiling; the benchmark with PyTorch beside it is `cargo xtask bench step`.
 
@@ -7,7 +8,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use lipconv::{
-    AdamConfig, Batch, ImageShape, Loss, Methods, Network, NetworkSpec, Schedule, TrainConfig,
+    Batch, ImageShape, Loss, Methods, Network, NetworkSpec, Optimizer, Schedule, TrainConfig,
     Trainer,
 };
 
@@ -15,7 +16,15 @@ fn main() -> Result<(), lipconv::Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |word: &str| arguments.iter().any(|a| a == word);
     let n_steps = arguments.iter().find_map(|a| a.parse().ok()).unwrap_or(20);
-    let methods = if has("plain") { Methods::UNCONSTRAINED } else { Methods::BCOP };
+    let named = [
+        ("plain", Methods::UNCONSTRAINED),
+        ("rko", Methods::RKO),
+        ("ossn", Methods::OSSN),
+        ("svcm", Methods::SVCM),
+        ("rk-l2ne", Methods::RK_L2NE),
+        ("bcop-fixed", Methods::BCOP_FIXED),
+    ];
+    let methods = named.iter().find(|(name, _)| has(name)).map_or(Methods::BCOP, |&(_, m)| m);
     let spec = if has("large") {
         NetworkSpec::large(ImageShape::new(3, 32, 32), 10, methods, 1.0)?
     } else {
@@ -25,7 +34,7 @@ fn main() -> Result<(), lipconv::Error> {
         epochs: 1,
         learning_rate: 1e-3,
         schedule: Schedule::Constant,
-        adam: AdamConfig::default(),
+        optimizer: Optimizer::default(),
         loss: Loss::MultiClassHinge { margin: 2.12 },
         seed: 0,
     };

@@ -1,20 +1,37 @@
 //! Rigorous Lipschitz bounds of plain layers, for the Euclidean norm.
 //!
-//! Dense weights: an upper bound of the largest singular value; cyclic convolutions: a bound valid for every
-//! image size, from the block autocorrelation (see `blockconv::bounds`). Both are proved for the stored
-//! numbers with rounding accounted for. Downsampling, reshaping, MaxMin, GroupSort and ReLU are exactly 1.
+//! Dense weights: an upper bound of the largest singular value. Cyclic convolutions: for every image size the smaller of two
+//! bounds, from the block autocorrelation (`blockconv::bounds`), and k ‖F‖₂ for the c_out x c_in·k² reshape F of the
+//! weight, because the convolution is F applied to all k x k patches, in which every pixel occurs k² times; for one
+//! image size also that of the frequencies, where the others are not sharp. All are proved for the stored numbers
+//! with rounding accounted for. Downsampling, reshaping, MaxMin, GroupSort and ReLU are exactly 1.
 
 use candle_core::{DType, Tensor};
-use ndarray::{Array, Dimension};
+use ndarray::{Array, Array4, ArrayView4, Dimension};
 use projectors::LipschitzBound;
+use projectors::rounding::mul_up;
 
 use crate::element::{Element, to_vec};
 use crate::error::{Error, Result};
 use crate::plain::PlainLayer;
 
-pub(crate) fn layer_bound(layer: &PlainLayer, name: &str) -> Result<LipschitzBound> {
+/// So close to 1 the bound from the autocorrelation is that of an orthogonal kernel in f32, and sharp.
+const ORTHOGONAL: f64 = 1e-6;
+
+/// The bound of one layer, of a convolution on images of the height and width `image` (after downsampling) where given.
+pub(crate) fn layer_bound(
+    layer: &PlainLayer,
+    image: Option<(usize, usize)>,
+    name: &str,
+) -> Result<LipschitzBound> {
     match layer {
-        PlainLayer::CyclicConv(conv) => cyclic_bound(conv.weight(), name),
+        PlainLayer::CyclicConv(conv) => {
+            let weight = conv_weight(conv.weight())?;
+            match image {
+                Some(image) => conv_norm_on(weight.view(), image, name),
+                None => conv_norm(weight.view(), name),
+            }
+        }
         PlainLayer::Dense(dense) => dense_bound(dense.weight(), name),
         PlainLayer::MaxMin
         | PlainLayer::GroupSort { .. }
@@ -34,10 +51,50 @@ fn to_f64(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.to_device(&candle_core::Device::Cpu)?.to_dtype(DType::F64)?)
 }
 
-fn cyclic_bound(weight: &Tensor, name: &str) -> Result<LipschitzBound> {
-    let weight = array::<f64, _>(&to_f64(weight)?, weight.dims4()?)?;
-    blockconv::bounds::cyclic_norm_bound(weight.view())
-        .map_err(|source| Error::Algebra { layer: name.to_owned(), source })
+fn conv_weight(weight: &Tensor) -> Result<Array4<f64>> {
+    array::<f64, _>(&to_f64(weight)?, weight.dims4()?)
+}
+
+/// A bound of the norm of a cyclic convolution with an OIHW weight, for every image that its kernel fits.
+pub(crate) fn conv_norm(weight: ArrayView4<'_, f64>, name: &str) -> Result<LipschitzBound> {
+    let shifts = blockconv::bounds::cyclic_norm_bound(weight).map_err(algebra(name))?;
+    Ok(smaller(shifts, patch_norm(weight, name)?))
+}
+
+/// The same for images of one height and width.
+pub(crate) fn conv_norm_on(
+    weight: ArrayView4<'_, f64>,
+    image: (usize, usize),
+    name: &str,
+) -> Result<LipschitzBound> {
+    let shifts = blockconv::bounds::cyclic_norm_bound(weight).map_err(algebra(name))?;
+    let everywhere = smaller(shifts, patch_norm(weight, name)?);
+    if (shifts.value() - 1.0).abs() <= ORTHOGONAL {
+        return Ok(everywhere);
+    }
+    let here = blockconv::bounds::cyclic_norm_bound_on(weight, image).map_err(algebra(name))?;
+    Ok(smaller(everywhere, here))
+}
+
+/// k ‖F‖₂ for the reshape F.
+fn patch_norm(weight: ArrayView4<'_, f64>, name: &str) -> Result<LipschitzBound> {
+    let (c_out, c_in, kh, kw) = weight.dim();
+    let flat = weight.to_shape((c_out, c_in * kh * kw)).expect("a reshape keeps all values");
+    let flat = projectors::norms::spectral_norm_bound(flat.view())
+        .map_err(|source| orthonormalisation(name, source))?;
+    // √(kh kw), exact for the square kernels of this crate
+    let root = kh.max(kw) as f64;
+    LipschitzBound::upper_bound(mul_up(root, flat.value()))
+        .map_err(|source| orthonormalisation(name, source))
+}
+
+fn smaller(a: LipschitzBound, b: LipschitzBound) -> LipschitzBound {
+    if b.value() < a.value() { b } else { a }
+}
+
+fn algebra(layer: &str) -> impl FnOnce(blockconv::Error) -> Error {
+    let layer = layer.to_owned();
+    |source| Error::Algebra { layer, source }
 }
 
 fn dense_bound(weight: &Tensor, name: &str) -> Result<LipschitzBound> {

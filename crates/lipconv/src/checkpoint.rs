@@ -1,7 +1,8 @@
 //! Checkpoints of training runs: everything that a bit-exact resumption needs, in one file.
 //!
-//! A checkpoint is a safetensors file. Its tensors are the parameters (`conv1.weight` …), Adam's moments
-//! (`adam.first.conv1.weight`, `adam.second.conv1.weight` …) and, for each orthonormalised layer, the inverse square root that the next
+//! A checkpoint is a safetensors file. Its tensors are the parameters (`conv1.weight` …), the vectors of OSSN
+//! (`conv1.vector` …), the running means of the optimiser (`adam.first.conv1.weight`, `adam.second.conv1.weight` … or
+//! `rmsprop.square.conv1.weight` …) of what is trained and, for each orthonormalised layer, the inverse square root that the next
 //! step starts from (`warm.conv1`). Its `lipconv` metadata entry is JSON: format version, network spec,
 //! element type, training settings, place in the run, and the state of the random generator.
 //!
@@ -17,12 +18,13 @@ use crate::element::{Element, to_vec};
 use crate::error::Result;
 use crate::network::Network;
 use crate::optim::Moments;
+use crate::portable_step::PortableState;
 use crate::spec::NetworkSpec;
 use crate::store::{Reader, Writer};
 use crate::train::{Progress, State, TrainConfig, Trainer, TypedState};
 
-/// Version of the file format that this crate writes and reads.
-pub const FORMAT: u32 = 1;
+/// Version of the format of training checkpoints that this crate writes and reads.
+pub const FORMAT: u32 = 2;
 
 /// The JSON header of a training checkpoint.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,8 +82,14 @@ impl Trainer {
         };
         let mut writer = Writer::default();
         match &self.state {
-            State::F32(state) => push_state(network, state, &mut writer)?,
-            State::F64(state) => push_state(network, state, &mut writer)?,
+            State::F32(state) => push_state(network, self.config(), state, &mut writer)?,
+            State::F64(state) => push_state(network, self.config(), state, &mut writer)?,
+            State::Portable(state) => match network.dtype() {
+                DType::F64 => {
+                    push_state::<f64>(network, self.config(), &on_host(state)?, &mut writer)?;
+                }
+                _ => push_state::<f32>(network, self.config(), &on_host(state)?, &mut writer)?,
+            },
         }
         writer.write(path, &header)
     }
@@ -100,8 +108,16 @@ impl Trainer {
         let supply = |name: &str, shape: &[usize]| take(&mut reader, name, shape, dtype, device);
         let network = Network::from_tensors(&header.spec, dtype, device, supply)?;
         let state = match dtype {
-            DType::F64 => State::F64(take_state(&network, &mut reader)?),
-            _ => State::F32(take_state(&network, &mut reader)?),
+            DType::F64 if !device.is_cpu() => {
+                let state = take_state::<f64>(&network, &header.config, &mut reader)?;
+                State::Portable(on_device(&network, state)?)
+            }
+            _ if !device.is_cpu() => {
+                let state = take_state::<f32>(&network, &header.config, &mut reader)?;
+                State::Portable(on_device(&network, state)?)
+            }
+            DType::F64 => State::F64(take_state(&network, &header.config, &mut reader)?),
+            _ => State::F32(take_state(&network, &header.config, &mut reader)?),
         };
         reader.finish()?;
         let mut trainer = Self::new(network, header.config)?;
@@ -114,20 +130,25 @@ impl Trainer {
 /// The header, after its version has been checked: a future one may have fields that this crate cannot know.
 fn check_format(reader: &Reader) -> Result<Header> {
     let value: serde_json::Value = reader.header()?;
-    check_version(reader, &value, "training")?;
+    check_version(reader, &value, "training", FORMAT)?;
     reader.header()
 }
 
 /// `kind` and `format` of any header of this crate.
-pub(crate) fn check_version(reader: &Reader, header: &serde_json::Value, kind: &str) -> Result<()> {
+pub(crate) fn check_version(
+    reader: &Reader,
+    header: &serde_json::Value,
+    kind: &str,
+    version: u32,
+) -> Result<()> {
     let found = header.get("kind").and_then(serde_json::Value::as_str).unwrap_or("nothing known");
     if found != kind {
         return Err(reader.problem(format!("holds `{found}`, expected `{kind}`")));
     }
     match header.get("format").and_then(serde_json::Value::as_u64) {
-        Some(format) if format == u64::from(FORMAT) => Ok(()),
+        Some(format) if format == u64::from(version) => Ok(()),
         Some(format) => {
-            Err(reader.problem(format!("has format version {format}, expected {FORMAT}")))
+            Err(reader.problem(format!("has format version {format}, expected {version}")))
         }
         None => Err(reader.problem("has no format version".to_owned())),
     }
@@ -148,14 +169,19 @@ pub(crate) fn take(
 
 fn push_state<T: Element>(
     network: &Network,
+    config: &TrainConfig,
     state: &TypedState<T>,
     writer: &mut Writer,
 ) -> Result<()> {
     for ((name, variable), moments) in network.variables().into_iter().zip(&state.moments) {
         let shape = variable.dims();
-        writer.push(format!("adam.first.{name}"), shape, &moments.first);
-        writer.push(format!("adam.second.{name}"), shape, &moments.second);
+        for (kind, values) in config.optimizer.moment_names().iter().zip(&moments.0) {
+            writer.push(format!("{kind}.{name}"), shape, values);
+        }
         writer.push(name, shape, &to_vec::<T>(variable.as_tensor())?);
+    }
+    for (name, vector) in network.vectors() {
+        writer.push(name, vector.dims(), &to_vec::<T>(&vector)?);
     }
     for (parameters, warm) in network.parameters().zip(&state.buffers.warm) {
         if let Some(warm) = warm {
@@ -166,16 +192,40 @@ fn push_state<T: Element>(
     Ok(())
 }
 
+/// The running means of a network on another device.
+fn on_host<T: Element>(state: &PortableState) -> Result<TypedState<T>> {
+    let moments = state
+        .moments
+        .iter()
+        .map(|moments| Ok(Moments(moments.iter().map(to_vec::<T>).collect::<Result<Vec<_>>>()?)));
+    Ok(TypedState { moments: moments.collect::<Result<_>>()?, buffers: Default::default() })
+}
+
+/// And back.
+fn on_device<T: Element>(network: &Network, state: TypedState<T>) -> Result<PortableState> {
+    let variables = network.variables().into_iter().zip(state.moments);
+    let moments = variables.map(|((_, variable), Moments(moments))| {
+        let tensor = |values| Ok(Tensor::from_vec(values, variable.shape(), network.device())?);
+        moments.into_iter().map(tensor).collect::<Result<Vec<_>>>()
+    });
+    Ok(PortableState { moments: moments.collect::<Result<_>>()? })
+}
+
 fn warm_name(layer: &str) -> String {
     format!("warm.{layer}")
 }
 
-fn take_state<T: Element>(network: &Network, reader: &mut Reader) -> Result<TypedState<T>> {
+fn take_state<T: Element>(
+    network: &Network,
+    config: &TrainConfig,
+    reader: &mut Reader,
+) -> Result<TypedState<T>> {
+    let trained = network.parameters().flat_map(|p| [p.trained, true]);
     let mut moments = Vec::new();
-    for (name, variable) in network.variables() {
-        let first = reader.take(&format!("adam.first.{name}"), variable.dims())?;
-        let second = reader.take(&format!("adam.second.{name}"), variable.dims())?;
-        moments.push(Moments { first, second });
+    for ((name, variable), trained) in network.variables().into_iter().zip(trained) {
+        let kinds = config.optimizer.moment_names().iter().filter(|_| trained);
+        let values = kinds.map(|kind| reader.take(&format!("{kind}.{name}"), variable.dims()));
+        moments.push(Moments(values.collect::<Result<_>>()?));
     }
     let mut warm = Vec::new();
     for parameters in network.parameters() {

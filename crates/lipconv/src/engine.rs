@@ -19,7 +19,7 @@ use crate::kernels::conv::ConvGeometry;
 use crate::ops;
 use crate::plain::{CyclicConv, PlainLayer, PlainNetwork};
 use crate::shape::{ImageShape, SignalShape};
-use program::{ConvBlock, DenseBlock, Program};
+use program::{ConvBlock, DenseBlock, DenseWeight, Program};
 
 /// Logits of a batch that [`PlainNetwork`] has checked.
 pub(crate) fn forward(network: &PlainNetwork, images: &Tensor) -> Result<Tensor> {
@@ -236,7 +236,7 @@ fn with_program<T: Element, R>(
                 program.denses.push(DenseBlock {
                     n_in: dense.weight().dims()[1],
                     n_out: dense.weight().dims()[0],
-                    weight: slice_of::<T>(weight, layout)?,
+                    weight: DenseWeight::Plain(slice_of::<T>(weight, layout)?),
                     bias: bias.as_ref().map(|(s, l)| slice_of::<T>(s, l)).transpose()?,
                     activations: Vec::new(),
                 });

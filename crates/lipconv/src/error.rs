@@ -102,6 +102,26 @@ pub enum Error {
         /// Its value.
         value: f64,
     },
+    /// A number is NaN or infinite in a tensor that was not copied to the host.
+    #[error("{what} holds a value that is not a finite number")]
+    NonFiniteSomewhere {
+        /// The tensor's name.
+        what: String,
+    },
+    /// A weight that is to be divided by its norm has none.
+    #[error("{layer}.weight is zero, expected a nonzero value: it is divided by its norm")]
+    ZeroWeight {
+        /// The layer's name.
+        layer: String,
+    },
+    /// A training step failed and left everything as it was.
+    #[error("step {step}: {source}")]
+    Step {
+        /// Its number, counted from 1.
+        step: u64,
+        /// The reason.
+        source: Box<Error>,
+    },
     /// A label names no class.
     #[error("label {label} at index {index} is not a class: expected 0 … {}", n_classes - 1)]
     LabelOutOfRange {

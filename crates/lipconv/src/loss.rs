@@ -109,11 +109,17 @@ fn check<T: Element>(logits: &[T], labels: &[u32], n_classes: usize) -> Result<(
             got: vec![logits.len() / n_classes, n_classes],
         });
     }
-    let bad = labels.iter().position(|&label| label as usize >= n_classes);
-    if let Some(index) = bad {
-        return Err(Error::LabelOutOfRange { index, label: labels[index], n_classes });
-    }
+    check_labels(labels, n_classes)?;
     crate::finite::check_finite("logits", logits)
+}
+
+/// # Errors
+/// [`Error::LabelOutOfRange`] at the first label that is no class.
+pub(crate) fn check_labels(labels: &[u32], n_classes: usize) -> Result<()> {
+    match labels.iter().position(|&label| label as usize >= n_classes) {
+        Some(index) => Err(Error::LabelOutOfRange { index, label: labels[index], n_classes }),
+        None => Ok(()),
+    }
 }
 
 /// The multi-class hinge as a tensor operation: logits b x C, labels b (u32), a scalar.

@@ -1,18 +1,17 @@
 //! Parametrised networks: what is trained.
 //!
 //! A [`Network`] owns free parameters, one weight parameter and one bias for each linear layer, as candle
-//! variables with fixed names (`conv1.weight`, `conv1.bias`, … `linear2.bias`). [`Network::materialize`] makes
+//! variables with fixed names (`conv1.weight`, `conv1.bias`, … `linear2.bias`), and for each OSSN layer the vector of
+//! its power iteration (`conv1.vector`), which training steps alone change. [`Network::materialize`] makes
 //! the [`PlainNetwork`] that they stand for. [`Network::forward`] is the same function as a candle graph.
-//! Law: both give the same outputs.
 //!
-//! Initialisation (the authors'): every n x n matrix of BCOP and every Björck parameter is a Haar-random
-//! orthogonal matrix times 1/√n (n the number of input features for a dense layer), biases are uniform in
-//! ±1/√c_out; unconstrained weights and biases are uniform in ±1/√fan_in, as in PyTorch.
+//! Law: both give the same outputs, but for one factor per RKO, RK-L2NE, OSSN or SVCM layer: what is materialised has been
+//! divided by a proven bound of its norm where that exceeds 1, while the graph knows an estimate at best.
+
+mod plan;
 
 use candle_core::{DType, Device, Tensor, Var};
-use ndarray::{Array2, Axis};
-use projectors::{haar_frame, haar_orthogonal};
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::bounds::array;
@@ -21,10 +20,13 @@ use crate::engine::Step;
 use crate::error::{Error, Result};
 use crate::kernels::activation::Activation;
 use crate::ops;
-use crate::parametrise::{Parametrisation, weight_of};
+use crate::ops::portable::Weight;
+use crate::parametrise::{Parametrisation, estimated_norm, weight_of};
 use crate::plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
 use crate::shape::{ImageShape, SignalShape};
-use crate::spec::{ConvMethod, LayerSpec, LinearMethod, NetworkSpec};
+use crate::spec::{LayerSpec, NetworkSpec};
+use plan::{ParameterPlan, draw, plan_layer};
+use projectors::LipschitzBound;
 
 /// A network of free parameters.
 #[derive(Debug)]
@@ -55,6 +57,16 @@ pub(crate) enum LayerKind {
 }
 
 impl LayerKind {
+    /// Height and width of the image that a convolution's kernel meets.
+    pub(crate) fn conv_image(self) -> Option<(usize, usize)> {
+        match self {
+            Self::Conv { input, downsample } => {
+                Some((input.height / downsample, input.width / downsample))
+            }
+            _ => None,
+        }
+    }
+
     /// The layer as the engine's block form sees it.
     pub(crate) fn step(self) -> Step {
         match self {
@@ -74,20 +86,26 @@ pub(crate) struct Parameters {
     pub(crate) parametrisation: Parametrisation,
     pub(crate) weight: Var,
     pub(crate) bias: Var,
+    /// The vector of OSSN's power iteration, c_in x h x w of the downsampled input.
+    pub(crate) vector: Option<Var>,
+    /// Whether training changes the weight.
+    pub(crate) trained: bool,
 }
 
-/// Shapes of a layer's parameters, before they have values.
-struct Plan {
-    kind: LayerKind,
-    parameters: Option<ParameterPlan>,
-    output: SignalShape,
+/// A forward pass in candle's operations.
+pub(crate) struct PortableForward {
+    pub(crate) logits: Tensor,
+    /// For each linear layer, the vector that a training step goes on with.
+    pub(crate) vectors: Vec<Option<Tensor>>,
+    /// For each layer made of orthogonal factors, how far they are from orthonormal.
+    pub(crate) defects: Vec<Tensor>,
 }
 
-struct ParameterPlan {
-    parametrisation: Parametrisation,
-    weight: Vec<usize>,
-    n_out: usize,
-    fan_in: usize,
+/// The values of a layer's parameters.
+struct Values {
+    weight: Tensor,
+    bias: Tensor,
+    vector: Option<Tensor>,
 }
 
 impl Network {
@@ -101,11 +119,13 @@ impl Network {
     pub fn new(spec: &NetworkSpec, dtype: DType, device: &Device, seed: u64) -> Result<Self> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         Self::build(spec, dtype, device, |plan, _| {
-            let (weight, bias) = draw(plan, &mut rng);
-            Ok((
-                Tensor::from_vec(weight, &*plan.weight, device)?,
-                Tensor::from_vec(bias, plan.n_out, device)?,
-            ))
+            let (weight, bias, vector) = draw(plan, &mut rng);
+            let vector = plan.vector().map(|shape| Tensor::from_vec(vector, &shape, device));
+            Ok(Values {
+                weight: Tensor::from_vec(weight, &*plan.weight, device)?,
+                bias: Tensor::from_vec(bias, plan.n_out, device)?,
+                vector: vector.transpose()?,
+            })
         })
     }
 
@@ -118,7 +138,9 @@ impl Network {
     ) -> Result<Self> {
         Self::build(spec, dtype, device, |plan, name| {
             let weight = supply(&format!("{name}.weight"), &plan.weight)?;
-            Ok((weight, supply(&format!("{name}.bias"), &[plan.n_out])?))
+            let bias = supply(&format!("{name}.bias"), &[plan.n_out])?;
+            let vector = plan.vector().map(|shape| supply(&format!("{name}.vector"), &shape));
+            Ok(Values { weight, bias, vector: vector.transpose()? })
         })
     }
 
@@ -126,7 +148,7 @@ impl Network {
         spec: &NetworkSpec,
         dtype: DType,
         device: &Device,
-        mut supply: impl FnMut(&ParameterPlan, &str) -> Result<(Tensor, Tensor)>,
+        mut supply: impl FnMut(&ParameterPlan, &str) -> Result<Values>,
     ) -> Result<Self> {
         if !matches!(dtype, DType::F32 | DType::F64) {
             let value = dtype.as_str().to_owned();
@@ -150,12 +172,15 @@ impl Network {
                 None => None,
                 Some(parameters) => {
                     *counter += 1;
-                    let (weight, bias) = supply(parameters, &name)?;
+                    let Values { weight, bias, vector } = supply(parameters, &name)?;
+                    let var = |t: Tensor| Var::from_tensor(&t.to_dtype(dtype)?.to_device(device)?);
                     Some(Parameters {
                         name,
                         parametrisation: parameters.parametrisation,
-                        weight: Var::from_tensor(&weight.to_dtype(dtype)?.to_device(device)?)?,
-                        bias: Var::from_tensor(&bias.to_dtype(dtype)?.to_device(device)?)?,
+                        weight: var(weight)?,
+                        bias: var(bias)?,
+                        vector: vector.map(var).transpose()?,
+                        trained: parameters.trained,
                     })
                 }
             };
@@ -195,29 +220,42 @@ impl Network {
         &self.device
     }
 
-    /// Number of free parameters.
+    /// Number of parameters, those that are drawn once and never trained included.
     #[must_use]
     pub fn n_parameters(&self) -> usize {
         self.variables().iter().map(|(_, v)| v.elem_count()).sum()
+    }
+
+    /// Number of parameters that training changes: all but the weights of BCOP-fixed.
+    #[must_use]
+    pub fn n_trained_parameters(&self) -> usize {
+        let fixed = self.parameters().filter(|p| !p.trained).map(|p| p.weight.elem_count());
+        self.n_parameters() - fixed.sum::<usize>()
     }
 
     /// All parameters with their names, first layer first, weight before bias.
     #[must_use]
     pub fn variables(&self) -> Vec<(String, Var)> {
         let mut variables = Vec::new();
-        for p in self.linear_layers().filter_map(|layer| layer.parameters.as_ref()) {
+        for p in self.parameters() {
             variables.push((format!("{}.weight", p.name), p.weight.clone()));
             variables.push((format!("{}.bias", p.name), p.bias.clone()));
         }
         variables
     }
 
-    pub(crate) fn layers(&self) -> &[Layer] {
-        &self.layers
+    /// What training carries from step to step beside the parameters: the vectors of OSSN's power iterations
+    /// (`conv1.vector` …), c_in x h x w of each layer's downsampled input.
+    #[must_use]
+    pub fn vectors(&self) -> Vec<(String, Tensor)> {
+        let vector = |p: &Parameters| {
+            p.vector.as_ref().map(|v| (format!("{}.vector", p.name), v.as_tensor().clone()))
+        };
+        self.parameters().filter_map(vector).collect()
     }
 
-    fn linear_layers(&self) -> impl Iterator<Item = &Layer> {
-        self.layers.iter().filter(|layer| layer.parameters.is_some())
+    pub(crate) fn layers(&self) -> &[Layer] {
+        &self.layers
     }
 
     /// The parameters of all linear layers, in order.
@@ -232,7 +270,66 @@ impl Network {
     /// [`Error::Algebra`] or [`Error::Orthonormalisation`] when a parameter has no orthogonal weight,
     /// [`Error::Candle`] when the batch does not fit.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        self.layers.iter().try_fold(images.clone(), |x, layer| apply(layer, &x))
+        Ok(self.forward_with_vectors(images)?.0)
+    }
+
+    /// The logits in candle's operations alone, on any device, with what a training step needs beside them.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] when the batch does not fit.
+    pub(crate) fn forward_portable(&self, images: &Tensor) -> Result<PortableForward> {
+        let mut forward =
+            PortableForward { logits: images.clone(), vectors: Vec::new(), defects: Vec::new() };
+        for layer in &self.layers {
+            let x = &forward.logits;
+            let Some(p) = &layer.parameters else {
+                forward.logits = ops::apply(&plain_activation(layer.kind), x)?;
+                continue;
+            };
+            let vector = p.vector.as_ref().map(Var::as_tensor);
+            let Weight { weight, vector, defect } =
+                ops::portable::weight_of(p.parametrisation, p.weight.as_tensor(), vector)?;
+            let bias = Some(p.bias.as_tensor());
+            forward.logits = match layer.kind {
+                LayerKind::Conv { downsample, .. } => {
+                    ops::portable::cyclic_conv(x, &weight, bias, downsample)?
+                }
+                _ => ops::dense(x, &weight, bias)?,
+            };
+            forward.vectors.push(vector);
+            forward.defects.extend(defect);
+        }
+        Ok(forward)
+    }
+
+    /// The logits, and for each linear layer the vector that a training step goes on with.
+    pub(crate) fn forward_with_vectors(
+        &self,
+        images: &Tensor,
+    ) -> Result<(Tensor, Vec<Option<Tensor>>)> {
+        if !self.device.is_cpu() {
+            let PortableForward { logits, vectors, .. } = self.forward_portable(images)?;
+            return Ok((logits, vectors));
+        }
+        let (mut x, mut vectors) = (images.clone(), Vec::new());
+        for layer in &self.layers {
+            let Some(p) = &layer.parameters else {
+                x = ops::apply(&plain_activation(layer.kind), &x)?;
+                continue;
+            };
+            let vector = p.vector.as_ref().map(Var::as_tensor);
+            let (weight, next) =
+                weight_of(&p.name, p.parametrisation, p.weight.as_tensor(), vector)?;
+            let bias = Some(p.bias.as_tensor());
+            x = match layer.kind {
+                LayerKind::Conv { downsample, .. } => {
+                    ops::cyclic_conv(&x, &weight, bias, downsample)?
+                }
+                _ => ops::dense(&x, &weight, bias)?,
+            };
+            vectors.push(next);
+        }
+        Ok((x, vectors))
     }
 
     /// The plain network that the parameters stand for at this moment.
@@ -246,16 +343,38 @@ impl Network {
         });
         PlainNetwork::new(self.spec.input, layers.collect::<Result<_>>()?)
     }
+
+    /// What the norms of the linear layers are in training, about: estimates, which prove nothing. Bounds are
+    /// those of the [materialised](Network::materialize) network.
+    ///
+    /// # Errors
+    /// As for [`Network::forward`].
+    pub fn lipschitz_estimates(&self) -> Result<Vec<LipschitzBound>> {
+        let layers = self.layers.iter().filter_map(|layer| {
+            let parameters = layer.parameters.as_ref()?;
+            Some(match self.dtype {
+                DType::F64 => estimate::<f64>(layer.kind, parameters),
+                _ => estimate::<f32>(layer.kind, parameters),
+            })
+        });
+        layers.collect()
+    }
 }
 
-fn apply(layer: &Layer, x: &Tensor) -> Result<Tensor> {
-    let weight = |p: &Parameters| weight_of(&p.name, p.parametrisation, p.weight.as_tensor());
-    match (layer.kind, &layer.parameters) {
-        (LayerKind::Conv { downsample, .. }, Some(p)) => {
-            ops::cyclic_conv(x, &weight(p)?, Some(p.bias.as_tensor()), downsample)
+fn estimate<T: Element>(kind: LayerKind, p: &Parameters) -> Result<LipschitzBound> {
+    let vector = p.vector.as_ref().map(Var::as_tensor);
+    let (weight, _) = weight_of(&p.name, p.parametrisation, p.weight.as_tensor(), vector)?;
+    let weight = array::<T, _>(&weight, weight.dims())?;
+    let source = |source| Error::Orthonormalisation { layer: p.name.clone(), source };
+    match kind.conv_image() {
+        Some(image) => {
+            LipschitzBound::estimate(estimated_norm(weight.view(), image)).map_err(source)
         }
-        (LayerKind::Linear, Some(p)) => ops::dense(x, &weight(p)?, Some(p.bias.as_tensor())),
-        (kind, _) => ops::apply(&plain_activation(kind), x),
+        None => {
+            let (rows, columns) = (weight.shape()[0], weight.len() / weight.shape()[0].max(1));
+            let weight = weight.to_shape((rows, columns)).expect("a dense weight is a matrix");
+            projectors::norms::spectral_norm_estimate(weight.view()).map_err(source)
+        }
     }
 }
 
@@ -263,8 +382,8 @@ fn materialize_layer<T: Element>(layer: &Layer) -> Result<PlainLayer> {
     let Some(p) = &layer.parameters else { return Ok(plain_activation(layer.kind)) };
     let device = p.weight.device();
     let parameter = array::<T, _>(p.weight.as_tensor(), p.weight.dims())?;
-    let assembled = p.parametrisation.assemble(&p.name, parameter.view(), None)?;
-    let weight = assembled.weight(parameter.view());
+    let image = layer.kind.conv_image();
+    let weight = p.parametrisation.frozen_weight(&p.name, parameter.view(), image)?;
     let shape = weight.shape().to_vec();
     let weight = Tensor::from_vec(weight.iter().copied().collect::<Vec<T>>(), shape, device)?;
     let bias = Some(p.bias.as_tensor().copy()?);
@@ -284,111 +403,4 @@ fn plain_activation(kind: LayerKind) -> PlainLayer {
         LayerKind::Relu => PlainLayer::Relu,
         LayerKind::Conv { .. } | LayerKind::Linear | LayerKind::Flatten => PlainLayer::Flatten,
     }
-}
-
-fn plan_layer(spec: &LayerSpec, input: SignalShape, name: &str) -> Result<Plan> {
-    let (kind, plain) = match spec {
-        LayerSpec::Conv { .. } => return plan_conv(spec, input, name),
-        LayerSpec::Linear { out_features, method } => {
-            return plan_linear(*out_features, *method, input, name);
-        }
-        LayerSpec::MaxMin => (LayerKind::MaxMin, PlainLayer::MaxMin),
-        LayerSpec::GroupSort { group } => {
-            (LayerKind::GroupSort(*group), PlainLayer::GroupSort { group: *group })
-        }
-        LayerSpec::Relu => (LayerKind::Relu, PlainLayer::Relu),
-        LayerSpec::Flatten => (LayerKind::Flatten, PlainLayer::Flatten),
-    };
-    let label = match spec {
-        LayerSpec::GroupSort { .. } => "groupsort",
-        _ => "maxmin",
-    };
-    Ok(Plan { kind, parameters: None, output: plain.output_shape(input, label)? })
-}
-
-fn plan_conv(spec: &LayerSpec, input: SignalShape, name: &str) -> Result<Plan> {
-    let LayerSpec::Conv { c_out, kernel_size, stride, method } = *spec else {
-        unreachable!("only called for a convolution")
-    };
-    let SignalShape::Image(image) = input else {
-        let (layer, previous) = (name.to_owned(), "a vector".to_owned());
-        return Err(Error::LayerOrder { layer, previous, reason: "a convolution needs an image" });
-    };
-    for (what, size) in [("c_out", c_out), ("kernel_size", kernel_size)] {
-        if size == 0 {
-            return Err(Error::Zero { what: format!("{name}: {what}") });
-        }
-    }
-    let after = image.downsampled(stride, name)?;
-    if !kernel_size.is_multiple_of(stride) {
-        let layer = name.to_owned();
-        return Err(Error::StrideDoesNotDivide {
-            layer,
-            what: "kernel size",
-            size: kernel_size,
-            stride,
-        });
-    }
-    let (kernel, c_in) = (kernel_size / stride, after.channels);
-    if kernel > after.height || kernel > after.width {
-        let (layer, height, width) = (name.to_owned(), after.height, after.width);
-        return Err(Error::KernelExceedsImage { layer, kernel, height, width });
-    }
-    let n = c_in.max(c_out);
-    let (parametrisation, weight) = match method {
-        ConvMethod::Bcop => (Parametrisation::Bcop { c_out, c_in }, vec![2 * kernel - 1, n, n]),
-        ConvMethod::Unconstrained => (Parametrisation::Identity, vec![c_out, c_in, kernel, kernel]),
-    };
-    let fan_in = c_in * kernel * kernel;
-    let output = SignalShape::Image(ImageShape { channels: c_out, ..after });
-    let parameters = Some(ParameterPlan { parametrisation, weight, n_out: c_out, fan_in });
-    Ok(Plan { kind: LayerKind::Conv { input: image, downsample: stride }, parameters, output })
-}
-
-fn plan_linear(n_out: usize, method: LinearMethod, input: SignalShape, name: &str) -> Result<Plan> {
-    let SignalShape::Vector(n_in) = input else {
-        let (layer, previous) = (name.to_owned(), "an image".to_owned());
-        let reason = "a dense layer needs a vector; put flatten before it";
-        return Err(Error::LayerOrder { layer, previous, reason });
-    };
-    if n_out == 0 {
-        return Err(Error::Zero { what: format!("{name}: out_features") });
-    }
-    let parametrisation = match method {
-        LinearMethod::Bjorck => Parametrisation::Polar,
-        LinearMethod::Unconstrained => Parametrisation::Identity,
-    };
-    let plan = ParameterPlan { parametrisation, weight: vec![n_out, n_in], n_out, fan_in: n_in };
-    Ok(Plan { kind: LayerKind::Linear, parameters: Some(plan), output: SignalShape::Vector(n_out) })
-}
-
-/// Fresh values of a layer's weight parameter and bias, drawn in f64.
-fn draw(plan: &ParameterPlan, rng: &mut ChaCha8Rng) -> (Vec<f64>, Vec<f64>) {
-    let root = |n: usize| 1.0 / (n as f64).sqrt();
-    let (weight, bias_bound) = match plan.parametrisation {
-        Parametrisation::Bcop { .. } => {
-            let n = plan.weight[1];
-            let draws = (0..plan.weight[0]).flat_map(|_| scaled(haar_orthogonal(n, rng), root(n)));
-            (draws.collect(), root(plan.n_out))
-        }
-        Parametrisation::Polar => {
-            let (n_out, n_in) = (plan.weight[0], plan.weight[1]);
-            let frame: Array2<f64> = haar_frame(n_out.max(n_in), n_out.min(n_in), rng)
-                .expect("as many columns as rows at the most");
-            let weight = if n_out < n_in { frame.reversed_axes() } else { frame };
-            (scaled(weight, root(n_in)), root(n_out))
-        }
-        Parametrisation::Identity => {
-            let bound = root(plan.fan_in);
-            let n = plan.weight.iter().product();
-            ((0..n).map(|_| rng.random_range(-bound..bound)).collect(), bound)
-        }
-    };
-    let bias = (0..plan.n_out).map(|_| rng.random_range(-bias_bound..bias_bound)).collect();
-    (weight, bias)
-}
-
-/// The values in row-major order, times `factor`.
-fn scaled(matrix: Array2<f64>, factor: f64) -> Vec<f64> {
-    matrix.axis_iter(Axis(0)).flatten().map(|value| value * factor).collect()
 }

@@ -1,13 +1,14 @@
-//! Adam in one pass over each parameter, and learning-rate schedules.
+//! Adam and RMSprop, each in one pass over a parameter, and learning-rate schedules.
 //!
-//! Adam (Kingma and Ba 2015), as PyTorch runs it: with gradient g at step t = 1, 2, …
-//! `m ← β1 m + (1-β1) g`, `v ← β2 v + (1-β2) g²`,
-//! `p ← p - η/(1-β1ᵗ) · m / (√v/√(1-β2ᵗ) + ε)`. No weight decay.
-//! Cost: 4 reads and 3 writes of each value, no temporaries.
+//! Both as PyTorch runs them, without weight decay; g is the gradient and η the learning rate.
+//! * Adam (Kingma and Ba 2015), at step t = 1, 2, …: `m ← β1 m + (1-β1) g`, `v ← β2 v + (1-β2) g²`,
+//!   `p ← p - η/(1-β1ᵗ) · m / (√v/√(1-β2ᵗ) + ε)`. Cost: 4 reads and 3 writes of each value, no temporaries.
+//! * RMSprop (Tieleman and Hinton 2012), without momentum and not centred: `s ← α s + (1-α) g²`, `p ← p - η g / (√s + ε)`.
+//!   Cost: 3 reads and 2 writes.
 
 use std::cell::RefCell;
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Var};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor, Var};
 use projectors::Real;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,87 @@ use serde::{Deserialize, Serialize};
 use crate::element::Element;
 use crate::error::{Error, Result};
 use crate::train::Update;
+
+/// What changes the parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Optimizer {
+    /// Adam.
+    Adam(AdamConfig),
+    /// RMSprop.
+    RmsProp(RmsPropConfig),
+}
+
+impl Default for Optimizer {
+    /// Adam with the paper's settings.
+    fn default() -> Self {
+        Self::Adam(AdamConfig::default())
+    }
+}
+
+impl Optimizer {
+    /// Checks the domains.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] naming the setting.
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            Self::Adam(config) => config.validate(),
+            Self::RmsProp(config) => config.validate(),
+        }
+    }
+
+    /// Names of the running means that it keeps of every parameter, as checkpoints have them.
+    pub(crate) fn moment_names(&self) -> &'static [&'static str] {
+        match self {
+            Self::Adam(_) => &["adam.first", "adam.second"],
+            Self::RmsProp(_) => &["rmsprop.square"],
+        }
+    }
+}
+
+/// Settings of RMSprop.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RmsPropConfig {
+    /// Decay α of the mean of the squared gradient, in [0, 1).
+    pub alpha: f64,
+    /// Added to the denominator, > 0.
+    pub epsilon: f64,
+}
+
+impl Default for RmsPropConfig {
+    /// PyTorch's: 0.99, 1e-8.
+    fn default() -> Self {
+        Self { alpha: 0.99, epsilon: 1e-8 }
+    }
+}
+
+impl RmsPropConfig {
+    /// Checks the domains.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] naming the setting.
+    pub fn validate(&self) -> Result<()> {
+        decay("alpha", self.alpha)?;
+        positive("epsilon", self.epsilon)
+    }
+}
+
+fn decay(name: &'static str, value: f64) -> Result<()> {
+    if (0.0..1.0).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::InvalidSetting { name, value: value.to_string(), expected: "a number in [0, 1)" })
+}
+
+fn positive(name: &'static str, value: f64) -> Result<()> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(Error::InvalidSetting { name, value: value.to_string(), expected: "a positive number" })
+}
 
 /// Settings of Adam.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -41,30 +123,19 @@ impl AdamConfig {
     /// # Errors
     /// [`Error::InvalidSetting`] naming the setting.
     pub fn validate(&self) -> Result<()> {
-        let setting = |name, value: f64, valid, expected| {
-            if valid {
-                Ok(())
-            } else {
-                Err(Error::InvalidSetting { name, value: value.to_string(), expected })
-            }
-        };
-        setting("beta1", self.beta1, (0.0..1.0).contains(&self.beta1), "a number in [0, 1)")?;
-        setting("beta2", self.beta2, (0.0..1.0).contains(&self.beta2), "a number in [0, 1)")?;
-        let positive = self.epsilon > 0.0 && self.epsilon.is_finite();
-        setting("epsilon", self.epsilon, positive, "a positive number")
+        decay("beta1", self.beta1)?;
+        decay("beta2", self.beta2)?;
+        positive("epsilon", self.epsilon)
     }
 }
 
-/// The running means of one parameter.
+/// The running means of one parameter, as many as its optimiser keeps; none for a parameter that is not trained.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Moments<T> {
-    pub(crate) first: Vec<T>,
-    pub(crate) second: Vec<T>,
-}
+pub(crate) struct Moments<T>(pub(crate) Vec<Vec<T>>);
 
 impl<T: Real> Moments<T> {
-    pub(crate) fn zeros(n: usize) -> Self {
-        Self { first: vec![T::zero(); n], second: vec![T::zero(); n] }
+    pub(crate) fn zeros(optimizer: &Optimizer, n: usize) -> Self {
+        Self(vec![vec![T::zero(); n]; optimizer.moment_names().len()])
     }
 }
 
@@ -72,13 +143,13 @@ impl<T: Real> Moments<T> {
 const BLOCK: usize = 1 << 14;
 
 /// One step of Adam on `parameter`; `step` counts from 1.
-pub(crate) fn adam_step<T: Real>(
+fn adam_step<T: Real>(
     config: &AdamConfig,
     learning_rate: f64,
     step: u64,
     parameter: &mut [T],
     gradient: &[T],
-    moments: &mut Moments<T>,
+    [first, second]: [&mut [T]; 2],
 ) {
     let t = step as f64;
     let step_size = T::of(learning_rate / (1.0 - config.beta1.powf(t)));
@@ -91,10 +162,44 @@ pub(crate) fn adam_step<T: Real>(
         *p -= step_size * *m / (num_traits::Float::sqrt(*v) * root_correction + epsilon);
     };
     let blocks = parameter.par_chunks_mut(BLOCK).zip(gradient.par_chunks(BLOCK));
-    let moments = moments.first.par_chunks_mut(BLOCK).zip(moments.second.par_chunks_mut(BLOCK));
+    let moments = first.par_chunks_mut(BLOCK).zip(second.par_chunks_mut(BLOCK));
     blocks.zip(moments).for_each(|((parameter, gradient), (first, second))| {
         parameter.iter_mut().zip(gradient).zip(first.iter_mut().zip(second)).for_each(update);
     });
+}
+
+/// One step of RMSprop on `parameter`.
+fn rms_prop_step<T: Real>(
+    config: &RmsPropConfig,
+    learning_rate: f64,
+    parameter: &mut [T],
+    gradient: &[T],
+    square: &mut [T],
+) {
+    let (alpha, rest) = (T::of(config.alpha), T::of(1.0 - config.alpha));
+    let (step_size, epsilon) = (T::of(learning_rate), T::of(config.epsilon));
+    let update = |((p, &g), s): ((&mut T, &T), &mut T)| {
+        *s = alpha * *s + rest * g * g;
+        *p -= step_size * g / (num_traits::Float::sqrt(*s) + epsilon);
+    };
+    let blocks = parameter.par_chunks_mut(BLOCK).zip(gradient.par_chunks(BLOCK));
+    blocks.zip(square.par_chunks_mut(BLOCK)).for_each(|((parameter, gradient), square)| {
+        parameter.iter_mut().zip(gradient).zip(square).for_each(update);
+    });
+}
+
+/// One step of `update`'s optimiser.
+fn step<T: Real>(update: Update, parameter: &mut [T], gradient: &[T], moments: &mut Moments<T>) {
+    let Update { optimizer, learning_rate, step } = update;
+    match (optimizer, moments.0.as_mut_slice()) {
+        (Optimizer::Adam(config), [first, second]) => {
+            adam_step(&config, learning_rate, step, parameter, gradient, [first, second]);
+        }
+        (Optimizer::RmsProp(config), [square]) => {
+            rms_prop_step(&config, learning_rate, parameter, gradient, square);
+        }
+        _ => unreachable!("moments are made and read with the names of their optimiser"),
+    }
 }
 
 /// How the learning rate falls.
@@ -154,37 +259,100 @@ impl Schedule {
     }
 }
 
-/// One step of Adam on a variable on the CPU, in place.
+/// One step on a variable on the CPU, in place.
 pub(crate) fn update_variable<T: Element>(
     variable: &Var,
     gradient: &[T],
     moments: &mut Moments<T>,
     update: Update,
 ) -> Result<()> {
-    let op = AdamOp { gradient, moments: RefCell::new(moments), update };
+    let op = StepOp { gradient, moments: RefCell::new(moments), update };
     Ok(variable.inplace_op1(&op)?)
 }
 
-/// [`adam_step`] as an in-place operation: candle hands out the variable's storage for writing.
-struct AdamOp<'a, T> {
+/// One step on a variable on any device, in candle's operations.
+pub(crate) fn update_tensors(
+    variable: &Var,
+    gradient: &Tensor,
+    moments: &mut [Tensor],
+    update: Update,
+) -> Result<()> {
+    let Update { optimizer, learning_rate, step } = update;
+    let mean = |old: &Tensor, new: &Tensor, decay: f64| -> Result<Tensor> {
+        Ok(((old * decay)? + (new * (1.0 - decay))?)?)
+    };
+    let change = match (optimizer, moments) {
+        (Optimizer::Adam(config), [first, second]) => {
+            *first = mean(first, gradient, config.beta1)?;
+            *second = mean(second, &gradient.sqr()?, config.beta2)?;
+            let t = step as f64;
+            let step_size = learning_rate / (1.0 - config.beta1.powf(t));
+            let root_correction = 1.0 / (1.0 - config.beta2.powf(t)).sqrt();
+            let divisor = ((second.sqrt()? * root_correction)? + config.epsilon)?;
+            ((&*first * step_size)? / divisor)?
+        }
+        (Optimizer::RmsProp(config), [square]) => {
+            *square = mean(square, &gradient.sqr()?, config.alpha)?;
+            ((gradient * learning_rate)? / (square.sqrt()? + config.epsilon)?)?
+        }
+        _ => unreachable!("moments are made and read with the names of their optimiser"),
+    };
+    Ok(variable.set(&(variable.as_tensor().detach() - change)?)?)
+}
+
+/// [`step`] as an in-place operation: candle hands out the variable's storage for writing.
+struct StepOp<'a, T> {
     gradient: &'a [T],
     moments: RefCell<&'a mut Moments<T>>,
     update: Update,
 }
 
-impl<T: Element> InplaceOp1 for AdamOp<'_, T> {
+impl<T: Element> InplaceOp1 for StepOp<'_, T> {
     fn name(&self) -> &'static str {
-        "adam"
+        "optimizer-step"
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
         let (start, end) = layout
             .contiguous_offsets()
             .ok_or_else(|| candle_core::Error::Msg("a variable is contiguous".into()).bt())?;
-        let Update { adam, learning_rate, step } = self.update;
         let values = T::storage_mut(storage)?;
-        let mut moments = self.moments.borrow_mut();
-        adam_step(&adam, learning_rate, step, &mut values[start..end], self.gradient, &mut moments);
+        step(self.update, &mut values[start..end], self.gradient, &mut self.moments.borrow_mut());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three steps of rate 0.01 from (1, -2, 0.5), as PyTorch does them in f64.
+    #[track_caller]
+    fn check<T: Real>(optimizer: Optimizer, expected: [f64; 3]) {
+        let gradients = [[0.5, -1.0, 1e-3], [-0.25, 2.0, 0.0], [3.0, 0.125, -1e-3]];
+        let mut parameter = [1.0, -2.0, 0.5].map(T::of);
+        let mut moments = Moments::zeros(&optimizer, 3);
+        for (n, gradient) in gradients.iter().enumerate() {
+            let update = Update { optimizer, learning_rate: 1e-2, step: n as u64 + 1 };
+            step(update, &mut parameter, &gradient.map(T::of), &mut moments);
+        }
+        for (got, expected) in parameter.iter().zip(expected) {
+            let error = (got.as_f64() - expected).abs();
+            assert!(error <= 8.0 * T::EPS * expected.abs(), "{optimizer:?}: {got} and {expected}");
+        }
+    }
+
+    #[test]
+    fn steps_are_those_of_pytorch() {
+        let adam = Optimizer::default();
+        let adam_ends_at =
+            [0.980_679_588_766_468_5, -1.996_843_373_788_594, 0.484_158_278_868_553_95];
+        check::<f64>(adam, adam_ends_at);
+        check::<f32>(adam, adam_ends_at);
+        let rms_prop = Optimizer::RmsProp(RmsPropConfig::default());
+        let rms_prop_ends_at =
+            [0.846_563_938_538_068_7, -1.995_147_387_964_619_5, 0.471_070_060_010_004_4];
+        check::<f64>(rms_prop, rms_prop_ends_at);
+        check::<f32>(rms_prop, rms_prop_ends_at);
     }
 }

@@ -210,13 +210,28 @@ impl PlainLayer {
         })
     }
 
-    /// A rigorous Lipschitz bound of the layer for the Euclidean norm: of the stored weight, whatever it
-    /// was made from; activations and reshapes are exactly 1.
+    /// A rigorous Lipschitz bound of the layer for the Euclidean norm, on images of any size: of the stored
+    /// weight, whatever it was made from; activations and reshapes are exactly 1.
+    ///
+    /// Sharp for orthogonal convolutions; for others see [`PlainLayer::lipschitz_bound_on`].
     ///
     /// # Errors
     /// [`Error::Algebra`] or [`Error::Orthonormalisation`] when the weight is not finite.
     pub fn lipschitz_bound(&self, layer: &str) -> Result<LipschitzBound> {
-        crate::bounds::layer_bound(self, layer)
+        crate::bounds::layer_bound(self, None, layer)
+    }
+
+    /// The same for inputs of one shape: within about 2e-5 for any convolution.
+    ///
+    /// # Errors
+    /// As for [`PlainLayer::lipschitz_bound`], and the shape errors of [`PlainLayer::output_shape`].
+    pub fn lipschitz_bound_on(&self, input: SignalShape, layer: &str) -> Result<LipschitzBound> {
+        // a convolution works on images of its output's size
+        let image = match self.output_shape(input, layer)? {
+            SignalShape::Image(image) => Some((image.height, image.width)),
+            SignalShape::Vector(_) => None,
+        };
+        crate::bounds::layer_bound(self, image, layer)
     }
 }
 
@@ -326,16 +341,18 @@ impl PlainNetwork {
         Ok(Self { layers: layers.collect::<Result<_>>()?, device, ..self.clone() })
     }
 
-    /// A rigorous Lipschitz bound of every layer, in order.
+    /// A rigorous Lipschitz bound of every layer on the network's image size, in order.
     ///
     /// # Errors
     /// As for [`PlainLayer::lipschitz_bound`].
     pub fn lipschitz_bounds(&self) -> Result<Vec<LipschitzBound>> {
-        self.layers
-            .iter()
-            .zip(&self.names)
-            .map(|(layer, name)| layer.lipschitz_bound(name))
-            .collect()
+        let mut shape = SignalShape::Image(self.input);
+        let layers = self.layers.iter().zip(&self.names).map(|(layer, name)| {
+            let bound = layer.lipschitz_bound_on(shape, name)?;
+            shape = layer.output_shape(shape, name)?;
+            Ok(bound)
+        });
+        layers.collect()
     }
 
     /// A rigorous Lipschitz bound of the whole network: the product of its layers', rounded up.
@@ -414,8 +431,12 @@ fn check_same_kind(what: &str, reference: &Tensor, tensor: &Tensor) -> Result<()
         let (expected, got) = (reference.dtype().as_str().into(), tensor.dtype().as_str().into());
         return Err(Error::DTypeMismatch { what: what.into(), expected, got });
     }
-    if !tensor.device().same_device(reference.device()) {
-        let (expected, got) = (device_name(reference.device()), device_name(tensor.device()));
+    check_same_device(what, reference.device(), tensor)
+}
+
+pub(crate) fn check_same_device(what: &str, device: &Device, tensor: &Tensor) -> Result<()> {
+    if !tensor.device().same_device(device) {
+        let (expected, got) = (device_name(device), device_name(tensor.device()));
         return Err(Error::DeviceMismatch { what: what.into(), expected, got });
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{FORMAT, StoredType, check_version, take};
+use crate::checkpoint::{StoredType, check_version, take};
 use crate::element::{Element, to_vec};
 use crate::error::Result;
 use crate::plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
@@ -39,6 +39,8 @@ enum StoredLayer {
 }
 
 const KIND: &str = "plain-network";
+/// Version of the format of plain networks.
+const FORMAT: u32 = 1;
 
 impl PlainNetwork {
     /// Writes the network, or leaves the file that was there. Only f32 and f64 networks can be saved.
@@ -71,7 +73,7 @@ impl PlainNetwork {
     /// As for [`Trainer::resume`](crate::Trainer::resume).
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
         let mut reader = Reader::open(path)?;
-        check_version(&reader, &reader.header()?, KIND)?;
+        check_version(&reader, &reader.header()?, KIND, FORMAT)?;
         let header: Header = reader.header()?;
         let dtype = header.dtype.dtype();
         let (mut n_convs, mut n_linears) = (0, 0);

@@ -1,7 +1,19 @@
 //! Networks as data: what a checkpoint stores and a configuration names.
 //!
 //! A [`NetworkSpec`] says which layers stand in which order and how each weight is parametrised; it holds no
-//! numbers. The paper's networks are functions that return one.
+//! numbers. The paper's networks are functions that return one. Their numbers of parameters, biases included; RKO, OSSN, SVCM,
+//! RK-L2NE and unconstrained networks all have as many, and BCOP-fixed trains the last column of BCOP's only:
+//!
+//! | network | input | BCOP | others | trained with fixed kernels |
+//! |---|---|---|---|---|
+//! | Small | 1 x 28 x 28 | 171,014 | 166,406 | 157,958 |
+//! | Small | 3 x 32 x 32 | 219,014 | 214,918 | 205,958 |
+//! | Large | 1 x 28 x 28 | 2,145,482 | 1,974,762 | 1,874,122 |
+//! | Large | 3 x 32 x 32 | 2,637,002 | 2,466,858 | 2,365,642 |
+//! | FC-3 | 1 x 28 x 28 | 2,913,290 | 2,913,290 | |
+//! | FC-3 | 3 x 32 x 32 | 5,256,202 | 5,256,202 | |
+//! | Critic | 3 x 64 x 64 | 4,150,209 | 2,764,737 | 9,153 |
+//! | Critic | 3 x 32 x 32 | 4,144,065 | 2,758,593 | 3,009 |
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +27,16 @@ use crate::shape::ImageShape;
 pub enum ConvMethod {
     /// Block convolution orthogonal parametrisation: equation (5) of the paper, orthogonal at every step.
     Bcop,
+    /// BCOP with the random orthogonal kernel that it starts from: only its bias is trained.
+    BcopFixed,
+    /// Reshaped kernel orthonormalisation: the polar factor of the c_out x c_in·k² reshape, divided by k.
+    Rko,
+    /// One-sided spectral normalisation: divided by an estimate of the operator norm where that exceeds 1.
+    Ossn,
+    /// Singular value clipping: free between projections that clip the spectrum at 1.
+    Svcm,
+    /// Divided by a bound of the norm: k √min(‖F Fᵗ‖_∞, ‖Fᵗ F‖_∞) for the reshape F.
+    RkL2ne,
     /// The weight itself, with no constraint.
     Unconstrained,
 }
@@ -66,6 +88,26 @@ pub enum LayerSpec {
     Flatten,
 }
 
+impl LayerSpec {
+    /// Whether the layer is a nonlinearity.
+    #[must_use]
+    pub fn is_activation(&self) -> bool {
+        matches!(self, Self::MaxMin | Self::GroupSort { .. } | Self::Relu)
+    }
+
+    /// The name that files have for the kind of layer.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Conv { .. } => "conv",
+            Self::Linear { .. } => "linear",
+            Self::MaxMin => "maxmin",
+            Self::GroupSort { .. } => "groupsort",
+            Self::Relu => "relu",
+            Self::Flatten => "flatten",
+        }
+    }
+}
+
 /// A network: its input and its layers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,16 +129,30 @@ pub struct Methods {
 
 impl Methods {
     /// BCOP convolutions and Björck dense layers: the paper's method.
-    pub const BCOP: Self = Self { conv: ConvMethod::Bcop, linear: LinearMethod::Bjorck };
+    pub const BCOP: Self = Self::convolutions(ConvMethod::Bcop);
+    /// BCOP convolutions that stay as they are drawn, Björck dense layers.
+    pub const BCOP_FIXED: Self = Self::convolutions(ConvMethod::BcopFixed);
+    /// RKO convolutions, Björck dense layers.
+    pub const RKO: Self = Self::convolutions(ConvMethod::Rko);
+    /// OSSN convolutions, Björck dense layers.
+    pub const OSSN: Self = Self::convolutions(ConvMethod::Ossn);
+    /// SVCM convolutions, Björck dense layers.
+    pub const SVCM: Self = Self::convolutions(ConvMethod::Svcm);
+    /// RK-L2NE convolutions, Björck dense layers.
+    pub const RK_L2NE: Self = Self::convolutions(ConvMethod::RkL2ne);
     /// No constraint anywhere.
     pub const UNCONSTRAINED: Self =
         Self { conv: ConvMethod::Unconstrained, linear: LinearMethod::Unconstrained };
+
+    /// Convolutions of one kind, Björck dense layers.
+    #[must_use]
+    pub const fn convolutions(conv: ConvMethod) -> Self {
+        Self { conv, linear: LinearMethod::Bjorck }
+    }
 }
 
 impl NetworkSpec {
     /// The paper's Small: conv 16 k4 s2, conv 32 k4 s2, linear 100, linear `n_classes`, MaxMin between.
-    ///
-    /// On MNIST with BCOP it has 173,174 parameters.
     #[must_use]
     pub fn small(input: ImageShape, n_classes: usize, methods: Methods) -> Self {
         Self::from_widths(input, methods, &[(16, 4, 2), (32, 4, 2)], &[100, n_classes])
@@ -117,6 +173,39 @@ impl NetworkSpec {
         let (c1, c2, hidden) = (scaled(32)?, scaled(64)?, scaled(512)?);
         let convs = [(c1, 3, 1), (c1, 4, 2), (c2, 3, 1), (c2, 4, 2)];
         Ok(Self::from_widths(input, methods, &convs, &[hidden, hidden, n_classes]))
+    }
+
+    /// The paper's FC-3: three dense layers of 1024 features and one of `n_classes`, MaxMin between. Only
+    /// `methods.linear` matters.
+    #[must_use]
+    pub fn fc3(input: ImageShape, n_classes: usize, methods: Methods) -> Self {
+        Self::from_widths(input, methods, &[], &[1024, 1024, 1024, n_classes])
+    }
+
+    /// The critic of the paper's Wasserstein experiments, all widths times `width` (1 is the paper's): conv 64, 128, 256 and
+    /// 512, all k4 s2, then linear 1; MaxMin after every convolution. The paper's input is 64 x 64; the sides of any
+    /// other are multiples of 16 from 32 on.
+    ///
+    /// # Errors
+    /// As for [`NetworkSpec::large`].
+    pub fn critic(input: ImageShape, methods: Methods, width: f64) -> Result<Self> {
+        let conv = |c_out: u32| -> Result<_> { Ok((scaled_width(c_out, width)?, 4, 2)) };
+        let convs = [conv(64)?, conv(128)?, conv(256)?, conv(512)?];
+        Ok(Self::from_widths(input, methods, &convs, &[1]))
+    }
+
+    /// The same network with another nonlinearity wherever it has one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] when `activation` is not one.
+    pub fn with_activation(mut self, activation: LayerSpec) -> Result<Self> {
+        if !activation.is_activation() {
+            let (name, expected) = ("activation", "maxmin, groupsort or relu");
+            return Err(Error::InvalidSetting { name, value: activation.kind().into(), expected });
+        }
+        let places = self.layers.iter_mut().filter(|layer| layer.is_activation());
+        places.for_each(|layer| *layer = activation);
+        Ok(self)
     }
 
     /// Convolutions (c_out, kernel_size, stride), then dense layers, MaxMin after all but the last.

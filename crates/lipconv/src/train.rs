@@ -1,6 +1,6 @@
 //! Training: steps, epochs and what a caller may do between them.
 //!
-//! A [`Trainer`] owns a [`Network`], Adam's moments, its place in the run and a random generator. It knows no
+//! A [`Trainer`] owns a [`Network`], its optimiser's running means, its place in the run and a random generator. It knows no
 //! data set, clock, file name or terminal: batches come from a [`BatchSource`], and an [`Observer`] sees every
 //! step and may stop the run.
 //!
@@ -8,6 +8,9 @@
 //! [`BatchSource::start_epoch`]; batch `n` of the epoch can be asked for without the ones before it. Everything
 //! else is deterministic, so a run resumed from a [checkpoint](crate::checkpoint) at any step ends with the
 //! same weights, to the bit, as one that was never interrupted (on the CPU, with the same binary).
+//!
+//! A step that fails changes nothing: neither parameters nor running means nor the vectors of OSSN. SVCM kernels are
+//! clipped after every [`SVCM_PERIOD`] steps and after the last one of the run.
 
 use std::ops::ControlFlow;
 
@@ -23,7 +26,12 @@ use crate::error::{Error, Result};
 use crate::finite::check_finite;
 use crate::loss::{Loss, LossValue};
 use crate::network::{LayerKind, Network};
-use crate::optim::{AdamConfig, Moments, Schedule};
+use crate::optim::{Moments, Optimizer, Schedule, update_variable};
+use crate::plain::check_same_device;
+use crate::portable_step::{PortableState, portable_step};
+use crate::svcm;
+
+pub use crate::svcm::{SVCM_PERIOD, SVCM_ROUNDS};
 
 /// Settings of a training run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -35,8 +43,8 @@ pub struct TrainConfig {
     pub learning_rate: f64,
     /// How it falls.
     pub schedule: Schedule,
-    /// Settings of Adam.
-    pub adam: AdamConfig,
+    /// What changes the parameters.
+    pub optimizer: Optimizer,
     /// The loss.
     pub loss: Loss,
     /// Seed of the order of the data.
@@ -69,7 +77,7 @@ impl TrainConfig {
                 expected: "a positive number",
             });
         }
-        self.adam.validate()?;
+        self.optimizer.validate()?;
         self.schedule.validate()
     }
 }
@@ -198,9 +206,11 @@ pub struct Trainer {
 pub(crate) enum State {
     F32(TypedState<f32>),
     F64(TypedState<f64>),
+    /// Tensors on the network's device, whatever their type.
+    Portable(PortableState),
 }
 
-/// Adam's moments of every parameter (weight, bias, weight, …) and the engine's buffers.
+/// The optimiser's running means of every parameter (weight, bias, weight, …) and the engine's buffers.
 #[derive(Debug)]
 pub(crate) struct TypedState<T> {
     pub(crate) moments: Vec<Moments<T>>,
@@ -208,10 +218,14 @@ pub(crate) struct TypedState<T> {
 }
 
 impl<T: Element> TypedState<T> {
-    fn new(network: &Network) -> Self {
-        let moments =
-            network.variables().iter().map(|(_, v)| Moments::zeros(v.elem_count())).collect();
-        Self { moments, buffers: TrainBuffers::default() }
+    fn new(network: &Network, optimizer: &Optimizer) -> Self {
+        let zeros = |variable: &Var, trained: bool| match trained {
+            true => Moments::zeros(optimizer, variable.elem_count()),
+            false => Moments(Vec::new()),
+        };
+        let layers = network.parameters();
+        let moments = layers.flat_map(|p| [zeros(&p.weight, p.trained), zeros(&p.bias, true)]);
+        Self { moments: moments.collect(), buffers: TrainBuffers::default() }
     }
 }
 
@@ -223,13 +237,28 @@ impl Trainer {
     pub fn new(network: Network, config: TrainConfig) -> Result<Self> {
         config.validate()?;
         let state = match network.dtype() {
-            DType::F64 => State::F64(TypedState::new(&network)),
-            _ => State::F32(TypedState::new(&network)),
+            _ if !network.device().is_cpu() => {
+                State::Portable(PortableState::new(&network, &config.optimizer)?)
+            }
+            DType::F64 => State::F64(TypedState::new(&network, &config.optimizer)),
+            _ => State::F32(TypedState::new(&network, &config.optimizer)),
         };
         let rng = ChaCha8Rng::seed_from_u64(config.seed);
         let totals = EpochReport::default();
         let progress = Progress { step: 0, epoch: 0, batch: 0, epoch_seed: None, totals, rng };
         Ok(Self { network, config, progress, state })
+    }
+
+    /// As [`Trainer::new`], with every step in candle's operations even on the CPU: slow there, and the same path that a
+    /// GPU takes.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn portable(network: Network, config: TrainConfig) -> Result<Self> {
+        let mut trainer = Self::new(network, config)?;
+        let state = PortableState::new(&trainer.network, &trainer.config.optimizer)?;
+        trainer.state = State::Portable(state);
+        Ok(trainer)
     }
 
     /// The network in its present state.
@@ -319,24 +348,29 @@ impl Trainer {
     /// One step on one batch; `n_batches` is the number of batches in an epoch, which the schedule needs.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] or [`Error::LabelOutOfRange`] when the batch does not fit the network,
-    /// [`Error::NonFinite`] when the logits or a gradient are not finite (the parameters are then left as they
-    /// were), [`Error::Algebra`] or [`Error::Orthonormalisation`] when a weight has become rank-deficient.
+    /// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::DeviceMismatch`] or [`Error::LabelOutOfRange`]
+    /// when the batch does not fit the network. [`Error::Step`] with the number of the step when the computation
+    /// fails: around [`Error::NonFinite`] when logits or a gradient are not finite, around [`Error::Algebra`],
+    /// [`Error::Orthonormalisation`] or [`Error::ZeroWeight`] when a parameter has become rank-deficient. All but a
+    /// failed clipping leave everything as it was.
     pub fn step(&mut self, batch: &Batch, n_batches: usize) -> Result<StepReport> {
         self.check_batch(batch)?;
         let total = (self.config.epochs * n_batches) as u64;
         let Progress { step, epoch, batch: index, .. } = self.progress;
         let learning_rate =
             self.config.learning_rate * self.config.schedule.factor(epoch, step, total);
-        let update = Update { adam: self.config.adam, learning_rate, step: step + 1 };
-        let (loss, n_correct) = match &mut self.state {
-            State::F32(state) => {
-                typed_step(&self.network, &self.config.loss, batch, update, state)?
-            }
-            State::F64(state) => {
-                typed_step(&self.network, &self.config.loss, batch, update, state)?
+        let update = Update { optimizer: self.config.optimizer, learning_rate, step: step + 1 };
+        let done = match &mut self.state {
+            State::F32(state) => typed_step(&self.network, &self.config.loss, batch, update, state),
+            State::F64(state) => typed_step(&self.network, &self.config.loss, batch, update, state),
+            State::Portable(state) => {
+                portable_step(&self.network, &self.config.loss, batch, update, state)
             }
         };
+        let (loss, n_correct) = done.map_err(|source| in_step(step + 1, source))?;
+        if (step + 1).is_multiple_of(SVCM_PERIOD) || step + 1 == total {
+            svcm::clip_kernels(&self.network).map_err(|source| in_step(step + 1, source))?;
+        }
         let n_samples = batch.labels.len();
         let totals = &mut self.progress.totals;
         let seen = totals.n_samples + n_samples;
@@ -368,14 +402,14 @@ impl Trainer {
             let got = batch.images.dtype().as_str().into();
             return Err(Error::DTypeMismatch { what: "batch of images".into(), expected, got });
         }
-        Ok(())
+        check_same_device("batch of images", self.network.device(), &batch.images)
     }
 }
 
 /// What an optimiser step needs to know.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Update {
-    pub(crate) adam: AdamConfig,
+    pub(crate) optimizer: Optimizer,
     pub(crate) learning_rate: f64,
     /// Counts from 1.
     pub(crate) step: u64,
@@ -390,37 +424,49 @@ fn typed_step<T: Element>(
     state: &mut TypedState<T>,
 ) -> Result<(f64, usize)> {
     let steps = network.layers().iter().map(|layer| LayerKind::step(layer.kind));
-    let on_engine = network.device().is_cpu() && has_block_form(steps);
+    let on_engine = has_block_form(steps);
     let (value, gradients) = if on_engine {
         loss_and_gradients(network, loss, &batch.images, &batch.labels, &mut state.buffers)?
     } else {
         graph_gradients::<T>(network, loss, batch)?
     };
-    for (gradient, parameters) in gradients.iter().zip(network.parameters()) {
-        check_finite(&format!("gradient of {}.weight", parameters.name), &gradient.weight)?;
-        check_finite(&format!("gradient of {}.bias", parameters.name), &gradient.bias)?;
+    for (gradient, p) in gradients.iter().zip(network.parameters()) {
+        check_finite(&format!("gradient of {}.bias", p.name), &gradient.bias)?;
+        if let Some(weight) = &gradient.weight {
+            check_finite(&format!("gradient of {}.weight", p.name), weight)?;
+        }
     }
+    state.buffers.warm.clear();
     let moments = state.moments.chunks_exact_mut(2);
-    for ((gradient, parameters), moments) in gradients.iter().zip(network.parameters()).zip(moments)
-    {
-        crate::optim::update_variable(
-            &parameters.weight,
-            &gradient.weight,
-            &mut moments[0],
-            update,
-        )?;
-        crate::optim::update_variable(&parameters.bias, &gradient.bias, &mut moments[1], update)?;
+    for ((gradient, p), moments) in gradients.into_iter().zip(network.parameters()).zip(moments) {
+        let [of_weight, of_bias] = moments else { unreachable!("chunks of two") };
+        if let Some(weight) = &gradient.weight {
+            update_variable(&p.weight, weight, of_weight, update)?;
+        }
+        update_variable(&p.bias, &gradient.bias, of_bias, update)?;
+        if let (Some(next), Some(vector)) = (gradient.vector, &p.vector) {
+            vector.set(&Tensor::from_vec(next, vector.shape(), vector.device())?)?;
+        }
+        state.buffers.warm.push(gradient.warm);
     }
     Ok((value.value, value.n_correct))
 }
 
-/// The same by candle's graph: for networks outside the engine's block form and for other devices.
+/// An error of the computation, with the step in which it happened.
+fn in_step(step: u64, source: Error) -> Error {
+    match source {
+        Error::LabelOutOfRange { .. } => source,
+        source => Error::Step { step, source: Box::new(source) },
+    }
+}
+
+/// The same by candle's graph: for networks outside the engine's block form.
 fn graph_gradients<T: Element>(
     network: &Network,
     loss: &Loss,
     batch: &Batch,
 ) -> Result<(LossValue<T>, Vec<ParameterGradient<T>>)> {
-    let logits = network.forward(&batch.images)?;
+    let (logits, vectors) = network.forward_with_vectors(&batch.images)?;
     let value =
         loss.evaluate(&crate::element::to_vec::<T>(&logits)?, &batch.labels, network.n_classes())?;
     let labels = Tensor::new(batch.labels.as_slice(), network.device())?;
@@ -429,8 +475,13 @@ fn graph_gradients<T: Element>(
         Some(gradient) => crate::element::to_vec::<T>(gradient),
         None => Ok(vec![T::zero(); v.elem_count()]),
     };
-    let parameters = network.parameters();
-    let gradients =
-        parameters.map(|p| Ok(ParameterGradient { weight: of(&p.weight)?, bias: of(&p.bias)? }));
+    let gradients = network.parameters().zip(vectors).map(|(p, vector)| {
+        Ok(ParameterGradient {
+            weight: p.trained.then(|| of(&p.weight)).transpose()?,
+            bias: of(&p.bias)?,
+            vector: vector.as_ref().map(crate::element::to_vec::<T>).transpose()?,
+            warm: None,
+        })
+    });
     Ok((value, gradients.collect::<Result<_>>()?))
 }

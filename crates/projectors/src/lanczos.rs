@@ -33,6 +33,18 @@ pub(crate) fn extreme_eigenvalues<T: Real>(
     accuracy: f64,
     max_steps: usize,
 ) -> Result<Ends> {
+    extreme_eigenvalues_until(g, accuracy, max_steps, |_| false)
+}
+
+/// As [`extreme_eigenvalues`], or until `enough` says that the ends so far will do.
+///
+/// Ritz values lie inside the spectrum and move outwards, so `enough` may rely on the spectrum being at least as wide.
+pub(crate) fn extreme_eigenvalues_until<T: Real>(
+    g: ArrayView2<'_, T>,
+    accuracy: f64,
+    max_steps: usize,
+    enough: impl Fn(&Ends) -> bool,
+) -> Result<Ends> {
     single_threaded_blas();
     let n = g.nrows();
     let steps = max_steps.min(n);
@@ -55,7 +67,7 @@ pub(crate) fn extreme_eigenvalues<T: Real>(
         if exhausted || used == steps || used % CHECK_EVERY == 0 {
             let known = tridiagonal.slice(s![..used, ..used]);
             let ends = ends(known, if exhausted { 0.0 } else { beta })?;
-            if exhausted || used == steps || ends.within(accuracy) {
+            if exhausted || used == steps || ends.within(accuracy) || enough(&ends) {
                 return Ok(ends);
             }
         }

@@ -5,7 +5,10 @@ use ndarray_linalg::{CholeskyInto, Eigh, JobSvd, QR, SVDDCInto, UPLO};
 
 use crate::error::{Error, Result};
 use crate::gemm::single_threaded_blas;
-use crate::{Real, tolerance};
+use crate::{Real, eigen, tolerance};
+
+/// Up to this size the QR iteration for eigenvectors is as fast as divide and conquer.
+const QR_ITERATION: usize = 24;
 
 /// A copy in row-major order with the plain strides that the wrappers ask for; views may have others along axes of
 /// length one.
@@ -29,6 +32,9 @@ pub(crate) fn cholesky<T: Real>(a: ArrayView2<'_, T>) -> Option<Array2<T>> {
 
 /// Eigenvalues in ascending order and orthonormal eigenvectors (columns) of a symmetric matrix.
 pub(crate) fn eigh<T: Real>(a: ArrayView2<'_, T>) -> Result<(Array1<T>, Array2<T>)> {
+    if a.nrows() > QR_ITERATION {
+        return eigen::decompose(a);
+    }
     single_threaded_blas();
     plain(a).eigh(UPLO::Lower).map_err(Error::lapack("eigh"))
 }

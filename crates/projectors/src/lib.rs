@@ -2,6 +2,7 @@
 
 pub mod bjorck;
 mod dense;
+mod eigen;
 mod error;
 pub mod gemm;
 pub mod grassmann;

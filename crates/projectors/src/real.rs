@@ -9,7 +9,7 @@ use ndarray::NdFloat;
 use ndarray_linalg::{Lapack, Scalar};
 
 mod sealed {
-    pub trait Sealed {}
+    pub trait Sealed: crate::eigen::DivideAndConquer {}
     impl Sealed for f32 {}
     impl Sealed for f64 {}
 }

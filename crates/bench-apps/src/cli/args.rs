@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::config::{
-    ActivationKind, DatasetName, DeviceKind, LayerKind, NetworkName, RunConfig, ScheduleKind,
+    ActivationKind, AugmentationKind, DatasetName, DeviceKind, LayerKind, NetworkName, RunConfig,
+    ScheduleKind,
 };
 use crate::data::Dataset;
 use crate::eps::Eps;
@@ -21,7 +22,7 @@ use crate::run_dir::RunFiles;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Data")]
 pub(super) struct DataArgs {
-    /// Folder with mnist/train-images-idx3-ubyte.gz and so on
+    /// Folder with mnist/train-images-idx3-ubyte.gz and so on, and cifar10/cifar-10-binary.tar.gz
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Download nothing (as LIPCONV_OFFLINE=1)
@@ -30,6 +31,29 @@ pub(super) struct DataArgs {
 }
 
 impl DataArgs {
+    /// What the libraries need of it.
+    pub(super) fn options(&self, may_be_synthetic: bool, display: Display) -> DataOptions {
+        DataOptions {
+            data_dir: self.data_dir.clone(),
+            offline: self.offline,
+            may_be_synthetic,
+            display,
+        }
+    }
+
+    /// The same flags for a worker, which may stand in another folder.
+    pub(super) fn as_arguments(&self) -> Result<Vec<String>> {
+        let mut arguments = Vec::new();
+        if let Some(dir) = &self.data_dir {
+            let dir = std::path::absolute(dir)?;
+            arguments.extend(["--data-dir".to_owned(), dir.display().to_string()]);
+        }
+        if self.offline {
+            arguments.push("--offline".into());
+        }
+        Ok(arguments)
+    }
+
     /// Finds the images and says what a person should know about them.
     pub(super) fn load(
         &self,
@@ -37,13 +61,7 @@ impl DataArgs {
         may_be_synthetic: bool,
         display: Display,
     ) -> Result<Dataset> {
-        let options = DataOptions {
-            data_dir: self.data_dir.clone(),
-            offline: self.offline,
-            may_be_synthetic,
-            display,
-        };
-        let dataset = build::dataset(config, &options)?;
+        let dataset = build::dataset(config, &self.options(may_be_synthetic, display))?;
         for note in &dataset.notes {
             eprintln!("note: {note}");
         }
@@ -52,7 +70,7 @@ impl DataArgs {
 }
 
 /// What to train; each flag overrides the configuration file.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, Default, PartialEq, clap::Args)]
 #[command(next_help_heading = "Training")]
 pub(super) struct TrainFlags {
     /// Configuration file (TOML); see examples/configs
@@ -61,8 +79,8 @@ pub(super) struct TrainFlags {
     /// Where to compute
     #[arg(long, value_enum)]
     device: Option<DeviceKind>,
-    /// Images
-    #[arg(long, value_enum)]
+    /// Images: mnist, cifar10, synthetic, idx:DIR or images:DIR (train/CLASS/*.png, test/CLASS/*.png)
+    #[arg(long, value_name = "NAME")]
     dataset: Option<DatasetName>,
     /// Train on the first N images only
     #[arg(long, value_name = "N")]
@@ -73,8 +91,8 @@ pub(super) struct TrainFlags {
     /// Architecture
     #[arg(long, value_enum)]
     network: Option<NetworkName>,
-    /// How convolutions are constrained
-    #[arg(long, value_enum)]
+    /// How convolutions are constrained: bcop, unconstrained and so on; bjorck for fc-3, which has none
+    #[arg(long, value_name = "METHOD")]
     layer: Option<LayerKind>,
     /// Nonlinearity
     #[arg(long, value_enum)]
@@ -94,24 +112,35 @@ pub(super) struct TrainFlags {
     /// Margin of the hinge loss
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     margin: Option<f64>,
-    /// Seed of initialisation and batch order
+    /// What changes the images from epoch to epoch
+    #[arg(long, value_enum)]
+    augmentation: Option<AugmentationKind>,
+    /// Seed of initialisation, batch order and augmentation
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }
 
 impl TrainFlags {
-    /// The configuration file, or `defaults`, with the flags over it.
-    pub(super) fn config(&self, defaults: RunConfig) -> Result<RunConfig> {
+    /// Where to compute, and whether nothing else is said.
+    pub(super) fn device_alone(&self) -> Option<Option<DeviceKind>> {
+        let alone = Self { device: self.device, ..Self::default() };
+        (*self == alone).then_some(self.device)
+    }
+
+    /// The configuration file, or the data set's defaults, with the flags over it.
+    pub(super) fn config(&self) -> Result<RunConfig> {
         let mut config = match &self.config {
-            Some(path) => RunConfig::read(path)?,
-            None => defaults,
+            Some(path) => RunConfig::read_for(path, self.dataset.clone())?,
+            None => RunConfig::of(self.dataset.clone().unwrap_or_default()),
         };
         set(&mut config.device, self.device);
-        set(&mut config.data.dataset, self.dataset);
         config.data.train_limit = self.train_limit.or(config.data.train_limit);
         config.data.test_limit = self.test_limit.or(config.data.test_limit);
         set(&mut config.network.name, self.network);
-        set(&mut config.network.layer, self.layer);
+        // the one network without convolutions has another method by default
+        let bjorck =
+            self.network == Some(NetworkName::Fc3) && !config.network.layer.is_unconstrained();
+        set(&mut config.network.layer, self.layer.or(bjorck.then_some(LayerKind::Bjorck)));
         set(&mut config.network.activation, self.activation);
         let training = &mut config.training;
         set(&mut training.epochs, self.epochs);
@@ -119,6 +148,7 @@ impl TrainFlags {
         set(&mut training.learning_rate, self.learning_rate);
         set(&mut training.schedule, self.schedule);
         set(&mut training.margin, self.margin);
+        set(&mut training.augmentation, self.augmentation);
         set(&mut training.seed, self.seed);
         config.validate()?;
         Ok(config)
@@ -126,7 +156,7 @@ impl TrainFlags {
 }
 
 /// What to measure; each flag overrides the configuration.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, Default, PartialEq, clap::Args)]
 #[command(next_help_heading = "Evaluation")]
 pub(super) struct EvalFlags {
     /// Radii of certified accuracy, as in 0.5,1.58 or 36/255
@@ -229,15 +259,8 @@ macro_rules! value_enum {
 
 value_enum! {
     DeviceKind => { Cpu = "cpu": "the processor", Cuda = "cuda": "the first CUDA device" }
-    DatasetName => {
-        Mnist = "mnist": "MNIST, or synthetic digits, labelled so, where it cannot be had",
-        Synthetic = "synthetic": "digits drawn by the program",
-    }
-    NetworkName => { Small = "small": "two convolutions, two dense layers", Large = "large": "four and three" }
-    LayerKind => {
-        Bcop = "bcop": "orthogonal by block convolution",
-        Unconstrained = "unconstrained": "no constraint, for comparison",
-    }
+    NetworkName => { Small = "small": "two convolutions, two dense layers", Large = "large": "four and three", Fc3 = "fc-3": "three hidden dense layers" }
+    AugmentationKind => { None = "none": "nothing", CropFlip = "crop-flip": "random crops and mirror images" }
     ActivationKind => { MaxMin = "maxmin": "norm-preserving", Relu = "relu": "for comparison" }
     ScheduleKind => {
         Linear = "linear": "to 0, every step",

@@ -174,7 +174,7 @@ fn load_kw_small(path: &Path) -> Result<ZeroPaddedNetwork> {
 }
 
 fn images(args: &Args, config: RunConfig, synthetic: bool, display: Display) -> Result<ImageSet> {
-    test_images(config, synthetic, &args.data, args.dataset, args.test_limit, display)
+    test_images(config, synthetic, &args.data, args.dataset.clone(), args.test_limit, display)
 }
 
 fn attack(args: &Args) -> Box<dyn Attack> {

@@ -3,6 +3,8 @@
 //! Times are medians of wall-clock milliseconds after a warm-up. The peers run in the same minute, between two halves of our
 //! own measurement, because machines are noisy. Every timed loop checks what it computed.
 
+mod flops;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -29,7 +31,8 @@ use crate::text_table::text_table;
 
 /// Measure our speed, beside PyTorch's where a script and an interpreter are given
 ///
-/// Times are medians in milliseconds. The peers are the same network without any constraint (torch_plain), the paper's
+/// Times are medians in milliseconds. GFLOP/s counts the matrix products that the work cannot do without, and stands beside
+/// the rate of plain matrix products on this machine in the same run. The peers are the same network without any constraint (torch_plain), the paper's
 /// algorithm written out in PyTorch (torch_bcop) and the fastest published library (orthogonium).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -90,6 +93,12 @@ struct Measured {
     threads: usize,
     ours_ms: f64,
     peers: BTreeMap<String, f64>,
+    /// Operations counted from the shapes over our time, 10⁹ per second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gflops: Option<f64>,
+    /// That as a share of the rate of matrix products on this machine in this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gemm_share: Option<f64>,
 }
 
 /// A peer's name, the script's arguments, and the field of its answer.
@@ -149,7 +158,8 @@ impl Bench<'_> {
             peer("torch_bcop", "bcop"),
             peer("orthogonium", "orthogonium"),
         ];
-        self.measure(&format!("step {}", net.name()), ours, &peers)
+        let measured = self.measure(&format!("step {}", net.name()), ours, &peers)?;
+        Ok(measured.with_flops(flops::step(&spec, self.args.batch)))
     }
 
     fn infer(&self, net: Net) -> Result<Measured> {
@@ -161,11 +171,12 @@ impl Bench<'_> {
             Ok(())
         };
         let arguments = self.peer_arguments(["step", net.name(), "plain"]);
-        self.measure(
+        let measured = self.measure(
             &format!("infer {}", net.name()),
             ours,
             &[("torch_plain", arguments, "plain_forward_ms")],
-        )
+        )?;
+        Ok(measured.with_flops(flops::forward(&spec, self.args.batch)))
     }
 
     fn kernels(&self) -> Result<Vec<Measured>> {
@@ -208,12 +219,14 @@ impl Bench<'_> {
                 &format!("assemble {c} channels {k} x {k}, forward"),
                 forward,
                 &peers(["bcop_forward_ms", "orthogonium_forward_ms"]),
-            )?,
+            )?
+            .with_flops(flops::assembly(c, k, false)),
             self.measure(
                 &format!("assemble {c} channels {k} x {k}, forward and backward"),
                 both,
                 &peers(["bcop_forward_backward_ms", "orthogonium_forward_backward_ms"]),
-            )?,
+            )?
+            .with_flops(flops::assembly(c, k, true)),
         ])
     }
 
@@ -267,7 +280,15 @@ impl Bench<'_> {
         }
         time(half, &mut ours, &mut times)?;
         let threads = rayon::current_num_threads();
-        Ok(Measured { name: name.to_owned(), threads, ours_ms: median(&mut times), peers })
+        let ours_ms = median(&mut times);
+        Ok(Measured {
+            name: name.to_owned(),
+            threads,
+            ours_ms,
+            peers,
+            gflops: None,
+            gemm_share: None,
+        })
     }
 
     fn peer_arguments<const N: usize>(&self, arguments: [&str; N]) -> Vec<String> {
@@ -315,6 +336,16 @@ impl Bench<'_> {
     }
 }
 
+impl Measured {
+    /// Adds the rate for `flops` operations, and its share of the machine's, measured in the same minute.
+    fn with_flops(mut self, flops: f64) -> Self {
+        let rate = flops / self.ours_ms * 1e3;
+        self.gflops = Some(rate / 1e9);
+        self.gemm_share = Some(rate / flops::gemm_rate());
+        self
+    }
+}
+
 fn time(n: usize, work: &mut impl FnMut() -> Result<()>, times: &mut Vec<f64>) -> Result<()> {
     for _ in 0..n {
         let start = Instant::now();
@@ -334,11 +365,14 @@ fn rows(results: &[Measured]) -> Vec<Vec<String>> {
     names.sort();
     names.dedup();
     let mut heading = vec!["median, ms".to_owned(), "threads".into(), "ours".into()];
+    heading.extend(["GFLOP/s", "of GEMM rate"].map(String::from));
     heading.extend(names.iter().flat_map(|name| [(*name).clone(), "ours / it".into()]));
     let mut rows = vec![heading];
     for result in results {
         let mut row =
             vec![result.name.clone(), result.threads.to_string(), format!("{:.2}", result.ours_ms)];
+        row.push(result.gflops.map_or_else(String::new, |rate| format!("{rate:.0}")));
+        row.push(result.gemm_share.map_or_else(String::new, |s| format!("{:.0} %", 100.0 * s)));
         for name in &names {
             match result.peers.get(*name) {
                 Some(ms) => row.extend([format!("{ms:.2}"), format!("{:.2}", result.ours_ms / ms)]),

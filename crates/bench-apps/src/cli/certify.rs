@@ -47,7 +47,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let model = PlainModel::load(&args.model)?;
-    let images = model.images(&args.data, args.dataset, args.test_limit, display)?;
+    let images = model.images(&args.data, args.dataset.clone(), args.test_limit, display)?;
     let (pixels, labels) = tensors(&images, model.network.dtype())?;
     let code = Provenance::collect("CPU").commit.unwrap_or_else(|| "unknown".into());
     let origin = Origin { model: &model.bytes, data: images.name(), code: &code };

@@ -35,7 +35,7 @@ pub(super) struct Args {
     #[arg(long, value_enum)]
     device: Option<DeviceKind>,
     /// Images [default: as trained]
-    #[arg(long, value_enum)]
+    #[arg(long, value_name = "NAME")]
     dataset: Option<DatasetName>,
     /// Evaluate on the first N test images only
     #[arg(long, value_name = "N")]
@@ -51,10 +51,11 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let Model { loaded, mut config, run } = Model::load(&args.model, args.device)?;
-    args.flags.apply(&mut config)?;
-    if let Some(dataset) = args.dataset {
+    if let Some(dataset) = args.dataset.clone().filter(|d| *d != config.data.dataset) {
         config.data.dataset = dataset;
+        config.use_default_radii();
     }
+    args.flags.apply(&mut config)?;
     config.data.test_limit = args.test_limit.or(config.data.test_limit);
     config.data.train_limit = Some(1);
     config.validate()?;

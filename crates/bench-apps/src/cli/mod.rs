@@ -10,10 +10,13 @@ mod attack;
 mod bench;
 mod certify;
 mod eval;
+mod experiment;
+mod export;
 mod inspect;
 mod plain_model;
 mod predict;
 mod reproduce;
+mod reproduce_tables;
 mod train;
 mod verify;
 
@@ -35,6 +38,7 @@ use crate::interrupt;
     after_help = "\
 Examples:
   lipconv reproduce                                the paper's BCOP-Small on MNIST, with a report
+  lipconv reproduce table1 --quick                 a table of the paper: table1, table2, table3, figure2, all
   lipconv train --out runs/first --epochs 3        train, in a folder of its own
   lipconv train --resume runs/first                go on after an interruption
   lipconv eval runs/first                          clean, certified and attacked accuracy
@@ -42,6 +46,7 @@ Examples:
   lipconv verify FILE --model runs/first           check them
   lipconv attack runs/first --attack pgd --eps 1.58
   lipconv inspect runs/first                       layers, singular values, bounds
+  lipconv export runs/first                        weights and module for PyTorch
   lipconv predict runs/first digit.png             class and certified radius of an image
 
 MNIST is looked for in --data-dir, in LIPCONV_DATA, in the cache, and is then downloaded.
@@ -61,15 +66,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Train(train::Args),
+    Train(Box<train::Args>),
     Eval(eval::Args),
-    Reproduce(reproduce::Args),
+    Reproduce(Box<reproduce::Args>),
     Certify(certify::Args),
     Verify(verify::Args),
     Attack(attack::Args),
     Inspect(inspect::Args),
     Predict(predict::Args),
     Bench(bench::Args),
+    Export(export::Args),
+    Experiment(experiment::Args),
 }
 
 /// Runs the command of the process's arguments.
@@ -103,6 +110,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Predict(args) => predict::run(&args, display),
         Command::Bench(args) => bench::run(&args, display),
+        Command::Export(args) => export::run(&args),
+        Command::Experiment(args) => experiment::run(&args, display),
     }
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use lipconv::Network;
 
 use super::args::{DataArgs, EvalFlags, TrainFlags, log_to};
+use super::reproduce_tables::{self, Call, TableFlags};
 use super::train::{checkpoint_interval, interrupted};
 use crate::atomic::write_atomic;
 use crate::config::RunConfig;
@@ -24,9 +25,11 @@ use crate::results::write_results;
 use crate::run_dir::{RunDir, RunFiles};
 use crate::text_table::{counted, percent, text_table};
 
-/// Train, certify and attack the paper's BCOP-Small on MNIST, and write a report
+/// Train, certify and attack the paper's BCOP-Small on MNIST, or reproduce its tables and figures
 ///
-/// Trains on the 60,000 training images with a short schedule and evaluates on the 10,000 test images: clean accuracy,
+/// With the name of a table or figure (table1, table2, table3, figure2, all) or an experiment file, every cell that is
+/// missing is run, and all of them are written up; see experiments/README.md. Finished cells are never run again, and
+/// an interrupted one goes on where it stopped. Without a name, trains on the 60,000 training images with a short schedule and evaluates on the 10,000 test images: clean accuracy,
 /// accuracy certified at several radii, accuracy under FGSM and PGD. Prints a table beside the paper's numbers, and
 /// writes results.json and report.html. After an interruption the same command goes on where it stopped; a finished
 /// training with the same settings and the same source is not repeated.
@@ -36,17 +39,26 @@ Examples:
   lipconv reproduce
   lipconv reproduce --data-dir ../datasets --out target/mine
   lipconv reproduce --epochs 200 --schedule exponential        the paper's budget
-  lipconv reproduce --epochs 1 --train-limit 6000 --test-limit 500   a quick look")]
+  lipconv reproduce --epochs 1 --train-limit 6000 --test-limit 500   a quick look
+  lipconv reproduce all --quick
+  lipconv reproduce table1 --full --seeds 0,1,2 --only bcop,rko --jobs 2
+  lipconv reproduce table1 --full --device cuda --executor slurm --partition gpu --gpus 1 --time 08:00:00 --out shared/out
+  lipconv reproduce --collect --out shared/out")]
 pub(super) struct Args {
-    /// Folder of report.html, results.json and the run
-    #[arg(long, value_name = "DIR", default_value = "target/reproduce")]
-    out: PathBuf,
+    /// table1, table2, table3, figure2, all, or a file such as those in experiments/
+    #[arg(value_name = "EXPERIMENT")]
+    experiments: Vec<String>,
+    /// Folder of report.html, results.json and the runs [default: target/reproduce, for tables target/reproduction]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Train anew even where a run with the same settings is there
     #[arg(long)]
     fresh: bool,
     /// Seconds between checkpoints within an epoch
     #[arg(long, value_name = "S", default_value_t = 10.0, allow_negative_numbers = true)]
     checkpoint_every: f64,
+    #[command(flatten)]
+    tables: TableFlags,
     #[command(flatten)]
     flags: TrainFlags,
     #[command(flatten)]
@@ -57,12 +69,20 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let checkpoint_every = checkpoint_interval(args.checkpoint_every)?;
-    let mut config = args.flags.config(RunConfig::default())?;
+    if !args.experiments.is_empty() || args.tables.collect {
+        return run_tables(args, display);
+    }
+    anyhow::ensure!(
+        args.tables == TableFlags::default(),
+        "flags of tables and figures need one, as in: lipconv reproduce table1 --quick"
+    );
+    let out = args.out.clone().unwrap_or_else(|| "target/reproduce".into());
+    let mut config = args.flags.config()?;
     args.evaluation.apply(&mut config)?;
     let dataset = args.data.load(&config, true, display)?;
     check_network(&config.network, &dataset.train)?;
     let provenance = Provenance::collect(&device_name(config.device));
-    let run = open_run(args, &config, &provenance)?;
+    let run = open_run(&out, args.fresh, &config, &provenance)?;
     log_to(&run.files().log())?;
     run.bind_data(&dataset)?;
     announce(&config, &dataset, &provenance);
@@ -74,9 +94,27 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
         }
     };
     let trained = TrainedRun { run: &run, network, seconds: training_seconds, provenance };
-    let report = conclude(&trained, &config, &dataset, display, &args.out)?;
-    print_summary(&report, &args.out);
+    let report = conclude(&trained, &config, &dataset, display, &out)?;
+    print_summary(&report, &out);
     Ok(ExitCode::SUCCESS)
+}
+
+fn run_tables(args: &Args, display: Display) -> Result<ExitCode> {
+    let device = args.flags.device_alone();
+    anyhow::ensure!(
+        device.is_some() && args.evaluation == EvalFlags::default() && !args.fresh,
+        "cells of tables and figures take their settings from experiment files: of the flags of training and evaluation \
+         only --device goes with them"
+    );
+    reproduce_tables::run(&Call {
+        experiments: &args.experiments,
+        flags: &args.tables,
+        out: args.out.clone().unwrap_or_else(|| reproduce_tables::OUT.into()),
+        device: device.flatten().unwrap_or_default(),
+        data: &args.data,
+        checkpoint_every: args.checkpoint_every,
+        display,
+    })
 }
 
 fn announce(config: &RunConfig, dataset: &Dataset, provenance: &Provenance) {
@@ -93,14 +131,19 @@ fn announce(config: &RunConfig, dataset: &Dataset, provenance: &Provenance) {
 
 /// The run under `OUT/run`: resumed where it has the same settings and the same source, new otherwise. An old run is moved
 /// aside, never deleted.
-fn open_run(args: &Args, config: &RunConfig, provenance: &Provenance) -> Result<RunDir> {
-    let path = args.out.join("run");
+fn open_run(
+    out: &Path,
+    fresh: bool,
+    config: &RunConfig,
+    provenance: &Provenance,
+) -> Result<RunDir> {
+    let path = out.join("run");
     let Ok(old) = RunFiles::open(&path) else {
         return Ok(RunDir::create(&path, config, provenance)?);
     };
     let why = match &old.config() {
-        _ if args.fresh => Some("as asked for"),
-        Ok(before) if !same_training(before, config) => Some("its settings differ"),
+        _ if fresh => Some("as asked for"),
+        Ok(before) if !before.trains_as(config) => Some("its settings differ"),
         Ok(_) if old.provenance().ok().map(|p| p.commit) != Some(provenance.commit.clone()) => {
             Some("it was made by another version of the source")
         }
@@ -115,7 +158,7 @@ fn open_run(args: &Args, config: &RunConfig, provenance: &Provenance) -> Result<
         Some(why) => {
             // held until the folder is moved: nobody else may be writing in it
             let lock = RunDir::resume(&path)?;
-            let aside = free_name(&args.out)?;
+            let aside = free_name(out)?;
             fs::rename(&path, &aside)
                 .with_context(|| format!("cannot move {} aside", path.display()))?;
             drop(lock);
@@ -123,10 +166,6 @@ fn open_run(args: &Args, config: &RunConfig, provenance: &Provenance) -> Result<
             Ok(RunDir::create(&path, config, provenance)?)
         }
     }
-}
-
-fn same_training(a: &RunConfig, b: &RunConfig) -> bool {
-    a.device == b.device && a.data == b.data && a.network == b.network && a.training == b.training
 }
 
 fn free_name(out: &Path) -> Result<PathBuf> {

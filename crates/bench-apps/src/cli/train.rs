@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::args::{DataArgs, TrainFlags, log_to};
-use crate::config::RunConfig;
+use crate::config::{DatasetName, RunConfig};
 use crate::data::Dataset;
 use crate::experiment::build::{check_network, device_name};
 use crate::experiment::training::{TrainJob, Trained, train};
-use crate::experiment::write_up::{layer_key, network_key};
+use crate::experiment::write_up::network_key;
 use crate::interrupt;
 use crate::progress::{Display, spoken};
 use crate::provenance::Provenance;
@@ -27,9 +27,10 @@ use crate::run_dir::RunDir;
 Examples:
   lipconv train --out runs/first --epochs 3
   lipconv train --config examples/configs/bcop-small-mnist-paper.toml --out runs/paper --seed 1
+  lipconv train --dataset cifar10 --network large --epochs 30 --out runs/cifar
   lipconv train --resume runs/paper")]
 pub(super) struct Args {
-    /// Folder of a new run [default: runs/LAYER-NETWORK-seedN]
+    /// Folder of a new run [default: runs/LAYER-NETWORK-seedN, with the data set's name before it except for MNIST]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on with the run in this folder, as it is configured there
@@ -63,7 +64,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
 
 /// Images and configuration come before the folder, so that a mistake in them leaves nothing behind.
 fn begin(args: &Args, display: Display) -> Result<(RunDir, RunConfig, Dataset)> {
-    let config = args.flags.config(RunConfig::default())?;
+    let config = args.flags.config()?;
     let dataset = args.data.load(&config, true, display)?;
     check_network(&config.network, &dataset.train)?;
     let out = args.out.clone().unwrap_or_else(|| default_dir(&config));
@@ -74,9 +75,14 @@ fn begin(args: &Args, display: Display) -> Result<(RunDir, RunConfig, Dataset)> 
 
 fn default_dir(config: &RunConfig) -> PathBuf {
     let network = &config.network;
+    let dataset = match &config.data.dataset {
+        DatasetName::Mnist | DatasetName::Synthetic => "",
+        DatasetName::Cifar10 => "cifar10-",
+        DatasetName::Idx(_) | DatasetName::Images(_) => "own-",
+    };
     let name = format!(
-        "{}-{}-seed{}",
-        layer_key(network.layer),
+        "{dataset}{}-{}-seed{}",
+        network.layer,
         network_key(network.name),
         config.training.seed
     );

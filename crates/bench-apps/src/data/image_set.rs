@@ -1,6 +1,7 @@
 //! The set of labelled images itself, and its conversion to tensors.
 
 use std::fmt;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use sha2::{Digest, Sha256};
@@ -25,10 +26,10 @@ pub struct ImageSetParts {
     pub synthetic: bool,
 }
 
-/// Labelled 8-bit images of one shape.
+/// Labelled 8-bit images of one shape; a clone shares them.
 #[derive(Clone)]
 pub struct ImageSet {
-    parts: ImageSetParts,
+    parts: Arc<ImageSetParts>,
 }
 
 /// A training set and a test set of the same images, and where they came from.
@@ -94,7 +95,7 @@ impl ImageSet {
             );
         }
         check_labels(&parts.name, &parts.labels, parts.n_classes)?;
-        Ok(Self { parts })
+        Ok(Self { parts: Arc::new(parts) })
     }
 
     /// Number of images.
@@ -164,14 +165,16 @@ impl ImageSet {
     /// The first `n` images, or all where there are fewer.
     #[must_use]
     pub fn head(&self, n: usize) -> Self {
-        let n = n.min(self.len());
+        if n >= self.len() {
+            return self.clone();
+        }
         Self {
-            parts: ImageSetParts {
+            parts: Arc::new(ImageSetParts {
                 name: self.parts.name.clone(),
                 pixels: self.parts.pixels[..n * self.image_len()].to_vec(),
                 labels: self.parts.labels[..n].to_vec(),
-                ..self.parts
-            },
+                ..*self.parts
+            }),
         }
     }
 

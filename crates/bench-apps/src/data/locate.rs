@@ -7,13 +7,14 @@
 //! allows it, with a note that says so and how to get the real data. Files that are there but damaged are an error, never a
 //! reason to go on to the next place.
 //!
-//! Errors: [`Error::DataNotFound`], and those of [`super::mnist`] and [`super::download`].
+//! Errors: [`Error::DataNotFound`], and those of [`super::mnist`], [`super::cifar10`] and [`super::download`].
 
 use std::env;
 use std::path::{Path, PathBuf};
 
+use super::cifar10::Cifar10Files;
 use super::download::{DownloadOptions, DownloadProgress, download_all};
-use super::image_set::Dataset;
+use super::image_set::{Dataset, ImageSet};
 use super::manifest::Manifest;
 use super::mnist::MnistFiles;
 use super::synthetic::{self, SyntheticDigits};
@@ -103,7 +104,19 @@ pub fn locate_mnist(
     locate(&Manifest::mnist()?, options, observe)
 }
 
-/// As [`locate_mnist`], with a manifest of the caller's.
+/// Finds CIFAR-10; nothing stands in for it.
+///
+/// # Errors
+/// See the module.
+pub fn locate_cifar10(
+    options: &LocateOptions,
+    observe: &mut dyn FnMut(DownloadProgress<'_>),
+) -> Result<Dataset> {
+    let options = LocateOptions { fallback: Fallback::Refuse, ..options.clone() };
+    locate(&Manifest::cifar10()?, &options, observe)
+}
+
+/// As [`locate_mnist`] or, for a manifest of that name, [`locate_cifar10`], with a manifest of the caller's.
 ///
 /// # Errors
 /// See the module.
@@ -113,12 +126,13 @@ pub fn locate(
     observe: &mut dyn FnMut(DownloadProgress<'_>),
 ) -> Result<Dataset> {
     if let Some(dir) = &options.data_dir {
-        let files = MnistFiles::find(dir).ok_or_else(|| not_found(manifest, &missing_in(dir)))?;
+        let files =
+            Files::find(manifest, dir).ok_or_else(|| not_found(manifest, &missing_in(dir)))?;
         return load(manifest, &files, DataSource::Folder(dir.clone()), Vec::new());
     }
     let mut tried = Vec::new();
     for dir in [&options.env_dir, &options.cache_dir].into_iter().flatten() {
-        if let Some(files) = MnistFiles::find(dir) {
+        if let Some(files) = Files::find(manifest, dir) {
             let notes = env_note(&tried);
             return load(manifest, &files, DataSource::Folder(dir.clone()), notes);
         }
@@ -136,14 +150,40 @@ pub fn locate(
     }
 }
 
+/// A data set's files in their layout.
+enum Files {
+    Mnist(MnistFiles),
+    Cifar10(Cifar10Files),
+}
+
+impl Files {
+    fn find(manifest: &Manifest, dir: &Path) -> Option<Self> {
+        match manifest.name.as_str() {
+            "cifar10" => Cifar10Files::find(dir).map(Self::Cifar10),
+            _ => MnistFiles::find(dir).map(Self::Mnist),
+        }
+    }
+
+    /// Training set, test set, and what a person should know about them.
+    fn load(&self, manifest: &Manifest) -> Result<(ImageSet, ImageSet, Vec<String>)> {
+        match self {
+            Self::Mnist(files) => {
+                let (train, test) = files.load()?;
+                Ok((train, test, files.hash_warnings(manifest)?))
+            }
+            Self::Cifar10(files) => files.load(manifest),
+        }
+    }
+}
+
 fn load(
     manifest: &Manifest,
-    files: &MnistFiles,
+    files: &Files,
     source: DataSource,
     mut notes: Vec<String>,
 ) -> Result<Dataset> {
-    let (train, test) = files.load()?;
-    notes.extend(files.hash_warnings(manifest)?);
+    let (train, test, warnings) = files.load(manifest)?;
+    notes.extend(warnings);
     Ok(Dataset { train, test, source, notes })
 }
 
@@ -151,7 +191,7 @@ fn fetch(
     manifest: &Manifest,
     options: &LocateOptions,
     observe: &mut dyn FnMut(DownloadProgress<'_>),
-) -> std::result::Result<(MnistFiles, PathBuf), String> {
+) -> std::result::Result<(Files, PathBuf), String> {
     if options.offline {
         return Err("downloads are switched off".into());
     }
@@ -161,7 +201,7 @@ fn fetch(
         .ok_or("no cache folder: neither XDG_CACHE_HOME nor HOME is set")?;
     let dir = dir.join(&manifest.name);
     download_all(manifest, &dir, &options.download, observe).map_err(|e| summary(&e))?;
-    MnistFiles::find(&dir)
+    Files::find(manifest, &dir)
         .map(|files| (files, dir))
         .ok_or_else(|| "the downloaded files are gone".into())
 }
@@ -190,11 +230,13 @@ fn not_found(manifest: &Manifest, tried: &str) -> Error {
 
 /// The end of a sentence that says how a person gets the data onto a machine without a network.
 fn how_to_get(manifest: &Manifest) -> String {
+    let files = match manifest.files.as_slice() {
+        [file] => file.name.clone(),
+        files => format!("the {} files", files.len()),
+    };
     format!(
-        "put the {} files from {} into DIR/{} and give --data-dir DIR or LIPCONV_DATA=DIR",
-        manifest.files.len(),
-        manifest.mirrors[0],
-        manifest.name
+        "put {files} from {} into DIR/{} and give --data-dir DIR or LIPCONV_DATA=DIR",
+        manifest.mirrors[0], manifest.name
     )
 }
 

@@ -29,6 +29,19 @@ pub struct Manifest {
     pub mirrors: Vec<String>,
     /// The files.
     pub files: Vec<ManifestFile>,
+    /// What an archive among the files holds, as far as its hashes are known.
+    #[serde(default)]
+    pub members: Vec<ManifestMember>,
+}
+
+/// One file in an archive.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestMember {
+    /// File name, without its folder.
+    pub name: String,
+    /// SHA-256, lower-case hexadecimal.
+    pub sha256: String,
 }
 
 /// One published file.
@@ -75,14 +88,17 @@ impl Manifest {
         if let Some(mirror) = manifest.mirrors.iter().find(|m| !m.ends_with('/')) {
             return Err(invalid(format!("mirror is {mirror}, expected a final slash")));
         }
-        for file in &manifest.files {
-            let is_hex = file.sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-            if file.sha256.len() != 64 || !is_hex {
+        let members = manifest.members.iter().map(|member| (&member.name, &member.sha256));
+        let hashes = manifest.files.iter().map(|file| (&file.name, &file.sha256)).chain(members);
+        for (name, sha256) in hashes {
+            let is_hex = sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            if sha256.len() != 64 || !is_hex {
                 return Err(invalid(format!(
-                    "sha256 of {} is {:?}, expected 64 lower-case hexadecimal digits",
-                    file.name, file.sha256
+                    "sha256 of {name} is {sha256:?}, expected 64 lower-case hexadecimal digits"
                 )));
             }
+        }
+        for file in &manifest.files {
             if file.name.is_empty() || file.name.contains(['/', '\\']) {
                 return Err(invalid(format!(
                     "file name is {:?}, expected a name without a folder",
@@ -97,6 +113,12 @@ impl Manifest {
     #[must_use]
     pub fn file(&self, name: &str) -> Option<&ManifestFile> {
         self.files.iter().find(|file| file.name == name)
+    }
+
+    /// The archive's member called `name`.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Option<&ManifestMember> {
+        self.members.iter().find(|member| member.name == name)
     }
 
     /// Length of all files together, in bytes.

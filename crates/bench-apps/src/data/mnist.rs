@@ -55,8 +55,21 @@ impl MnistFiles {
     /// # Errors
     /// See the module.
     pub fn load(&self) -> Result<(ImageSet, ImageSet)> {
-        let train = load_pair(&self.train_images, &self.train_labels)?;
-        let test = load_pair(&self.test_images, &self.test_labels)?;
+        self.load_with("MNIST", Some(N_CLASSES))
+    }
+
+    /// As [`MnistFiles::load`] for other images in the same layout: as many classes as the largest training label asks for.
+    ///
+    /// # Errors
+    /// See the module.
+    pub fn load_any(&self, name: &str) -> Result<(ImageSet, ImageSet)> {
+        self.load_with(name, None)
+    }
+
+    fn load_with(&self, name: &str, n_classes: Option<usize>) -> Result<(ImageSet, ImageSet)> {
+        let train = load_pair(&self.train_images, &self.train_labels, name, n_classes)?;
+        let n_classes = train.n_classes();
+        let test = load_pair(&self.test_images, &self.test_labels, name, Some(n_classes))?;
         if train.shape() != test.shape() {
             return Err(Error::InvalidArgument {
                 name: "shape of the test images",
@@ -101,7 +114,13 @@ fn existing(dir: &Path, stem: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-fn load_pair(images_path: &Path, labels_path: &Path) -> Result<ImageSet> {
+/// Without a number of classes, it is the largest label plus one.
+fn load_pair(
+    images_path: &Path,
+    labels_path: &Path,
+    name: &str,
+    n_classes: Option<usize>,
+) -> Result<ImageSet> {
     let images = idx::read_images(images_path)?;
     let labels = idx::read_labels(labels_path)?;
     if images.n != labels.len() {
@@ -112,11 +131,13 @@ fn load_pair(images_path: &Path, labels_path: &Path) -> Result<ImageSet> {
             labels: labels.len(),
         });
     }
-    check_labels(&labels_path.display().to_string(), &labels, N_CLASSES)?;
+    let largest = labels.iter().copied().max().map_or(0, usize::from);
+    let n_classes = n_classes.unwrap_or(largest + 1);
+    check_labels(&labels_path.display().to_string(), &labels, n_classes)?;
     ImageSet::new(ImageSetParts {
-        name: "MNIST".into(),
+        name: name.to_owned(),
         shape: [1, images.height, images.width],
-        n_classes: N_CLASSES,
+        n_classes,
         pixels: images.pixels,
         labels,
         synthetic: false,

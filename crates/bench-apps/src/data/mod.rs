@@ -12,16 +12,22 @@
 //!
 //! Not here: training and certification, which know nothing of data sets.
 
+pub mod augment;
 pub mod batches;
+pub mod cifar10;
 pub mod download;
+pub mod folders;
 pub mod hash;
 pub mod idx;
 mod image_set;
 pub mod locate;
 pub mod manifest;
 pub mod mnist;
+pub mod producer;
 pub mod synthetic;
 
+pub use augment::Augmentation;
 pub use batches::{BatchOrder, EpochOrder};
 pub use image_set::{Dataset, ImageSet, ImageSetParts};
-pub use locate::{DataSource, Fallback, LocateOptions, locate_mnist};
+pub use locate::{DataSource, Fallback, LocateOptions, locate_cifar10, locate_mnist};
+pub use producer::BatchProducer;

@@ -3,15 +3,20 @@
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use lipconv::{
-    AdamConfig, ImageShape, LayerSpec, Loss, Methods, Network, NetworkSpec, Schedule, TrainConfig,
+    ConvMethod, ImageShape, LayerSpec, Loss, Methods, Network, NetworkSpec, Optimizer, Schedule,
+    TrainConfig,
 };
 
 use crate::config::{
-    ActivationKind, DatasetName, DeviceKind, LayerKind, NetworkConfig, NetworkName, RunConfig,
-    ScheduleKind, TrainingConfig,
+    ActivationKind, AugmentationKind, DatasetName, DeviceKind, NetworkConfig, NetworkName,
+    RunConfig, ScheduleKind, TrainingConfig,
 };
+use crate::data::download::DownloadProgress;
+use crate::data::folders::{idx_folder, image_folder};
 use crate::data::synthetic::{self, SyntheticDigits};
-use crate::data::{Dataset, Fallback, ImageSet, LocateOptions, locate_mnist};
+use crate::data::{
+    Augmentation, Dataset, Fallback, ImageSet, LocateOptions, locate_cifar10, locate_mnist,
+};
 use crate::progress::{Display, Progress};
 use crate::text_table::counted;
 
@@ -44,13 +49,16 @@ pub fn device_name(kind: DeviceKind) -> String {
 pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<NetworkSpec> {
     let [channels, height, width] = images.shape();
     let input = ImageShape::new(channels, height, width);
-    let methods = match config.layer {
-        LayerKind::Bcop => Methods::BCOP,
-        LayerKind::Unconstrained => Methods::UNCONSTRAINED,
+    let methods = match config.layer.conv() {
+        Some(ConvMethod::Unconstrained) => Methods::UNCONSTRAINED,
+        Some(conv) => Methods::convolutions(conv),
+        // there is no convolution
+        None => Methods::BCOP,
     };
     let mut spec = match config.name {
         NetworkName::Small => NetworkSpec::small(input, images.n_classes(), methods),
         NetworkName::Large => NetworkSpec::large(input, images.n_classes(), methods, 1.0)?,
+        NetworkName::Fc3 => NetworkSpec::fc3(input, images.n_classes(), methods),
     };
     if config.activation == ActivationKind::Relu {
         for layer in spec.layers.iter_mut().filter(|layer| **layer == LayerSpec::MaxMin) {
@@ -58,6 +66,15 @@ pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<Network
         }
     }
     Ok(spec)
+}
+
+/// What a configuration's augmentation draws.
+#[must_use]
+pub fn augmentation(kind: AugmentationKind) -> Augmentation {
+    match kind {
+        AugmentationKind::None => Augmentation::default(),
+        AugmentationKind::CropFlip => Augmentation::CROP_FLIP,
+    }
 }
 
 /// Checks that the configured network fits the images, which takes building it once.
@@ -81,7 +98,7 @@ pub fn train_config(config: &TrainingConfig) -> TrainConfig {
             ScheduleKind::Linear => Schedule::Linear,
             ScheduleKind::Constant => Schedule::Constant,
         },
-        adam: AdamConfig::default(),
+        optimizer: Optimizer::default(),
         loss: Loss::MultiClassHinge { margin: config.margin },
         seed: config.seed,
     }
@@ -94,7 +111,7 @@ pub struct DataOptions {
     pub data_dir: Option<std::path::PathBuf>,
     /// Whether downloads are forbidden.
     pub offline: bool,
-    /// Whether synthetic digits may stand in for MNIST.
+    /// Whether synthetic digits may stand in for MNIST; nothing stands in for other images.
     pub may_be_synthetic: bool,
     /// How progress is shown.
     pub display: Display,
@@ -103,12 +120,17 @@ pub struct DataOptions {
 /// The images of a configuration, cut to its limits.
 ///
 /// # Errors
-/// Those of [`locate_mnist`].
+/// Those of [`crate::data::locate`] and [`crate::data::folders`].
 pub fn dataset(config: &RunConfig, options: &DataOptions) -> Result<Dataset> {
     let digits = digits(config);
-    let mut dataset = match config.data.dataset {
+    let fallback =
+        if options.may_be_synthetic { Fallback::Synthetic(digits) } else { Fallback::Refuse };
+    let mut dataset = match &config.data.dataset {
         DatasetName::Synthetic => synthetic::dataset(&digits)?,
-        DatasetName::Mnist => mnist(digits, options)?,
+        DatasetName::Mnist => located(fallback, options, locate_mnist)?,
+        DatasetName::Cifar10 => located(Fallback::Refuse, options, locate_cifar10)?,
+        DatasetName::Idx(dir) => idx_folder(dir)?,
+        DatasetName::Images(dir) => image_folder(dir)?,
     };
     if let Some(n) = config.data.train_limit {
         dataset.train = dataset.train.head(n);
@@ -130,13 +152,15 @@ fn digits(config: &RunConfig) -> SyntheticDigits {
     }
 }
 
-fn mnist(digits: SyntheticDigits, options: &DataOptions) -> Result<Dataset> {
-    let fallback =
-        if options.may_be_synthetic { Fallback::Synthetic(digits) } else { Fallback::Refuse };
+/// What [`locate_mnist`] is like.
+type Locate =
+    fn(&LocateOptions, &mut dyn FnMut(DownloadProgress<'_>)) -> crate::error::Result<Dataset>;
+
+fn located(fallback: Fallback, options: &DataOptions, find: Locate) -> Result<Dataset> {
     let mut locate = LocateOptions::from_environment(options.data_dir.clone(), fallback);
     locate.offline |= options.offline;
     let mut current: Option<(String, Progress)> = None;
-    let found = locate_mnist(&locate, &mut |report| {
+    let found = find(&locate, &mut |report| {
         if current.as_ref().is_none_or(|(file, _)| file != report.file) {
             let bar = Progress::new(options.display, report.file, report.received, report.total);
             if let Some((_, finished)) = current.replace((report.file.to_owned(), bar)) {

@@ -126,9 +126,11 @@ fn all_radii(config: &EvaluationConfig) -> Vec<Eps> {
     eps
 }
 
-type PlannedAttack = (&'static str, Eps, Box<dyn Attack>);
+/// An attack with its name in results and its radius.
+pub(crate) type PlannedAttack = (&'static str, Eps, Box<dyn Attack>);
 
-fn attacks(config: &EvaluationConfig) -> Vec<PlannedAttack> {
+/// The attacks of a configuration, in their order.
+pub(crate) fn attacks(config: &EvaluationConfig) -> Vec<PlannedAttack> {
     let loss = Loss::CarliniWagner { confidence: config.pgd.kappa };
     let mut plan: Vec<PlannedAttack> = Vec::new();
     for eps in &config.attack_eps {

@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
-use lipconv::{Batch, BatchSource, EpochReport, Network, Observer, StepReport, Trainer};
+use lipconv::{BatchSource, EpochReport, Network, Observer, StepReport, Trainer};
 use serde::{Deserialize, Serialize};
 
-use super::build::{device, network_spec, train_config};
+use super::build::{augmentation, device, network_spec, train_config};
 use super::evaluation::quick_test;
 use crate::config::RunConfig;
-use crate::data::{BatchOrder, Dataset, EpochOrder, ImageSet};
+use crate::data::{BatchProducer, Dataset};
 use crate::interrupt::Deferred;
 use crate::metrics::{EpochMetrics, MetricsLog};
 use crate::progress::{Display, Progress};
@@ -76,10 +76,11 @@ pub fn train(job: &TrainJob<'_>) -> Result<Trained> {
     let device = device(job.config.device)?;
     let mut trainer = open_trainer(job, &device)?;
     let training = &job.config.training;
-    let order = BatchOrder::new(job.dataset.train.len(), training.batch_size, training.seed)?;
-    let n_batches = order.n_batches();
+    let augmentation = augmentation(training.augmentation);
+    let images = job.dataset.train.clone();
+    let mut source = BatchProducer::new(images, training.batch_size, augmentation, device)?;
+    let n_batches = source.n_batches();
     let total = (n_batches * training.epochs) as u64;
-    let mut source = ImageBatches::new(&job.dataset.train, training.batch_size, device);
     let mut monitor = Monitor::new(job, &trainer, &deferred, total, n_batches)?;
     let outcome = trainer.fit(&mut source, &mut monitor);
     if let Some(failure) = monitor.failure.take() {
@@ -114,42 +115,6 @@ fn open_trainer(job: &TrainJob<'_>, device: &Device) -> Result<Trainer> {
         checkpoint.display()
     );
     Ok(trainer)
-}
-
-/// Mini-batches of a set, in the order that an epoch's seed decides.
-#[derive(Debug)]
-struct ImageBatches<'a> {
-    set: &'a ImageSet,
-    batch_size: usize,
-    device: Device,
-    order: Option<EpochOrder>,
-}
-
-impl<'a> ImageBatches<'a> {
-    fn new(set: &'a ImageSet, batch_size: usize, device: Device) -> Self {
-        Self { set, batch_size, device, order: None }
-    }
-}
-
-impl BatchSource for ImageBatches<'_> {
-    fn n_batches(&self) -> usize {
-        self.set.len().div_ceil(self.batch_size)
-    }
-
-    fn start_epoch(&mut self, epoch: usize, seed: u64) {
-        let order = BatchOrder::new(self.set.len(), self.batch_size, seed);
-        self.order = order.ok().map(|order| order.epoch(epoch as u64));
-    }
-
-    fn batch(&mut self, index: usize) -> lipconv::Result<Batch> {
-        let indices = self.order.as_ref().and_then(|order| order.batch(index)).unwrap_or_default();
-        let (images, _) = self
-            .set
-            .batch(indices, DType::F32, &self.device)
-            .map_err(|e| candle_core::Error::msg(e.to_string()))?;
-        let labels = indices.iter().map(|&i| u32::from(self.set.labels()[i])).collect();
-        Ok(Batch { images, labels })
-    }
 }
 
 /// Shows progress, writes checkpoints and the history, and stops the run when asked to.

@@ -5,7 +5,9 @@ use certify::Arithmetic;
 use lipconv::PlainNetwork;
 
 use super::evaluation::Evaluated;
-use crate::config::{ActivationKind, DatasetName, LayerKind, NetworkName, RunConfig, ScheduleKind};
+use crate::config::{
+    ActivationKind, AugmentationKind, DatasetName, NetworkName, RunConfig, ScheduleKind,
+};
 use crate::data::{Dataset, ImageSet};
 use crate::metrics::EpochMetrics;
 use crate::provenance::Provenance;
@@ -49,10 +51,11 @@ impl Finished<'_> {
             dataset: self.dataset_key().to_owned(),
             synthetic: self.dataset.is_synthetic(),
             network: network_key(config.network.name).to_owned(),
-            layer: layer_key(config.network.layer).to_owned(),
+            layer: config.network.layer.to_string(),
             activation: activation_key(config.network.activation).to_owned(),
             seed: config.training.seed,
             epochs: config.training.epochs,
+            budget: None,
             device: self.provenance.device.clone(),
             commit: self.provenance.commit.clone(),
             seconds: self.training_seconds + self.evaluated.seconds,
@@ -96,15 +99,17 @@ impl Finished<'_> {
         let found = paper::reference(
             self.dataset_key(),
             network_key(config.network.name),
-            layer_key(config.network.layer),
+            &config.network.layer.to_string(),
         );
         found.filter(|_| same)
     }
 
-    fn dataset_key(&self) -> &'static str {
+    fn dataset_key(&self) -> &str {
         match self.config.data.dataset {
-            DatasetName::Mnist if !self.dataset.is_synthetic() => "mnist",
-            _ => crate::data::synthetic::NAME,
+            _ if self.dataset.is_synthetic() => crate::data::synthetic::NAME,
+            DatasetName::Mnist => "mnist",
+            DatasetName::Cifar10 => "cifar10",
+            _ => self.dataset.test.name(),
         }
     }
 
@@ -117,7 +122,9 @@ impl Finished<'_> {
             .map_or_else(String::new, ToString::to_string)
     }
 
-    fn curve(&self) -> CertifiedCurve {
+    /// Certified accuracy over the radius.
+    #[must_use]
+    pub fn curve(&self) -> CertifiedCurve {
         let certificates = &self.evaluated.evaluation.samples.certificates;
         let largest =
             certificates.nominal.iter().copied().filter(|r| r.is_finite()).fold(0.0, f64::max);
@@ -211,8 +218,12 @@ fn training_text(config: &RunConfig, train: &ImageSet) -> String {
         ScheduleKind::Linear => "falling linearly to 0",
         ScheduleKind::Constant => "constant",
     };
+    let augmentation = match training.augmentation {
+        AugmentationKind::None => "",
+        AugmentationKind::CropFlip => ", random crops after padding by 4, random mirror images",
+    };
     format!(
-        "{} of {} steps, batch {}, Adam {} {schedule}, hinge margin {:.4}, seed {}",
+        "{} of {} steps, batch {}, Adam {} {schedule}, hinge margin {:.4}, seed {}{augmentation}",
         counted(training.epochs, "epoch"),
         train.len().div_ceil(training.batch_size),
         training.batch_size,
@@ -245,15 +256,7 @@ pub fn network_key(name: NetworkName) -> &'static str {
     match name {
         NetworkName::Small => "small",
         NetworkName::Large => "large",
-    }
-}
-
-/// The layer's name in results.
-#[must_use]
-pub fn layer_key(layer: LayerKind) -> &'static str {
-    match layer {
-        LayerKind::Bcop => "bcop",
-        LayerKind::Unconstrained => "unconstrained",
+        NetworkName::Fc3 => "fc-3",
     }
 }
 

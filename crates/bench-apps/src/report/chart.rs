@@ -20,7 +20,7 @@ pub(super) enum Role {
     Ink,
     Grid,
     Muted,
-    /// Series 0 to 3.
+    /// Series 0 to 5.
     Series(u8),
 }
 

@@ -1,6 +1,6 @@
 //! Our figures beside the paper's, for the page and for the terminal.
 
-use super::paper::{Figure, Reference};
+use super::paper::Figure;
 use super::{Report, figures};
 
 /// A row: what, ours, the paper's mean and standard deviation.
@@ -28,7 +28,7 @@ impl Compared {
     }
 
     fn beside(what: String, ours: Option<f64>, paper: Option<Figure>) -> Self {
-        Self { what, ours, paper: paper.map(|p| p.mean), sd: paper.map(|p| p.sd) }
+        Self { what, ours, paper: paper.map(|p| p.mean), sd: paper.and_then(|p| p.sd) }
     }
 }
 
@@ -37,13 +37,13 @@ impl Compared {
 pub fn compared(report: &Report) -> Vec<Compared> {
     let (row, eps) = (&report.row, report.headline_eps.as_str());
     let reference = report.reference.filter(|r| r.eps == eps);
-    let figure = |f: &dyn Fn(&Reference) -> Figure| reference.map(f);
+    let certified = reference.and_then(|r| r.certified);
     let mut rows = vec![
         Compared::beside("clean".into(), Some(row.clean), report.reference.map(|r| r.clean)),
         Compared::beside(
             format!("certified at {eps}, nominal"),
             row.certified.nominal.get(eps),
-            figure(&|r| r.certified),
+            certified,
         ),
         Compared::ours_alone(
             format!("certified at {eps}, exact arithmetic"),

@@ -6,7 +6,7 @@ use crate::eps::{ByEps, Eps};
 use crate::metrics::EpochMetrics;
 
 /// Names and roles of the lines of a chart, for the legend above it.
-pub(super) type Legend = Vec<(&'static str, Role, Mark)>;
+pub(super) type Legend = Vec<(String, Role, Mark)>;
 
 /// How a legend shows a line or a point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +30,9 @@ pub(super) fn certified(report: &Report) -> (Chart, Legend) {
         line(Role::Series(1), eps, executed, false),
     ];
     let mut legend = vec![
-        ("nominal", Role::Series(0), Mark::Solid),
-        ("exact arithmetic", Role::Series(2), Mark::Dashed),
-        ("as executed, f32", Role::Series(1), Mark::Solid),
+        ("nominal".into(), Role::Series(0), Mark::Solid),
+        ("exact arithmetic".into(), Role::Series(2), Mark::Dashed),
+        ("as executed, f32".into(), Role::Series(1), Mark::Solid),
     ];
     let mut markers = Vec::new();
     let headline = report.headline_eps.parse::<Eps>().ok().map(|e| e.value());
@@ -40,18 +40,19 @@ pub(super) fn certified(report: &Report) -> (Chart, Legend) {
         markers.extend(attack_markers(name, by_eps));
     }
     if !markers.is_empty() {
-        legend.push(("accuracy under attack", Role::Series(3), Mark::Dot));
+        legend.push(("accuracy under attack".into(), Role::Series(3), Mark::Dot));
     }
     spread_labels(&mut markers);
-    if let (Some(reference), Some(x)) = (report.reference, headline) {
+    let paper = report.reference.and_then(|reference| reference.certified);
+    if let (Some(certified), Some(x)) = (paper, headline) {
         markers.push(Marker {
             role: Role::Ink,
-            at: (x, reference.certified.mean),
+            at: (x, certified.mean),
             filled: false,
             label: String::new(),
             label_dy: 0,
         });
-        legend.push(("the paper's certified", Role::Ink, Mark::Ring));
+        legend.push(("the paper's certified".into(), Role::Ink, Mark::Ring));
     }
     let chart = Chart {
         name: "certified accuracy over the radius",
@@ -147,7 +148,7 @@ pub(super) fn accuracy(history: &[EpochMetrics], eps: &str) -> (Chart, Legend) {
     for (name, role, dashed, ys) in candidates {
         if ys.iter().any(|y| y.is_finite()) {
             chart.lines.push(line(role, &xs, &ys, dashed));
-            legend.push((name, role, if dashed { Mark::Dashed } else { Mark::Solid }));
+            legend.push((name.to_owned(), role, if dashed { Mark::Dashed } else { Mark::Solid }));
         }
     }
     (chart, legend)

@@ -18,6 +18,9 @@ mod figures;
 mod page;
 pub mod paper;
 mod picture;
+pub mod reproduction;
+
+use serde::{Deserialize, Serialize};
 
 use crate::metrics::EpochMetrics;
 use crate::results::ResultRow;
@@ -25,6 +28,7 @@ use crate::results::ResultRow;
 pub use comparison::{Compared, compared};
 pub use figures::attack_name;
 pub use page::render;
+pub use picture::data_url;
 
 /// What a report shows.
 #[derive(Debug, Clone)]
@@ -56,7 +60,7 @@ pub struct Report {
 }
 
 /// Certified accuracy over the radius: one ordinate per radius and kind.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct CertifiedCurve {
     /// Radii, ascending from 0.
     pub eps: Vec<f64>,

@@ -10,7 +10,8 @@ use crate::error::Result;
 use crate::progress::spoken;
 use crate::text_table::{counted, percent};
 
-const STYLE: &str = include_str!("style.css");
+/// The style sheet of every page.
+pub(super) const STYLE: &str = include_str!("style.css");
 
 /// The report as one HTML document.
 ///
@@ -168,7 +169,12 @@ fn synthetic_tag(report: &Report) -> Markup {
 }
 
 /// A figure: legend, the chart once for wide and once for narrow pages, caption.
-fn figure(chart: &Chart, legend: &Legend, wide: (u32, u32), caption: &str) -> Result<Markup> {
+pub(super) fn figure(
+    chart: &Chart,
+    legend: &Legend,
+    wide: (u32, u32),
+    caption: &str,
+) -> Result<Markup> {
     let (large, small) = (chart.draw(wide.0, wide.1)?, chart.draw(400, 330)?);
     Ok(html! {
         figure.chart {
@@ -224,7 +230,7 @@ fn training(report: &Report) -> Result<Markup> {
             h2 { "Training" (synthetic_tag(report)) }
             div.pair {
                 (figure(&accuracy, &legend, (460, 330), "")?)
-                (figure(&figures::loss(&report.history), &vec![("training loss", Role::Series(0), Mark::Solid)], (460, 330), "")?)
+                (figure(&figures::loss(&report.history), &vec![("training loss".into(), Role::Series(0), Mark::Solid)], (460, 330), "")?)
             }
             p.fine { "Training figures are means over an epoch, taken while the weights moved." }
         }

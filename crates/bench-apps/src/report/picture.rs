@@ -10,7 +10,10 @@ use super::base64::encode;
 use crate::error::{Error, Result};
 
 /// The image as a `data:` address of a PNG, one pixel for one pixel; the page scales it.
-pub(super) fn data_url(sample: &Sample) -> Result<String> {
+///
+/// # Errors
+/// [`Error::Draw`] for images with neither 1 nor 3 channels.
+pub fn data_url(sample: &Sample) -> Result<String> {
     let draw_error = |reason: String| Error::Draw { what: "a test image", reason };
     let [c, h, w] = sample.shape;
     let colour = match c {

@@ -7,6 +7,7 @@
 mod one_dimension;
 mod report;
 mod two_dimensions;
+mod unit_ball;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,7 +22,8 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let checks: [fn() -> Vec<Finding>; 2] = [one_dimension::check, two_dimensions::check];
+    let checks: [fn() -> Vec<Finding>; 3] =
+        [one_dimension::check, two_dimensions::check, unit_ball::check];
     println!("{}", report::header());
     let findings: Vec<_> = checks
         .iter()

@@ -1,6 +1,7 @@
 //! The parametrisation: orthogonal for all shapes, its pullback a derivative, warm starts and threads without effect.
 
-use blockconv::bcop::bcop;
+use blockconv::Scratch;
+use blockconv::bcop::{bcop, bcop_reusing};
 use blockconv::from_layer_weight;
 use ndarray::{Array3, Array4, s};
 use projectors::Real;
@@ -134,4 +135,28 @@ fn parts_are_the_factors_of_the_kernel() {
         distance(&total, &evaluated.h().to_owned()) <= orthogonality::<f64>(6, 2),
         "the taps sum to H"
     );
+}
+
+/// A later evaluation in the same scratch memory gives the same bits, and the memory stops growing.
+#[test]
+fn scratch_memory_is_reused_and_changes_nothing() {
+    for (k, c_out, c_in) in [(3, 6, 6), (2, 5, 9), (3, 9, 4), (3, 96, 96)] {
+        let scratch = Scratch::<f64>::default();
+        let mut held = Vec::new();
+        for step in 0..4 {
+            let mut rng = support::rng(step);
+            let parameters = parameters::<f64>(k, c_out.max(c_in), &mut rng);
+            let cotangent = uniform::<f64, _>((c_out, c_in, k, k), &mut rng);
+            let fresh = bcop(parameters.view(), c_out, c_in, None).unwrap();
+            let reusing = bcop_reusing(parameters.view(), c_out, c_in, None, &scratch).unwrap();
+            assert_eq!(fresh.layer_weight(), reusing.layer_weight());
+            assert_eq!(
+                fresh.pullback(cotangent.view()).unwrap(),
+                reusing.pullback(cotangent.view()).unwrap()
+            );
+            drop(reusing);
+            held.push(scratch.waiting().1);
+        }
+        assert!(held[0] > 0 && held[1..].iter().all(|&bytes| bytes == held[1]), "{held:?}");
+    }
 }

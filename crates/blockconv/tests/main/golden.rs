@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 
 use blockconv::assembly::{assemble, assemble1, assemble2};
+use blockconv::clipping::clip_singular_values;
 use blockconv::{Kernel1, Kernel2, spectrum};
 use ndarray::{Array1, Array2, Array3, Array4, ArrayD, Axis, Ix1, Ix2, Ix3, Ix4};
 use ndarray_npy::NpzReader;
@@ -180,6 +181,30 @@ fn check_spectrum<T: Real>(
     check(case, &got, sigma);
     let kernel = blockconv::from_layer_weight(convert::<T, _>(weight).view()).unwrap();
     assert_eq!(kernel.singular_values(size.0, size.1).unwrap(), got);
+}
+
+#[test]
+fn clipped_and_truncated_kernels() {
+    let mut file = Reference::open("conv_layers.npz");
+    for case in file.prefixes("_weight") {
+        let weight = file.take4(&format!("{case}_weight"));
+        for rounds in [1, 50] {
+            let expected = file.take4(&format!("{case}_svcm{rounds}"));
+            check_clipping::<f64>(&case, &weight, rounds, &expected);
+            check_clipping::<f32>(&case, &weight, rounds, &expected);
+        }
+    }
+}
+
+fn check_clipping<T: Real>(
+    case: &str,
+    weight: &Array4<f64>,
+    rounds: usize,
+    expected: &Array4<f64>,
+) {
+    let weight = convert::<T, _>(weight);
+    let clipped = clip_singular_values(weight.view(), image_size(case), rounds).unwrap();
+    check(&format!("{case} after {rounds} rounds"), &clipped, expected);
 }
 
 /// h and w of a case named like `o4_i4_k3_h5_w6`.

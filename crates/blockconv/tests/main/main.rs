@@ -5,6 +5,7 @@
 mod assembly;
 mod bcop;
 mod bounds;
+mod clipping;
 mod components;
 mod errors;
 mod factorisation;

@@ -2,23 +2,25 @@
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use projectors::Real;
-use projectors::gemm::matmul_into;
+use projectors::gemm::{matmul, matmul_into};
 use rayon::prelude::*;
 
-use super::program::{DenseBlock, Program};
+use super::program::{DenseBlock, DenseWeight, Program};
 
 /// Buffers of the dense part for one batch.
 #[derive(Debug, Default)]
 pub(crate) struct DenseBuffers<T> {
     /// Output of every dense block: batch x n_out; the last one is the logits.
     outputs: Vec<Vec<T>>,
+    /// For every dense block with a factored weight, its inputs' coordinates: what the pullback needs.
+    coordinates: Vec<Option<Array2<T>>>,
     /// Activation records of every dense block: batch x records.
     records: Vec<Vec<u8>>,
     /// Gradient of the input of every dense block; that of the first is the features' gradient.
     pub(crate) d_inputs: Vec<Vec<T>>,
 }
 
-/// Gradient of one dense layer.
+/// Gradient of one dense layer: of its weight, or of the parameter where the weight is a factored function of it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DenseGradient<T> {
     /// n_out x n_in.
@@ -35,6 +37,7 @@ pub(crate) fn forward<T: Real>(
 ) {
     buffers.outputs.resize_with(program.denses.len(), Vec::new);
     buffers.records.resize_with(program.denses.len(), Vec::new);
+    buffers.coordinates.clear();
     for (n, dense) in program.denses.iter().enumerate() {
         let (before, rest) = buffers.outputs.split_at_mut(n);
         let input = before.last().map_or(features, Vec::as_slice);
@@ -46,18 +49,32 @@ pub(crate) fn forward<T: Real>(
                 None => row.fill(T::zero()),
             }
         }
-        let weight = view(dense.n_out, dense.n_in, dense.weight);
-        let mut result = view_mut(batch, dense.n_out, output);
-        matmul_into(
-            T::one(),
-            view(batch, dense.n_in, input),
-            weight.t(),
-            T::one(),
-            result.view_mut(),
-        );
+        let input = view(batch, dense.n_in, input);
+        let result = view_mut(batch, dense.n_out, output);
+        buffers.coordinates.push(add_product(dense, input, result));
         let record = &mut buffers.records[n];
         record.resize(batch * dense.record_len(), 0);
         activate(dense, output, record);
+    }
+}
+
+/// Adds `input W^T` to the output; returns the coordinates that a factored weight passes through.
+fn add_product<T: Real>(
+    dense: &DenseBlock<'_, T>,
+    input: ArrayView2<'_, T>,
+    output: ArrayViewMut2<'_, T>,
+) -> Option<Array2<T>> {
+    match dense.weight {
+        DenseWeight::Plain(weight) => {
+            let weight = view(dense.n_out, dense.n_in, weight);
+            matmul_into(T::one(), input, weight.t(), T::one(), output);
+            None
+        }
+        DenseWeight::Polar(polar) => {
+            let coordinates = polar.coordinates(input);
+            polar.add_output(coordinates.view(), output);
+            Some(coordinates)
+        }
     }
 }
 
@@ -121,16 +138,26 @@ pub(crate) fn backward<T: Real>(
         let d_output = view(batch, dense.n_out, d_output);
         if want_weights {
             let input = if n == 0 { features } else { &buffers.outputs[n - 1] };
-            let mut weight = Array2::zeros((dense.n_out, dense.n_in));
             let input = view(batch, dense.n_in, input);
-            matmul_into(T::one(), d_output.t(), input, T::zero(), weight.view_mut());
+            let weight = match (dense.weight, &buffers.coordinates[n]) {
+                (DenseWeight::Polar(polar), Some(coordinates)) => {
+                    polar.pullback(d_output, input, coordinates.view())
+                }
+                _ => matmul(d_output.t(), input),
+            };
             let bias = d_output.sum_axis(Axis(0)).to_vec();
             gradients.push(DenseGradient { weight, bias });
         }
         let d_input = &mut inner[n];
         d_input.resize(batch * dense.n_in, T::zero());
-        let weight = view(dense.n_out, dense.n_in, dense.weight);
-        matmul_into(T::one(), d_output, weight, T::zero(), view_mut(batch, dense.n_in, d_input));
+        let d_input = view_mut(batch, dense.n_in, d_input);
+        match dense.weight {
+            DenseWeight::Plain(weight) => {
+                let weight = view(dense.n_out, dense.n_in, weight);
+                matmul_into(T::one(), d_output, weight, T::zero(), d_input);
+            }
+            DenseWeight::Polar(polar) => polar.input_gradient(d_output, d_input),
+        }
     }
     gradients.reverse();
     gradients

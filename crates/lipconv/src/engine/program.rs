@@ -1,6 +1,7 @@
 //! A network as the CPU executes it: blocks of one linear map and the activations that follow it.
 
 use projectors::Real;
+use projectors::polar::FactoredPolar;
 
 use crate::kernels::activation::Activation;
 use crate::kernels::conv::{self, ConvGeometry};
@@ -20,10 +21,18 @@ pub(crate) struct ConvBlock<T> {
 pub(crate) struct DenseBlock<'a, T> {
     pub(crate) n_in: usize,
     pub(crate) n_out: usize,
-    /// n_out x n_in.
-    pub(crate) weight: &'a [T],
+    pub(crate) weight: DenseWeight<'a, T>,
     pub(crate) bias: Option<&'a [T]>,
     pub(crate) activations: Vec<Activation>,
+}
+
+/// The matrix of a dense layer, n_out x n_in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum DenseWeight<'a, T> {
+    /// Its entries, row-major.
+    Plain(&'a [T]),
+    /// The polar factor of the layer's parameter, never formed.
+    Polar(&'a FactoredPolar<T>),
 }
 
 /// Convolutions on images, then dense layers on vectors.

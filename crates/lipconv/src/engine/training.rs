@@ -11,14 +11,14 @@ use rayon::prelude::*;
 
 use super::Step;
 use super::dense::{self, DenseBuffers, DenseGradient};
-use super::program::{ConvBlock, DenseBlock, Program};
+use super::program::{ConvBlock, DenseBlock, DenseWeight, Program};
 use super::spatial::{self, SpatialBuffers};
 use crate::element::{Element, slice_of};
 use crate::error::Result;
 use crate::kernels::conv::{ConvGeometry, unpack_weights_add};
 use crate::loss::{Loss, LossValue};
 use crate::network::{LayerKind, Network, Parameters};
-use crate::parametrise::Assembled;
+use crate::parametrise::{Assembled, Start};
 
 /// What a training run keeps between steps.
 #[derive(Debug, Default)]
@@ -30,11 +30,17 @@ pub(crate) struct TrainBuffers<T> {
     pub(crate) warm: Vec<Option<Array2<T>>>,
 }
 
-/// Gradient of one linear layer's parameters.
+/// What a step has found out for one linear layer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ParameterGradient<T> {
-    pub(crate) weight: Vec<T>,
+    /// Gradient of the weight parameter; `None` where it is not trained.
+    pub(crate) weight: Option<Vec<T>>,
+    /// Gradient of the bias.
     pub(crate) bias: Vec<T>,
+    /// The vector that OSSN's next power iteration starts from.
+    pub(crate) vector: Option<Vec<T>>,
+    /// Where the next orthonormalisation starts.
+    pub(crate) warm: Option<Array2<T>>,
 }
 
 /// Loss and gradients of a batch: `images` row-major b x c x h x w.
@@ -49,11 +55,11 @@ pub(crate) fn loss_and_gradients<T: Element>(
     let (storage, layout) = images.storage_and_layout();
     let images = slice_of::<T>(&storage, layout)?;
     with_parameters(network, |parameters| {
-        let assembled = assemble(parameters, &mut buffers.warm)?;
+        let assembled = assemble(parameters, &buffers.warm)?;
         let weights = weights_of(&assembled, parameters);
-        let program = program(network, &weights, parameters);
+        let program = program(network, &assembled, &weights, parameters);
         let (value, gradients) = run(&program, loss, images, labels, buffers)?;
-        Ok((value, pull_back(parameters, &assembled, &gradients)?))
+        Ok((value, pull_back(parameters, &assembled, gradients)?))
     })
 }
 
@@ -62,22 +68,26 @@ struct Borrowed<'a, T> {
     layer: &'a Parameters,
     weight: ArrayViewD<'a, T>,
     bias: &'a [T],
+    vector: Option<&'a [T]>,
 }
 
 fn with_parameters<T: Element, R>(
     network: &Network,
     f: impl FnOnce(&[Borrowed<'_, T>]) -> Result<R>,
 ) -> Result<R> {
-    let guards = network
-        .parameters()
-        .map(|p| (p, p.weight.storage_and_layout(), p.bias.storage_and_layout()));
+    let guards = network.parameters().map(|p| {
+        let vector = p.vector.as_ref().map(|v| v.storage_and_layout());
+        (p, p.weight.storage_and_layout(), p.bias.storage_and_layout(), vector)
+    });
     let guards: Vec<_> = guards.collect();
     let mut parameters = Vec::with_capacity(guards.len());
-    for (layer, weight, bias) in &guards {
+    for (layer, weight, bias, vector) in &guards {
         let values = slice_of::<T>(&weight.0, weight.1)?;
         let weight = ArrayViewD::from_shape(layer.weight.dims(), values)
             .expect("a contiguous tensor has as many values as its shape says");
-        parameters.push(Borrowed { layer, weight, bias: slice_of::<T>(&bias.0, bias.1)? });
+        let bias = slice_of::<T>(&bias.0, bias.1)?;
+        let vector = vector.as_ref().map(|(s, l)| slice_of::<T>(s, l)).transpose()?;
+        parameters.push(Borrowed { layer, weight, bias, vector });
     }
     f(&parameters)
 }
@@ -85,49 +95,53 @@ fn with_parameters<T: Element, R>(
 /// All weights at once; the layers are independent.
 fn assemble<T: Element>(
     parameters: &[Borrowed<'_, T>],
-    warm: &mut Vec<Option<Array2<T>>>,
+    warm: &[Option<Array2<T>>],
 ) -> Result<Vec<Assembled<T>>> {
-    warm.resize(parameters.len(), None);
-    let layers = parameters.par_iter().zip(&*warm);
-    let assembled = layers.map(|(p, warm)| {
-        let warm = warm.as_ref().map(|warm| warm.view());
-        p.layer.parametrisation.assemble(&p.layer.name, p.weight.view(), warm)
+    let layers = parameters.par_iter().enumerate().map(|(n, p)| {
+        let warm = warm.get(n).and_then(Option::as_ref).map(|warm| warm.view());
+        let start = Start { warm, vector: p.vector };
+        p.layer.parametrisation.assemble_to_apply(&p.layer.name, p.weight.view(), start)
     });
-    let assembled: Vec<_> = assembled.collect::<Result<_>>()?;
-    for (warm, assembled) in warm.iter_mut().zip(&assembled) {
-        *warm = assembled.warm_start();
-    }
-    Ok(assembled)
+    layers.collect()
 }
 
+/// The weights that are matrices of their own; `None` for those that stay factored.
 fn weights_of<T: Element>(
     assembled: &[Assembled<T>],
     parameters: &[Borrowed<'_, T>],
-) -> Vec<ArrayD<T>> {
+) -> Vec<Option<ArrayD<T>>> {
     let weights = assembled.iter().zip(parameters);
-    weights.map(|(a, p)| a.weight(p.weight.view()).as_standard_layout().into_owned()).collect()
+    let weight = |(a, p): (&Assembled<T>, &Borrowed<'_, T>)| {
+        let explicit = a.factored().is_none();
+        explicit.then(|| a.weight(p.weight.view()).as_standard_layout().into_owned())
+    };
+    weights.map(weight).collect()
 }
 
 fn program<'a, T: Element>(
     network: &Network,
-    weights: &'a [ArrayD<T>],
+    assembled: &'a [Assembled<T>],
+    weights: &'a [Option<ArrayD<T>>],
     parameters: &'a [Borrowed<'_, T>],
 ) -> Program<'a, T> {
     let n_image = network.spec().input.n_values();
     let mut program = Program { n_image, convs: Vec::new(), denses: Vec::new() };
-    let mut linear = weights.iter().zip(parameters);
+    let mut linear = assembled.iter().zip(weights).zip(parameters);
     for layer in network.layers() {
         match layer.kind {
             LayerKind::Conv { input, downsample } => {
-                let (weight, p) = linear.next().expect("one weight for each linear layer");
+                let ((_, weight), p) = linear.next().expect("one weight for each linear layer");
+                let weight = weight.as_ref().expect("only dense layers are factored");
                 program.convs.push(conv_block(input, downsample, weight, p.bias));
             }
             LayerKind::Linear => {
-                let (weight, p) = linear.next().expect("one weight for each linear layer");
+                let ((assembled, weight), p) =
+                    linear.next().expect("one weight for each linear layer");
+                let shape = p.weight.shape();
                 program.denses.push(DenseBlock {
-                    n_in: weight.shape()[1],
-                    n_out: weight.shape()[0],
-                    weight: weight.as_slice().expect("in standard layout"),
+                    n_in: shape[1],
+                    n_out: shape[0],
+                    weight: dense_weight(assembled, weight.as_ref()),
                     bias: Some(p.bias),
                     activations: Vec::new(),
                 });
@@ -140,6 +154,17 @@ fn program<'a, T: Element>(
         }
     }
     program
+}
+
+fn dense_weight<'a, T: Element>(
+    assembled: &'a Assembled<T>,
+    weight: Option<&'a ArrayD<T>>,
+) -> DenseWeight<'a, T> {
+    match (assembled.factored(), weight) {
+        (Some(polar), _) => DenseWeight::Polar(polar),
+        (None, Some(weight)) => DenseWeight::Plain(weight.as_slice().expect("in standard layout")),
+        (None, None) => unreachable!("a weight that is not factored was formed"),
+    }
 }
 
 fn conv_block<T: Element>(
@@ -204,12 +229,14 @@ fn conv_weight_gradients<T: Element>(
 fn pull_back<T: Element>(
     parameters: &[Borrowed<'_, T>],
     assembled: &[Assembled<T>],
-    gradients: &[(ArrayD<T>, Vec<T>)],
+    gradients: WeightGradients<T>,
 ) -> Result<Vec<ParameterGradient<T>>> {
     let layers = parameters.par_iter().zip(assembled).zip(gradients);
-    let pulled = layers.map(|((p, assembled), (d_weight, d_bias))| {
-        let weight = assembled.pullback(&p.layer.name, p.weight.view(), d_weight.view())?;
-        Ok(ParameterGradient { weight: into_row_major(weight), bias: d_bias.clone() })
+    let pulled = layers.map(|((p, assembled), (d_weight, bias))| {
+        let pull = || assembled.pullback(&p.layer.name, p.weight.view(), d_weight);
+        let weight = p.layer.trained.then(pull).transpose()?.map(into_row_major);
+        let (vector, warm) = (assembled.next_vector(), assembled.warm_start());
+        Ok(ParameterGradient { weight, bias, vector, warm })
     });
     pulled.collect()
 }

@@ -38,12 +38,7 @@ pub fn cyclic_conv(
         let op = CyclicConvOp { downsample };
         return Ok(x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, op)?);
     }
-    let padded = cyclic_pad(&pixel_unshuffle(x, downsample)?, weight.dims()[2])?;
-    let y = padded.conv2d(&weight.contiguous()?, 0, 1, 1, 1)?;
-    Ok(match bias {
-        Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?)?,
-        None => y,
-    })
+    super::portable::cyclic_conv(x, weight, bias, downsample)
 }
 
 /// PyTorch's `pixel_unshuffle`: b x c x H x W to b x c·s² x H/s x W/s, channels ordered (c, dy, dx). A

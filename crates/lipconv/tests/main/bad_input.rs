@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use lipconv::{
-    Batch, CyclicConv, Dense, Error, ImageShape, LayerSpec, LinearMethod, Loss, Methods, Network,
-    NetworkSpec, PlainLayer, PlainNetwork, Schedule, TrainConfig, Trainer, ops,
+    AdamConfig, Batch, ConvMethod, CyclicConv, Dense, Error, ImageShape, LayerSpec, LinearMethod,
+    Loss, Methods, Network, NetworkSpec, Optimizer, PlainLayer, PlainNetwork, RmsPropConfig,
+    Schedule, TrainConfig, Trainer, ops,
 };
 
 use crate::training::{config, small_spec, trainer};
@@ -114,8 +115,13 @@ fn training_input_that_does_not_fit() {
     says(trainer.step(&batch(0.5, 4), 5), "label 4 at index 0 is not a class: expected 0 … 3");
     says(
         trainer.step(&batch(f32::NAN, 1), 5),
-        "logits holds NaN at flat index 0, expected finite numbers",
+        "step 1: logits holds NaN at flat index 0, expected finite numbers",
     );
+    let f64s =
+        Batch { images: Tensor::zeros((1, 1, 8, 8), DType::F64, &CPU).unwrap(), labels: vec![1] };
+    says(trainer.step(&f64s, 5), "batch of images has dtype f64, expected f32");
+    let two = Batch { images: zeros(&[2, 1, 8, 8]), labels: vec![1] };
+    says(trainer.step(&two, 5), "batch of images has shape [2, 1, 8, 8], expected [1, 1, 8, 8]");
     let after: Vec<f32> =
         trainer.network().variables()[0].1.flatten_all().unwrap().to_vec1().unwrap();
     assert_eq!((before, trainer.n_steps()), (after, 0), "a refused step changes nothing");
@@ -133,6 +139,120 @@ fn a_rank_deficient_or_nan_weight_names_its_layer() {
     }
 }
 
+/// A step whose logits are finite and whose gradient is not: large pixels, small weights.
+#[test]
+fn a_gradient_that_overflows_stops_the_step_and_changes_nothing() {
+    let conv =
+        LayerSpec::Conv { c_out: 2, kernel_size: 1, stride: 1, method: ConvMethod::Unconstrained };
+    let linear = LayerSpec::Linear { out_features: 2, method: LinearMethod::Unconstrained };
+    let ossn = LayerSpec::Conv { c_out: 2, kernel_size: 1, stride: 1, method: ConvMethod::Ossn };
+    let layers = vec![conv, ossn, LayerSpec::Flatten, linear];
+    let network = network(ImageShape::new(1, 4, 4), layers).unwrap();
+    let (_, weight) = &network.variables()[0];
+    weight.set(&(weight.as_tensor() * 1e-38).unwrap()).unwrap();
+    // all pixels pull the same way
+    let (_, weight) = &network.variables()[4];
+    let signs = Tensor::new(&[[1.0_f32], [-1.0]], &CPU).unwrap();
+    weight.set(&signs.broadcast_as(weight.shape()).unwrap().contiguous().unwrap()).unwrap();
+    let mut trainer = Trainer::new(network, config(1)).unwrap();
+    let before = state(&trainer);
+    let pixel = f64::from(f32::MAX) / 2.0;
+    let images = zeros(&[8, 1, 4, 4]).affine(1.0, pixel).unwrap();
+    let batch = Batch { images, labels: vec![0, 1, 0, 1, 0, 1, 0, 1] };
+    let error = trainer.step(&batch, 5).unwrap_err();
+    let Error::Step { step: 1, source } = &error else { panic!("{error}") };
+    assert!(matches!(&**source, Error::NonFinite { .. }), "{error}");
+    let text = error.to_string();
+    let (start, end) =
+        ("step 1: gradient of conv1.weight holds ", " at flat index 0, expected finite numbers");
+    assert!(text.starts_with(start) && text.ends_with(end), "{text}");
+    assert_eq!((state(&trainer), trainer.n_steps()), (before, 0), "a refused step changes nothing");
+}
+
+/// Everything that a checkpoint of the run would hold.
+fn state(trainer: &Trainer) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.safetensors");
+    trainer.save(&path).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+#[test]
+fn a_start_without_full_rank_is_refused_with_its_step_and_layer() {
+    let cases = [
+        (ConvMethod::Rko, "step 1: conv1: "),
+        (ConvMethod::Bcop, "step 1: conv1: parameter matrix 0 of "),
+        (
+            ConvMethod::RkL2ne,
+            "step 1: conv1.weight is zero, expected a nonzero value: it is divided by its norm",
+        ),
+    ];
+    for (method, start) in cases {
+        let conv = LayerSpec::Conv { c_out: 2, kernel_size: 3, stride: 1, method };
+        let layers = vec![conv, LayerSpec::Flatten, LINEAR];
+        let network = network(ImageShape::new(1, 6, 6), layers).unwrap();
+        let (_, weight) = &network.variables()[0];
+        weight.set(&weight.zeros_like().unwrap()).unwrap();
+        let mut trainer = Trainer::new(network, config(1)).unwrap();
+        let images = zeros(&[1, 1, 6, 6]);
+        let error = trainer.step(&Batch { images, labels: vec![1] }, 5).unwrap_err().to_string();
+        assert!(error.starts_with(start), "{method:?}: {error}");
+        // materialising says the same without a step
+        let error = trainer.network().materialize().unwrap_err().to_string();
+        assert!(error.starts_with(&start["step 1: ".len()..]), "{method:?}: {error}");
+    }
+    // the zero kernel is within the unit ball: nothing to divide by
+    for method in [ConvMethod::Ossn, ConvMethod::Svcm] {
+        let conv = LayerSpec::Conv { c_out: 2, kernel_size: 3, stride: 1, method };
+        let network =
+            network(ImageShape::new(1, 6, 6), vec![conv, LayerSpec::Flatten, LINEAR]).unwrap();
+        let (_, weight) = &network.variables()[0];
+        weight.set(&weight.zeros_like().unwrap()).unwrap();
+        assert!(network.materialize().unwrap().lipschitz_bounds().unwrap()[0].value() == 0.0);
+    }
+}
+
+/// Two devices need a machine that has them; the text does not.
+#[test]
+fn a_device_mismatch_names_both_devices() {
+    let (expected, got) = ("Cuda { gpu_id: 0 }".to_owned(), "Cpu".to_owned());
+    says::<()>(
+        Err(Error::DeviceMismatch { what: "batch of images".into(), expected, got }),
+        "batch of images is on Cpu, expected Cuda { gpu_id: 0 }; move it with to_device",
+    );
+}
+
+#[test]
+fn weight_operations_refuse_what_does_not_fit() {
+    says(
+        ops::bcop(&zeros(&[3, 4, 5]), 4, 2),
+        "BCOP parameters has shape [3, 4, 5], expected [0, 4, 4]",
+    );
+    says(ops::bjorck(&zeros(&[3])), "Björck weight has shape [3], expected [0, 0]");
+    says(
+        ops::rko(&zeros(&[2, 2, 3, 2])),
+        "RKO weight has shape [2, 2, 3, 2], expected [0, 0, 3, 3]",
+    );
+    says(
+        ops::rk_l2ne(&zeros(&[2, 0, 1, 1])),
+        "RK-L2NE weight has shape [2, 0, 1, 1], expected [0, 0, 1, 1]",
+    );
+    let weight = zeros(&[2, 3, 3, 3]);
+    says(
+        ops::ossn(&weight, &zeros(&[2, 4, 4])),
+        "OSSN vector has shape [2, 4, 4], expected [3, 0, 0]",
+    );
+    says(
+        ops::ossn(&weight, &zeros(&[3, 4, 2])),
+        "ossn: a 3 x 3 kernel exceeds its 4 x 2 image; a cyclic convolution needs an image at least as \
+         large as the kernel",
+    );
+    let vector = Tensor::zeros((3, 4, 4), DType::F64, &CPU).unwrap();
+    says(ops::ossn(&weight, &vector), "OSSN vector has dtype f64, expected f32");
+    let zero = ops::rk_l2ne(&weight).unwrap_err().to_string();
+    assert!(zero.contains("rk-l2ne.weight is zero, expected a nonzero value"), "{zero}");
+}
+
 #[test]
 fn settings_outside_their_domain() {
     let says_of = |change: fn(&mut TrainConfig), text: &str| {
@@ -142,7 +262,18 @@ fn settings_outside_their_domain() {
     };
     says_of(|c| c.epochs = 0, "epochs is 0, expected at least 1");
     says_of(|c| c.learning_rate = f64::NAN, "learning_rate is NaN, expected a positive number");
-    says_of(|c| c.adam.beta1 = 1.0, "beta1 is 1, expected a number in [0, 1)");
+    says_of(
+        |c| c.optimizer = Optimizer::Adam(AdamConfig { beta1: 1.0, ..AdamConfig::default() }),
+        "beta1 is 1, expected a number in [0, 1)",
+    );
+    says_of(
+        |c| c.optimizer = Optimizer::RmsProp(RmsPropConfig { alpha: -0.5, epsilon: 1e-8 }),
+        "alpha is -0.5, expected a number in [0, 1)",
+    );
+    says_of(
+        |c| c.optimizer = Optimizer::RmsProp(RmsPropConfig { alpha: 0.5, epsilon: 0.0 }),
+        "epsilon is 0, expected a positive number",
+    );
     says_of(
         |c| c.schedule = Schedule::Exponential { gamma: 0.0 },
         "gamma is 0, expected a number in (0, 1]",
@@ -154,6 +285,10 @@ fn settings_outside_their_domain() {
     says(
         NetworkSpec::large(ImageShape::new(3, 32, 32), 10, Methods::BCOP, 0.03),
         "width is 0.03, expected a positive factor that leaves every width an even whole number",
+    );
+    says(
+        small_spec().with_activation(LayerSpec::Flatten),
+        "activation is flatten, expected maxmin, groupsort or relu",
     );
     let network = Network::new(&small_spec(), DType::F16, &CPU, 0);
     says(network, "dtype is f16, expected f32 or f64");

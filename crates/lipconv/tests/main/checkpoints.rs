@@ -128,12 +128,12 @@ fn truncated_foreign_and_future_files_are_refused() {
         let text = Trainer::resume(&path, &Device::Cpu).unwrap_err().to_string();
         assert!(text.contains("not a complete safetensors file"), "{length}: {text}");
     }
-    let future = String::from_utf8_lossy(&whole).find("\\\"format\\\":1").unwrap();
+    let future = String::from_utf8_lossy(&whole).find("\\\"format\\\":2").unwrap();
     let mut bytes = whole.clone();
     bytes[future + "\\\"format\\\":".len()] = b'7';
     std::fs::write(&path, bytes).unwrap();
     let text = Trainer::resume(&path, &Device::Cpu).unwrap_err().to_string();
-    assert!(text.contains("format version 7, expected 1"), "{text}");
+    assert!(text.contains("format version 7, expected 2"), "{text}");
     std::fs::write(&path, &whole).unwrap();
     let text = PlainNetwork::load(&path, &Device::Cpu).unwrap_err().to_string();
     assert!(text.contains("holds `training`, expected `plain-network`"), "{text}");

@@ -4,19 +4,27 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
-use lipconv::{CyclicConv, Dense, ImageShape, Loss, PlainLayer, PlainNetwork, ops};
+use lipconv::{
+    Batch, ConvMethod, CyclicConv, Dense, ImageShape, LayerSpec, LinearMethod, Loss, Network,
+    NetworkSpec, PlainLayer, PlainNetwork, TrainConfig, Trainer, ops,
+};
 use ndarray::{ArrayD, OwnedRepr};
 use ndarray_npy::NpzReader;
 
-use crate::support::{check_close, eps, golden_tolerance, values};
+use crate::support::{check_close, eps, golden_tolerance, uniform, values};
+use crate::training::config;
 
-fn golden(name: &str) -> PathBuf {
+pub(crate) fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 /// An array of `layers.npz` in the element type wanted.
 fn layer_array(name: &str, dtype: DType) -> Tensor {
-    let mut file = NpzReader::new(std::fs::File::open(golden("layers.npz")).unwrap()).unwrap();
+    array_of("layers.npz", name, dtype)
+}
+
+fn array_of(file: &str, name: &str, dtype: DType) -> Tensor {
+    let mut file = NpzReader::new(std::fs::File::open(golden(file)).unwrap()).unwrap();
     let array: ArrayD<f64> = file.by_name::<OwnedRepr<f64>, _>(&format!("{name}.npy")).unwrap();
     let shape = array.shape().to_vec();
     let values: Vec<f64> = array.iter().copied().collect();
@@ -57,6 +65,59 @@ fn cyclic_convolutions_match() {
             let tolerance = golden_tolerance(dtype, 6 * k * k) * scale;
             check_close(&format!("cyclic_k{k} {dtype:?}"), &y, &expected, tolerance);
         }
+    }
+}
+
+/// (name, height, width) of the kernels of `conv_layers.npz`.
+const KERNELS: [(&str, usize, usize); 4] = [
+    ("o4_i4_k3_h5_w6", 5, 6),
+    ("o6_i3_k2_h4_w4", 4, 4),
+    ("o3_i8_k3_h3_w7", 3, 7),
+    ("o5_i5_k1_h4_w4", 4, 4),
+];
+
+#[test]
+fn normalised_kernels_match() {
+    for dtype in [DType::F32, DType::F64] {
+        for (case, height, width) in KERNELS {
+            let array = |kind: &str| array_of("conv_layers.npz", &format!("{case}_{kind}"), dtype);
+            let weight = array("weight");
+            let tolerance = golden_tolerance(dtype, 64);
+            let check = |kind: &str, weight: &Tensor| {
+                check_close(&format!("{case} {kind} {dtype:?}"), weight, &array(kind), tolerance);
+            };
+            check("rko", &ops::rko(&weight).unwrap());
+            check("rkl2ne", &ops::rk_l2ne(&weight).unwrap());
+            // the reference divides by the norm itself: iterate until the estimate has converged
+            let c_in = weight.dims()[1];
+            let mut vector = uniform(&[c_in, height, width], -1.0, 1.0, dtype, 1);
+            for _ in 0..1000 {
+                (_, vector) = ops::ossn(&weight, &vector).unwrap();
+            }
+            check("ossn", &ops::ossn(&weight, &vector).unwrap().0);
+        }
+    }
+}
+
+/// SVCM as a layer: what a training step clips is what the reference clips.
+#[test]
+fn clipped_kernels_match() {
+    for (case, height, width) in KERNELS {
+        let array = |kind: &str| array_of("conv_layers.npz", &format!("{case}_{kind}"), DType::F64);
+        let (c_out, c_in, kernel_size, _) = array("weight").dims4().unwrap();
+        let conv = LayerSpec::Conv { c_out, kernel_size, stride: 1, method: ConvMethod::Svcm };
+        let linear = LayerSpec::Linear { out_features: 2, method: LinearMethod::Unconstrained };
+        let input = ImageShape::new(c_in, height, width);
+        let spec = NetworkSpec { input, layers: vec![conv, LayerSpec::Flatten, linear] };
+        let network = Network::new(&spec, DType::F64, &Device::Cpu, 0).unwrap();
+        network.variables()[0].1.set(&array("weight")).unwrap();
+        // the only step of a run is its last, after which kernels are clipped; the rate moves nothing
+        let settings = TrainConfig { learning_rate: 1e-200, ..config(1) };
+        let mut trainer = Trainer::new(network, settings).unwrap();
+        let images = uniform(&[2, c_in, height, width], 0.0, 1.0, DType::F64, 3);
+        trainer.step(&Batch { images, labels: vec![0, 1] }, 1).unwrap();
+        let clipped = trainer.network().variables()[0].1.as_tensor().clone();
+        check_close(case, &clipped, &array("svcm50"), golden_tolerance(DType::F64, 64));
     }
 }
 
@@ -112,6 +173,12 @@ fn margins_follow_from_the_logits() {
     }
 }
 
+/// A tensor of a reference network; a single dense layer has no number there.
+pub(crate) fn reference(tensors: &HashMap<String, Tensor>, name: &str) -> Tensor {
+    let unnumbered = || tensors.get(&name.replace("linear1", "linear"));
+    tensors.get(name).or_else(unnumbered).unwrap_or_else(|| panic!("{name} is in the file")).clone()
+}
+
 /// (kind, layers): convolutions with their downsampling factor, then the number of dense layers.
 fn network(
     file: &str,
@@ -120,7 +187,7 @@ fn network(
     dtype: DType,
 ) -> (PlainNetwork, HashMap<String, Tensor>) {
     let tensors = candle_core::safetensors::load(golden(file), &Device::Cpu).unwrap();
-    let get = |name: String| tensors[&name].to_dtype(dtype).unwrap();
+    let get = |name: String| reference(&tensors, &name).to_dtype(dtype).unwrap();
     let mut layers = Vec::new();
     for (n, &downsample) in convs.iter().enumerate() {
         let name = format!("conv{}", n + 1);
@@ -131,7 +198,7 @@ fn network(
     }
     layers.push(PlainLayer::Flatten);
     for n in 1..=n_linears {
-        let name = if n_linears == 1 { "linear".to_owned() } else { format!("linear{n}") };
+        let name = format!("linear{n}");
         let (weight, bias) = (get(format!("{name}.weight")), get(format!("{name}.bias")));
         layers.push(PlainLayer::Dense(Dense::new(weight, Some(bias)).unwrap()));
         if n < n_linears {

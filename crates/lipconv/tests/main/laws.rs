@@ -149,7 +149,7 @@ fn parameter_gradients_of_the_graph_match_differences() {
 }
 
 /// Every linear layer of a BCOP network as a dense matrix: pushes the unit images through.
-fn dense_operator(layer: &PlainLayer, input: [usize; 3]) -> ndarray::Array2<f64> {
+pub(crate) fn dense_operator(layer: &PlainLayer, input: [usize; 3]) -> ndarray::Array2<f64> {
     let n = input.iter().product::<usize>();
     let identity = Tensor::eye(n, DType::F64, &Device::Cpu).unwrap();
     let [c, h, w] = input;
@@ -179,7 +179,7 @@ fn isometry_defect(m: &ndarray::Array2<f64>) -> f64 {
 }
 
 #[test]
-fn dense_operators_of_bcop_layers_are_isometries_within_their_bounds() {
+pub(crate) fn dense_operators_of_bcop_layers_are_isometries_within_their_bounds() {
     for case in CASES {
         let network =
             Network::new(&spec(case, Methods::BCOP), DType::F64, &Device::Cpu, 1).unwrap();

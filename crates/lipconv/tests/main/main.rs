@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
 mod bad_input;
+mod cases;
 mod checkpoints;
 mod golden;
 mod laws;
+mod networks;
+mod portable;
 mod support;
 mod training;
 mod wide;

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use candle_core::{DType, Device};
 use lipconv::train::{EpochReport, Observer, StepReport};
 use lipconv::{
-    AdamConfig, BatchSource, ConvMethod, ImageShape, LayerSpec, LinearMethod, Loss, Methods,
-    Network, NetworkSpec, Outcome, Schedule, TrainConfig, Trainer,
+    BatchSource, ConvMethod, ImageShape, LayerSpec, LinearMethod, Loss, Methods, Network,
+    NetworkSpec, Optimizer, Outcome, Schedule, TrainConfig, Trainer,
 };
 
 use crate::support::{Stripes, check_close, sum_tolerance};
@@ -16,7 +16,7 @@ pub(crate) fn config(epochs: usize) -> TrainConfig {
         epochs,
         learning_rate: 5e-3,
         schedule: Schedule::paper_over(epochs),
-        adam: AdamConfig::default(),
+        optimizer: Optimizer::default(),
         loss: Loss::MultiClassHinge { margin: 0.7 },
         seed: 5,
     }

@@ -1,15 +1,7 @@
-//! Matrix polynomials for G^-1/2: which, and how to evaluate them in few products.
+//! The matrix polynomial for G^-1/2: which, and how to evaluate it in few products.
 //!
-//! On a spectrum in [lo, hi] a plan is a short list of polynomials q_1, ..., q_r applied in turn,
-//!
-//! ```text
-//! S <- S q_i(M),   M <- q_i(M) M q_i(M),   starting from S = I, M = G,
-//! ```
-//!
-//! so that S G S = M throughout and M -> I. The last polynomial is the Chebyshev interpolant of x^-1/2, of the lowest
-//! degree that is accurate to rounding; its error falls like rho^-degree, rho = (sqrt(k) + 1)/(sqrt(k) - 1), k = hi/lo.
-//! While k is too large for that, a degree-6 polynomial first narrows the spectrum: the weighted least-squares fit of
-//! sqrt(x) q(x) = 1, which treats small and large eigenvalues alike.
+//! On a spectrum in [lo, hi] it is the Chebyshev interpolant of x^-1/2, of the lowest degree that is accurate to
+//! rounding; its error falls like rho^-degree, rho = (sqrt(k) + 1)/(sqrt(k) - 1), k = hi/lo.
 //!
 //! Evaluation follows Paterson and Stockmeyer: with powers T, ..., T^b of the centred matrix, a polynomial of degree d
 //! costs b - 1 + ceil(d / b) - 1 products, e.g. 3 for degree 6 and 6 for degree 16. Degrees are kept low enough that the
@@ -18,18 +10,12 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::sylvester::Spectrum;
-use crate::error::Result;
-use crate::{Real, dense, gemm, lapack};
+use crate::{Real, dense, gemm};
 
-/// Degree and block length of the polynomials tried last, by increasing cost.
-const FINAL: [(usize, usize); 7] = [(1, 1), (2, 2), (4, 2), (6, 3), (9, 3), (12, 4), (16, 4)];
-/// Degree and block length of the narrowing polynomials.
-const NARROWING: (usize, usize) = (6, 3);
-/// Narrowing steps before giving up; each gains about a factor 50 in the condition number.
-const MAX_NARROWING: usize = 8;
-/// Interpolation nodes, and sampling points of fits.
+/// Degree and block length of the polynomials tried, by increasing cost.
+const DEGREES: [(usize, usize); 7] = [(1, 1), (2, 2), (4, 2), (6, 3), (9, 3), (12, 4), (16, 4)];
+/// Interpolation nodes.
 const NODES: usize = 32;
-const SAMPLES: usize = 96;
 
 /// An interval that contains a spectrum, 0 < lo <= hi.
 #[derive(Debug, Clone, Copy)]
@@ -60,82 +46,26 @@ impl Interval {
 
 /// A polynomial in `t = (x - centre) / radius`, by its monomial coefficients.
 #[derive(Debug, Clone)]
-struct Polynomial {
+pub(super) struct Polynomial {
     coefficients: Vec<f64>,
     block: usize,
     centre: f64,
     radius: f64,
 }
 
-/// The polynomials to apply, in order; never empty.
-#[derive(Debug, Clone)]
-pub(super) struct Plan {
-    stages: Vec<Polynomial>,
-}
-
-impl Plan {
-    /// The plan for a spectrum in `interval` in type `T`; `None` if its condition number is out of reach.
-    pub(super) fn new<T: Real>(mut interval: Interval) -> Result<Option<Self>> {
+impl Polynomial {
+    /// The Chebyshev interpolant of x^-1/2 of the cheapest degree that is accurate to rounding in `T`; `None` if none
+    /// is.
+    pub(super) fn inverse_sqrt<T: Real>(interval: Interval) -> Option<Self> {
         // Below this the rounding of the products dominates.
         let target = (T::EPS / 4.0).max(4e-15);
-        let mut stages = Vec::new();
-        for _ in 0..=MAX_NARROWING {
-            if let Some(last) = Polynomial::interpolate(interval, target) {
-                stages.push(last);
-                return Ok(Some(Self { stages }));
-            }
-            let stage = Polynomial::fit(interval)?;
-            interval = stage.image(interval);
-            stages.push(stage);
-        }
-        Ok(None)
-    }
-
-    /// Products of n x n matrices that [`Plan::evaluate`] takes.
-    pub(super) fn n_products(&self) -> usize {
-        self.stages.iter().map(Polynomial::n_products).sum::<usize>() + 3 * (self.stages.len() - 1)
-    }
-
-    /// Number of polynomials.
-    pub(super) fn n_stages(&self) -> usize {
-        self.stages.len()
-    }
-
-    /// The approximate inverse square root of `g`, symmetric.
-    pub(super) fn evaluate<T: Real>(&self, g: ArrayView2<'_, T>) -> Array2<T> {
-        let (last, narrowing) = self.stages.split_last().expect("a plan has a last stage");
-        let mut m: Option<Array2<T>> = None;
-        let mut s: Option<Array2<T>> = None;
-        for stage in narrowing {
-            let q = stage.evaluate(m.as_ref().map_or(g, |m| m.view()));
-            let qm = gemm::matmul(q.view(), m.as_ref().map_or(g, |m| m.view()));
-            m = Some(gemm::matmul(qm.view(), q.view()));
-            s = Some(accumulate(s, q));
-        }
-        let q = last.evaluate(m.as_ref().map_or(g, |m| m.view()));
-        let mut s = accumulate(s, q);
-        dense::symmetrise(&mut s);
-        s
-    }
-}
-
-fn accumulate<T: Real>(s: Option<Array2<T>>, q: Array2<T>) -> Array2<T> {
-    match s {
-        Some(s) => gemm::matmul(s.view(), q.view()),
-        None => q,
-    }
-}
-
-impl Polynomial {
-    /// The Chebyshev interpolant of x^-1/2 of the cheapest degree with relative error below `target`.
-    fn interpolate(interval: Interval, target: f64) -> Option<Self> {
         let (centre, radius) = (interval.centre(), interval.radius());
         let values: Vec<f64> = (0..NODES)
             .map(|j| (centre + radius * node(j, NODES)).max(interval.lo / 2.0).powf(-0.5))
             .collect();
         let series = chebyshev_series(&values);
         let scale = interval.hi.sqrt();
-        let (degree, block) = FINAL.into_iter().find(|&(degree, _)| {
+        let (degree, block) = DEGREES.into_iter().find(|&(degree, _)| {
             let tail: f64 = series[degree + 1..].iter().map(|c| c.abs()).sum();
             tail * scale <= target
         })?;
@@ -147,43 +77,14 @@ impl Polynomial {
         })
     }
 
-    /// The least-squares fit of `sqrt(x) q(x) = 1` over the interval, scaled so that the image lies below one.
-    fn fit(interval: Interval) -> Result<Self> {
-        let (degree, block) = NARROWING;
-        let (centre, radius) = (interval.centre(), interval.radius());
-        let samples = sample(interval);
-        let design = Array2::from_shape_fn((SAMPLES, degree + 1), |(j, k)| {
-            let x = samples[j];
-            x.sqrt() * (k as f64 * ((x - centre) / radius).clamp(-1.0, 1.0).acos()).cos()
-        });
-        let (q, r) = lapack::qr(design.view())?;
-        let mut series = q.sum_axis(ndarray::Axis(0)).to_vec();
-        for i in (0..=degree).rev() {
-            let known: f64 = (i + 1..=degree).map(|j| r[[i, j]] * series[j]).sum();
-            series[i] = (series[i] - known) / r[[i, i]];
-        }
-        Ok(Self { coefficients: monomial_coefficients(&series), block, centre, radius })
-    }
-
-    /// The interval that `x q(x)^2` maps the given one into, with a margin for sampling and rounding.
-    fn image(&self, interval: Interval) -> Interval {
-        let image = sample(interval).into_iter().map(|x| x * self.value(x).powi(2));
-        let (lo, hi) = image.fold((f64::INFINITY, 0.0), |(lo, hi), y| (y.min(lo), y.max(hi)));
-        Interval { lo: lo * 0.98, hi: hi * 1.02 }
-    }
-
-    fn value(&self, x: f64) -> f64 {
-        let t = (x - self.centre) / self.radius;
-        self.coefficients.iter().rev().fold(0.0, |sum, c| sum * t + c)
-    }
-
-    fn n_products(&self) -> usize {
+    /// Products of n x n matrices that [`Polynomial::evaluate`] takes.
+    pub(super) fn n_products(&self) -> usize {
         let degree = self.coefficients.len() - 1;
         self.block - 1 + degree.div_ceil(self.block) - 1
     }
 
-    /// The polynomial at a symmetric matrix.
-    fn evaluate<T: Real>(&self, m: ArrayView2<'_, T>) -> Array2<T> {
+    /// The polynomial at a symmetric matrix, symmetric itself.
+    pub(super) fn evaluate<T: Real>(&self, m: ArrayView2<'_, T>) -> Array2<T> {
         let mut t = dense::scaled(m, 1.0 / self.radius);
         dense::add_diagonal(&mut t, T::of(-self.centre / self.radius));
         let mut powers = vec![t];
@@ -206,6 +107,7 @@ impl Polynomial {
             );
             sum = next;
         }
+        dense::symmetrise(&mut sum);
         sum
     }
 }
@@ -226,12 +128,6 @@ fn combine<T: Real>(powers: &[Array2<T>], coefficients: &[f64]) -> Array2<T> {
 /// The j-th of n Chebyshev nodes in (-1, 1).
 fn node(j: usize, n: usize) -> f64 {
     (std::f64::consts::PI * (j as f64 + 0.5) / n as f64).cos()
-}
-
-/// Points of the interval, Chebyshev-distributed in sqrt(x), both ends included nearly.
-fn sample(interval: Interval) -> Vec<f64> {
-    let (a, b) = (interval.lo.sqrt(), interval.hi.sqrt());
-    (0..SAMPLES).map(|j| ((a + b) / 2.0 + (b - a) / 2.0 * node(j, SAMPLES)).powi(2)).collect()
 }
 
 /// Coefficients in T_0, T_1, ... of the interpolant through values at the Chebyshev nodes.

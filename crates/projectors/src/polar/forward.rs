@@ -3,11 +3,13 @@
 use ndarray::{Array2, ArrayView1, ArrayView2};
 use num_traits::Float;
 
-use super::approximation::{Interval, Plan};
+use super::approximation::{Interval, Polynomial};
+use super::spectral::SpectralForm;
 use super::sylvester::Spectrum;
 use crate::error::{Error, Result};
 use crate::gemm::oriented_product;
-use crate::{Real, dense, gemm, lanczos, lapack, tolerance};
+use crate::lanczos::{self, Ends};
+use crate::{Real, dense, gemm, lapack, tolerance};
 
 /// Up to this size of the small side an eigendecomposition is as fast as polynomials, and gives more.
 const SMALL: usize = 32;
@@ -16,12 +18,13 @@ const LANCZOS_ACCURACY: f64 = 0.05;
 const MAX_LANCZOS_STEPS: usize = 90;
 /// Corrections of the inverse square root before another method is tried.
 const MAX_CORRECTIONS: usize = 12;
-/// Factor per correction above which `f32` orthonormalises the factor itself instead.
-const SLOW: f64 = 0.3;
-/// The defect is measured on Q itself where Q is at most this many times longer than wide, or G has a larger condition
-/// number than this; on S G S otherwise, which does not see the rounding error of G times its condition number.
+/// Condition number of W^T W up to which polynomials take fewer products than its eigenvectors are worth.
+const MAX_POLYNOMIAL_CONDITION: f64 = 4.0;
+/// Products that a warm start may take where no polynomial is known.
+const MAX_PRODUCTS: usize = 6;
+/// The defect is measured on Q itself where Q is at most this many times longer than wide; on S G S otherwise, which
+/// does not see the rounding error of G.
 const FULL_SIDE_RATIO: usize = 4;
-const FULL_SIDE_CONDITION: f64 = 16.0;
 
 /// The factorisation of a tall W = Q H.
 #[derive(Debug, Clone)]
@@ -60,26 +63,50 @@ pub(super) fn factorise<T: Real>(
     if T::EPS <= f64::EPSILON {
         return robust(w, start, Demand { tolerance, max_condition: 1e4 });
     }
-    if n > SMALL {
-        let demand = Demand { tolerance, max_condition: 1500.0 };
-        if let Some(tall) = iterate(w, start, demand)? {
-            return Ok(tall);
-        }
+    if n > SMALL
+        && let Some(tall) = by_gram(w, start, tolerance)?
+    {
+        return Ok(tall);
     }
     // Only what survives the conversion back is asked of the detour through f64.
     let demand = Demand { tolerance: tolerance / 16.0, max_condition: 1e8 };
     robust(dense::convert::<T, f64>(w).view(), None, demand).map(|tall| tall.converted())
 }
 
-/// Iteration if the conditioning allows, otherwise the singular value decomposition.
+/// From W^T W if the conditioning allows, otherwise by the singular value decomposition.
 fn robust<T: Real>(
     w: ArrayView2<'_, T>,
     start: Option<ArrayView2<'_, T>>,
     demand: Demand,
 ) -> Result<Tall<T>> {
-    let found =
-        if w.ncols() <= SMALL { diagonalise(w, demand)? } else { iterate(w, start, demand)? };
-    found.map_or_else(|| decompose(w), Ok)
+    let found = if w.ncols() <= SMALL {
+        diagonalise(w, demand)?
+    } else {
+        by_gram(w, start, demand.tolerance)?
+    };
+    match found {
+        Some(tall) => Ok(tall),
+        None => Ok(SpectralForm::decompose(w)?
+            .into_tall(tolerance::orthonormal::<T>(w.nrows(), w.ncols()))),
+    }
+}
+
+/// By polynomials in W^T W where it is close to a multiple of the identity, by its eigenvectors elsewhere; `None` where
+/// neither meets the tolerance.
+fn by_gram<T: Real>(
+    w: ArrayView2<'_, T>,
+    start: Option<ArrayView2<'_, T>>,
+    tolerance: f64,
+) -> Result<Option<Tall<T>>> {
+    let g = gemm::gram(w);
+    if let Some(interval) = narrow_spectrum(&g)?
+        && let Some(tall) = iterate(w, &g, start, interval, tolerance)
+    {
+        return Ok(Some(tall));
+    }
+    let form = SpectralForm::new(w, g.view(), tolerance)?;
+    let tall = form.map(|form| form.into_tall(tolerance));
+    Ok(tall.filter(|tall| tall.residual <= tolerance))
 }
 
 /// By the eigendecomposition of W^T W; `None` where it does not meet the demand.
@@ -104,47 +131,25 @@ fn diagonalise<T: Real>(w: ArrayView2<'_, T>, demand: Demand) -> Result<Option<T
     Ok((tall.residual <= demand.tolerance).then_some(tall))
 }
 
-/// By polynomials in W^T W and corrections; `None` where it does not meet the demand.
+/// By a polynomial in W^T W and corrections; `None` where it does not meet the tolerance.
 fn iterate<T: Real>(
     w: ArrayView2<'_, T>,
+    g: &Array2<T>,
     start: Option<ArrayView2<'_, T>>,
-    demand: Demand,
-) -> Result<Option<Tall<T>>> {
-    let g = gemm::gram(w);
-    let Some(interval) = spectral_interval(&g)?.filter(|i| i.condition() <= demand.max_condition)
-    else {
-        return Ok(None);
-    };
-    let Some(plan) = Plan::new::<T>(interval)? else { return Ok(None) };
-    if let Some(start) = usable_start(&g, start, interval, plan.n_products()) {
-        let warm = correct(w, &g, start, interval, demand, 0);
+    interval: Interval,
+    tolerance: f64,
+) -> Option<Tall<T>> {
+    let plan = Polynomial::inverse_sqrt::<T>(interval);
+    let n_products = plan.as_ref().map_or(MAX_PRODUCTS, Polynomial::n_products);
+    if let Some(start) = usable_start(g, start, interval, n_products) {
+        let warm = correct(w, g, start, interval, tolerance, 0);
         // A symmetric S with S G S = I is the inverse square root if and only if it is positive definite.
         if let Some(warm) = warm.filter(|tall| lapack::cholesky(tall.inverse_sqrt.view()).is_some())
         {
-            return Ok(Some(warm));
+            return Some(warm);
         }
     }
-    let (s, stages) = (plan.evaluate(g.view()), plan.n_stages());
-    if T::EPS > f64::EPSILON && relaxation(interval).1 > SLOW {
-        Ok(finish_on_factor(w, s, interval, demand, stages))
-    } else {
-        Ok(correct(w, &g, s, interval, demand, stages))
-    }
-}
-
-/// Takes S as it is, accurate to eps times the condition number of W^T W, and orthonormalises Q = W S itself.
-fn finish_on_factor<T: Real>(
-    w: ArrayView2<'_, T>,
-    s: Array2<T>,
-    interval: Interval,
-    demand: Demand,
-    stages: usize,
-) -> Option<Tall<T>> {
-    let factor = oriented_product(w, s.view());
-    let spectrum = interval.of_singular_values();
-    let mut tall = Tall { factor, inverse_sqrt: s, spectrum, iterations: stages, residual: 0.0 };
-    tall.reorthonormalise(demand.tolerance);
-    (tall.residual <= demand.tolerance).then_some(tall)
+    correct(w, g, plan?.evaluate(g.view()), interval, tolerance, 1)
 }
 
 /// Corrects S until the measured defect meets the demand; `None` when it stops falling.
@@ -156,11 +161,10 @@ fn correct<T: Real>(
     g: &Array2<T>,
     mut s: Array2<T>,
     interval: Interval,
-    demand: Demand,
+    tolerance: f64,
     stages: usize,
 ) -> Option<Tall<T>> {
-    let on_full_side =
-        w.nrows() <= FULL_SIDE_RATIO * w.ncols() || interval.condition() > FULL_SIDE_CONDITION;
+    let on_full_side = w.nrows() <= FULL_SIDE_RATIO * w.ncols();
     let half_step = T::of(relaxation(interval).0 / 2.0);
     let mut last = f64::INFINITY;
     for corrections in 0..=MAX_CORRECTIONS {
@@ -170,7 +174,7 @@ fn correct<T: Real>(
             None => gemm::matmul(gemm::matmul(s.view(), g.view()).view(), s.view()),
         };
         let residual = dense::distance_to_identity(defect.view());
-        if residual <= demand.tolerance {
+        if residual <= tolerance {
             let factor = factor.unwrap_or_else(|| oriented_product(w, s.view()));
             let (spectrum, iterations) = (interval.of_singular_values(), stages + corrections);
             return Some(Tall { factor, inverse_sqrt: s, spectrum, iterations, residual });
@@ -226,39 +230,23 @@ fn probe_residual<T: Real>(g: &Array2<T>, s: ArrayView2<'_, T>) -> f64 {
     norm(r.view()) / norm(v.view())
 }
 
-/// An interval that holds the spectrum of G as far as Lanczos can tell; `None` if G is singular to rounding.
-fn spectral_interval<T: Real>(g: &Array2<T>) -> Result<Option<Interval>> {
-    let ends = lanczos::extreme_eigenvalues(g.view(), LANCZOS_ACCURACY, MAX_LANCZOS_STEPS)?;
+/// An interval that holds the spectrum of G as far as Lanczos can tell; `None` if it is not narrow.
+fn narrow_spectrum<T: Real>(g: &Array2<T>) -> Result<Option<Interval>> {
+    let too_wide =
+        |ends: &Ends| dense::exceeds(ends.highest, MAX_POLYNOMIAL_CONDITION * ends.lowest);
+    let ends = lanczos::extreme_eigenvalues_until(
+        g.view(),
+        LANCZOS_ACCURACY,
+        MAX_LANCZOS_STEPS,
+        too_wide,
+    )?;
     // Ritz values lie inside the spectrum and their error is well below the residual.
     let margin = 1e-2 * (ends.highest - ends.lowest).max(0.0);
     let lo =
         ends.lowest - ends.lowest_residual.min(0.1 * ends.lowest) - margin.min(0.02 * ends.lowest);
     let hi = ends.highest + ends.highest_residual + margin;
-    Ok((lo > hi * T::EPS && hi.is_finite()).then_some(Interval { lo, hi }))
-}
-
-/// By the singular value decomposition, for any conditioning.
-fn decompose<T: Real>(w: ArrayView2<'_, T>) -> Result<Tall<T>> {
-    let (m, n) = w.dim();
-    let (u, sigma, vt) = lapack::svd(w)?;
-    let smallest = sigma[0].as_f64() * tolerance::rank::<T>(m, n);
-    let rank = sigma.iter().filter(|s| s.as_f64() > smallest).count();
-    if rank < n {
-        return Err(deficient(rank, n));
-    }
-    let factor = gemm::matmul(u.view(), vt.view());
-    let v = vt.reversed_axes();
-    let scaled = &v * &sigma.mapv(|s| T::one() / s);
-    let inverse_sqrt = gemm::matmul(scaled.view(), v.t());
-    let mut tall = Tall {
-        factor,
-        inverse_sqrt,
-        spectrum: Spectrum::Known { v, values: sigma },
-        iterations: 0,
-        residual: 0.0,
-    };
-    tall.reorthonormalise(tolerance::orthonormal::<T>(m, n));
-    Ok(tall)
+    let interval = Interval { lo, hi };
+    Ok((lo > 0.0 && interval.condition() <= MAX_POLYNOMIAL_CONDITION).then_some(interval))
 }
 
 fn deficient(rank: usize, expected: usize) -> Error {
@@ -267,7 +255,7 @@ fn deficient(rank: usize, expected: usize) -> Error {
 
 impl<T: Real> Tall<T> {
     /// Measures the defect of Q and removes it to first order while it is above the tolerance.
-    fn reorthonormalise(&mut self, tolerance: f64) {
+    pub(super) fn reorthonormalise(&mut self, tolerance: f64) {
         for _ in 0..3 {
             let mut gram = gemm::gram(self.factor.view());
             self.residual = dense::distance_to_identity(gram.view());

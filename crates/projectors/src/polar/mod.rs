@@ -4,10 +4,11 @@
 //! definite. Q is the nearest matrix with orthonormal columns, and Q = W S, S = H^-1 = (W^T W)^-1/2. A wide W is
 //! treated as its transpose: Q Q^T = I, Q = S W, S = (W W^T)^-1/2.
 //!
-//! Forward. S is computed on the small side (n x n) from the Gram matrix: a few polynomials chosen for its measured
-//! spectrum, then corrections on the measured defect |Q^T Q - I|_F until it is at rounding level. Forming W^T W squares the
-//! condition number k of W; where that would show in the result (k > 38 in `f32`), the work is done in `f64`, and where
-//! it would show there (k > 100 for `f64` input), by the singular value decomposition.
+//! Forward. Everything starts from the Gram matrix on the small side (n x n). Close to a multiple of the identity S is a
+//! polynomial in it, corrected on the measured defect |Q^T Q - I|_F; elsewhere its eigenvectors give a first
+//! approximation, which one correction measured on the long side brings to rounding level although forming W^T W squares
+//! the condition number k of W. Where that correction is too large (k above about 150 in `f32`) the work is done in `f64`,
+//! and where that fails too, by the singular value decomposition.
 //!
 //! Pullback. With a cotangent C of Q, X the antisymmetric solution of H X + X H = Q^T C - C^T Q,
 //!
@@ -17,12 +18,12 @@
 //!
 //! No iterate is stored and nothing is differentiated step by step: saved are Q, S and two numbers.
 //!
-//! Guarantee: `residual` <= [`crate::tolerance::orthonormal`]; the distance to the exact factor is at most about
-//! eps k^2 below these thresholds and eps k beyond. The result is a function of W (and
+//! Guarantee: `residual` <= [`crate::tolerance::orthonormal`]; the distance to the exact factor is about eps k. The result is a function of W (and
 //! the warm start) to the bit, whatever the number of threads.
 //!
-//! Cost for m = n and k = 2 in `f32`: about 9 products of n x n forward and 13 in the pullback (8 for k close to 1); for
-//! m much larger than n, 1.5 passes over W forward, 3 in the pullback, and the same n x n work.
+//! Cost in the pullback: four products of n x n, and three passes over W where m > n; [`factored_polar`] needs one pass
+//! for gradients that are outer products. Forward: two to three passes over W and one eigendecomposition, or up to six
+//! products where a polynomial does.
 //!
 //! Errors: [`crate::Error::NonFinite`], [`crate::Error::Empty`], [`crate::Error::RankDeficient`] (a rank-deficient matrix
 //! has no polar factor).
@@ -31,10 +32,14 @@
 //! differentiates through them; the limit of those steps is computed here.
 
 mod approximation;
+mod factored;
 mod forward;
+mod spectral;
 mod sylvester;
 
 use ndarray::{Array2, ArrayView2};
+
+pub use factored::{FactoredPolar, factored_polar};
 
 use crate::error::Result;
 use crate::{Real, dense, gemm};

@@ -1,0 +1,145 @@
+//! Training batches, made ahead on a thread of their own.
+//!
+//! Definition: batch i of an epoch holds the samples that [`BatchOrder`] puts there, each changed by its [`Augmentation`].
+//! While a step computes, the next few batches are gathered, cropped and converted; the step finds its batch ready.
+//!
+//! Guarantee: batches are a function of images, batch size, augmentation, epoch and seed, whatever the timing. Any batch can
+//! be asked for; asking out of order starts the thread anew at that place, which is how a resumed run goes on.
+//!
+//! Cost: memory for [`AHEAD`] batches, and one thread that sleeps while they are full. Beginning an epoch waits for one
+//! batch, because its seed is not known before.
+//!
+//! Errors: [`lipconv::Error`] from the tensor, or for a batch beyond the end of the epoch.
+
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+
+use candle_core::{Device, Tensor};
+use lipconv::{Batch, BatchSource};
+
+use super::augment::Augmentation;
+use super::batches::{BatchOrder, EpochOrder};
+use super::image_set::ImageSet;
+use crate::error::Result;
+
+/// Batches that wait to be used.
+pub const AHEAD: usize = 4;
+
+/// A source of batches in f32.
+#[derive(Debug)]
+pub struct BatchProducer {
+    set: ImageSet,
+    batch_size: usize,
+    augmentation: Augmentation,
+    device: Device,
+    epoch: (u64, u64),
+    running: Option<Running>,
+}
+
+/// A thread at work, and the batch it delivers next.
+#[derive(Debug)]
+struct Running {
+    batches: Receiver<HostBatch>,
+    next: usize,
+}
+
+/// A batch before it is a tensor.
+#[derive(Debug)]
+struct HostBatch {
+    values: Vec<f32>,
+    labels: Vec<u32>,
+}
+
+impl BatchProducer {
+    /// Batches of `batch_size` images of `set` for a network on `device`.
+    ///
+    /// # Errors
+    /// [`crate::Error::InvalidArgument`] when the set is empty or the batch size 0.
+    pub fn new(
+        set: ImageSet,
+        batch_size: usize,
+        augmentation: Augmentation,
+        device: Device,
+    ) -> Result<Self> {
+        BatchOrder::new(set.len(), batch_size, 0)?;
+        Ok(Self { set, batch_size, augmentation, device, epoch: (0, 0), running: None })
+    }
+
+    /// A thread that makes the batches of the present epoch from `first` on.
+    fn start(&self, first: usize) -> Running {
+        let (sender, batches) = sync_channel(AHEAD);
+        let (set, augmentation, (epoch, seed)) = (self.set.clone(), self.augmentation, self.epoch);
+        let batch_size = self.batch_size;
+        thread::spawn(move || {
+            let order = BatchOrder::new(set.len(), batch_size, seed)
+                .expect("neither is zero, as checked at the start")
+                .epoch(epoch);
+            let maker = Maker { set, augmentation, epoch, seed };
+            for batch in remaining(&order, first) {
+                // nobody listens any more: the epoch was left
+                if sender.send(maker.make(batch)).is_err() {
+                    return;
+                }
+            }
+        });
+        Running { batches, next: first }
+    }
+}
+
+fn remaining(order: &EpochOrder, first: usize) -> impl Iterator<Item = &[usize]> {
+    order.batches().skip(first)
+}
+
+struct Maker {
+    set: ImageSet,
+    augmentation: Augmentation,
+    epoch: u64,
+    seed: u64,
+}
+
+impl Maker {
+    fn make(&self, samples: &[usize]) -> HostBatch {
+        let table: Vec<f32> = (0..=u8::MAX).map(|p| f32::from(p) / 255.0).collect();
+        let value = |pixel: u8| table[usize::from(pixel)];
+        let n = self.set.image_len();
+        let mut values = Vec::with_capacity(samples.len() * n);
+        for &sample in samples {
+            let pixels = &self.set.pixels()[sample * n..][..n];
+            if self.augmentation.is_none() {
+                values.extend(pixels.iter().map(|&pixel| value(pixel)));
+            } else {
+                let draw = self.augmentation.draw(self.seed, self.epoch, sample);
+                self.augmentation.apply(draw, pixels, self.set.shape(), value, &mut values);
+            }
+        }
+        let labels = samples.iter().map(|&i| u32::from(self.set.labels()[i])).collect();
+        HostBatch { values, labels }
+    }
+}
+
+impl BatchSource for BatchProducer {
+    fn n_batches(&self) -> usize {
+        self.set.len().div_ceil(self.batch_size)
+    }
+
+    fn start_epoch(&mut self, epoch: usize, seed: u64) {
+        self.epoch = (epoch as u64, seed);
+        self.running = None;
+    }
+
+    fn batch(&mut self, index: usize) -> lipconv::Result<Batch> {
+        if self.running.as_ref().is_none_or(|running| running.next != index) {
+            self.running = Some(self.start(index));
+        }
+        let running = self.running.as_mut().expect("started just now where it was not running");
+        let Ok(HostBatch { values, labels }) = running.batches.recv() else {
+            let n = self.n_batches();
+            let text = format!("batch index is {index}, expected less than {n}");
+            return Err(candle_core::Error::msg(text).into());
+        };
+        running.next += 1;
+        let [c, h, w] = self.set.shape();
+        let images = Tensor::from_vec(values, (labels.len(), c, h, w), &self.device)?;
+        Ok(Batch { images, labels })
+    }
+}

@@ -1,0 +1,285 @@
+//! Cells one after another, or several at a time, on this machine.
+//!
+//! Definition: each cell runs in a process of its own, `lipconv experiment run FOLDER`, so that one that fails takes no other
+//! with it. A worker reports its progress on its standard output, writes what it has to say to `worker.log`, and saves
+//! and stops when its standard input ends; that happens when this process ends, however it ends.
+//!
+//! Guarantee: after an interruption every worker has saved before this returns. A cell that another process holds is left to it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::cell::Plan;
+use crate::config::{DatasetName, NetworkName};
+use crate::interrupt::{self, Deferred};
+use crate::progress::{Display, Progress, Report};
+
+/// Exit status of a worker whose cell is held by another process.
+pub const BUSY: u8 = 75;
+
+/// A cell to run.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its plan.
+    pub plan: Plan,
+}
+
+/// How cells are run.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// Cells at a time, at least 1.
+    pub jobs: usize,
+    /// Arguments of every worker after `experiment run FOLDER`.
+    pub arguments: Vec<String>,
+    /// How progress is shown.
+    pub display: Display,
+}
+
+/// What became of the cells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Cells finished by this call.
+    pub n_finished: usize,
+    /// Cells held by other processes.
+    pub busy: Vec<String>,
+    /// Cells that failed, with the reason.
+    pub failed: Vec<(String, String)>,
+    /// Whether a request to stop came.
+    pub interrupted: bool,
+}
+
+enum Event {
+    Progress { worker: usize, report: Report },
+    Ended { worker: usize, status: std::io::Result<ExitStatus> },
+}
+
+/// A worker at work; its standard input stays open as long as this lives.
+struct Worker {
+    id: usize,
+    task: usize,
+    stdin: Option<ChildStdin>,
+    log: PathBuf,
+    log_start: u64,
+    fraction: f64,
+}
+
+/// Runs all tasks.
+///
+/// # Errors
+/// When a worker cannot be started; cells that fail are in the summary.
+pub fn run(queue: &Queue, tasks: &[Task]) -> Result<Summary> {
+    let deferred = Deferred::begin();
+    let (sender, events) = channel();
+    let total: u64 = tasks.iter().map(cost).sum();
+    let progress = Progress::new(queue.display, "cells", 0, total);
+    let mut state = State {
+        tasks,
+        progress,
+        workers: Vec::new(),
+        next: 0,
+        done: 0,
+        summary: Summary::default(),
+    };
+    loop {
+        if deferred.requested() && !state.summary.interrupted {
+            state.stop();
+        }
+        while !state.summary.interrupted
+            && state.workers.len() < queue.jobs
+            && state.next < tasks.len()
+        {
+            state.start(queue, &sender)?;
+        }
+        if state.workers.is_empty() {
+            break;
+        }
+        state.wait(&events);
+    }
+    state.progress.finish();
+    Ok(state.summary)
+}
+
+struct State<'a> {
+    tasks: &'a [Task],
+    progress: Progress,
+    workers: Vec<Worker>,
+    next: usize,
+    /// Cost of the tasks that have ended.
+    done: u64,
+    summary: Summary,
+}
+
+impl State<'_> {
+    /// Asks all workers to save and stop.
+    fn stop(&mut self) {
+        self.summary.interrupted = true;
+        for worker in &mut self.workers {
+            worker.stdin = None;
+        }
+    }
+
+    fn start(&mut self, queue: &Queue, sender: &Sender<Event>) -> Result<()> {
+        let (id, task) = (self.next, &self.tasks[self.next]);
+        self.next += 1;
+        let log = task.folder.join("worker.log");
+        let (stderr, log_start) = log_end(&log);
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let mut child = Command::new(program)
+            .args(["--threads", &threads_each(queue.jobs).to_string(), "experiment", "run"])
+            .arg(&task.folder)
+            .arg("--supervised")
+            .args(&queue.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .context("cannot start a worker")?;
+        let stdin = child.stdin.take();
+        let sender = sender.clone();
+        thread::spawn(move || listen(id, child, &sender));
+        self.workers.push(Worker { id, task: id, stdin, log, log_start, fraction: 0.0 });
+        Ok(())
+    }
+
+    fn wait(&mut self, events: &Receiver<Event>) {
+        match events.recv_timeout(Duration::from_millis(200)) {
+            Ok(Event::Progress { worker, report }) => {
+                if let Some(worker) = self.workers.iter_mut().find(|w| w.id == worker) {
+                    worker.fraction = fraction(&report).max(worker.fraction);
+                }
+                self.show(&report);
+            }
+            Ok(Event::Ended { worker, status }) => {
+                if let Some(position) = self.workers.iter().position(|w| w.id == worker) {
+                    let worker = self.workers.remove(position);
+                    self.end(&worker, status);
+                }
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+    }
+
+    fn show(&mut self, report: &Report) {
+        let running =
+            self.workers.iter().map(|w| (w.fraction * cost(&self.tasks[w.task]) as f64) as u64);
+        let done = self.done + running.sum::<u64>();
+        let ended = self.next - self.workers.len();
+        let names: Vec<String> =
+            self.workers.iter().map(|w| self.tasks[w.task].plan.cell.id()).collect();
+        let message = format!(
+            "{ended} of {} cells, {}: {} {}",
+            self.tasks.len(),
+            names.join(" and "),
+            report.label,
+            report.message
+        );
+        self.progress.update(done, &message);
+    }
+
+    fn end(&mut self, worker: &Worker, status: std::io::Result<ExitStatus>) {
+        let task = &self.tasks[worker.task];
+        let id = task.plan.cell.id();
+        self.done += cost(task);
+        let code = status.as_ref().ok().and_then(ExitStatus::code);
+        match code {
+            Some(0) => {
+                self.summary.n_finished += 1;
+                let line = task.plan.result(&task.folder).ok().flatten().map(|r| headline(&r));
+                self.progress.note(&format!("{id}: {}", line.unwrap_or_else(|| "finished".into())));
+            }
+            Some(code) if code == i32::from(interrupt::STATUS) && self.summary.interrupted => {}
+            Some(code) if code == i32::from(BUSY) => {
+                self.progress.note(&format!("{id} is being run by another process"));
+                self.summary.busy.push(id);
+            }
+            _ => {
+                let reason = last_error(worker).unwrap_or_else(|| match &status {
+                    Ok(status) => format!("the worker ended with {status}"),
+                    Err(error) => error.to_string(),
+                });
+                self.progress.note(&format!("{id} failed: {reason}"));
+                self.summary.failed.push((id, reason));
+            }
+        }
+    }
+}
+
+fn headline(result: &super::cell::CellResult) -> String {
+    let eps = result.plan.config.evaluation.attack_eps.first();
+    let certified = eps.and_then(|eps| Some((eps, result.row.certified.nominal.get(eps.text())?)));
+    let certified = certified.map(|(eps, value)| format!(", certified at {eps} {value:.2} %"));
+    format!("clean {:.2} %{}", result.row.clean, certified.unwrap_or_default())
+}
+
+/// The log for adding to, and its length; nowhere where it cannot be written.
+fn log_end(path: &Path) -> (Stdio, u64) {
+    match OpenOptions::new().create(true).append(true).open(path) {
+        Ok(file) => {
+            let length = file.metadata().map_or(0, |metadata| metadata.len());
+            (file.into(), length)
+        }
+        Err(_) => (Stdio::null(), 0),
+    }
+}
+
+/// The error that a worker ended with, from its log.
+fn last_error(worker: &Worker) -> Option<String> {
+    let mut file = File::open(&worker.log).ok()?;
+    file.seek(SeekFrom::Start(worker.log_start)).ok()?;
+    let mut text = String::new();
+    file.read_to_string(&mut text).ok()?;
+    text.lines().rev().find_map(|line| line.strip_prefix("error: ")).map(str::to_owned)
+}
+
+/// Passes on what a worker says until it ends.
+fn listen(worker: usize, mut child: Child, sender: &Sender<Event>) {
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines().map_while(std::io::Result::ok) {
+            if let Some(report) = Report::parse(&line) {
+                // the queue has ended: nobody listens
+                let _ = sender.send(Event::Progress { worker, report });
+            }
+        }
+    }
+    let _ = sender.send(Event::Ended { worker, status: child.wait() });
+}
+
+fn threads_each(jobs: usize) -> usize {
+    (rayon::current_num_threads() / jobs).max(1)
+}
+
+/// How far a cell has come, from how far a part of its work has.
+fn fraction(report: &Report) -> f64 {
+    let part = report.done as f64 / report.total.max(1) as f64;
+    // about a quarter of the time goes into evaluation
+    if report.label == "training" { 0.75 * part } else { 0.75 + 0.2 * part }
+}
+
+/// Work of a cell in thousands of image passes of Small.
+fn cost(task: &Task) -> u64 {
+    let config = &task.plan.config;
+    let weight = match config.network.name {
+        NetworkName::Small => 1,
+        NetworkName::Fc3 => 3,
+        NetworkName::Large => 14,
+    };
+    let n_train = match config.data.dataset {
+        DatasetName::Mnist => 60_000,
+        DatasetName::Cifar10 => 50_000,
+        _ => 10_000,
+    };
+    let n_train = config.data.train_limit.unwrap_or(n_train).min(n_train);
+    let n_test = config.data.test_limit.unwrap_or(10_000).min(10_000);
+    let training = n_train * config.training.epochs;
+    let attack = n_test * config.evaluation.pgd.steps / 2;
+    1 + weight * (training + attack) as u64 / 1000
+}

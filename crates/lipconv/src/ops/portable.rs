@@ -1,0 +1,18 @@
+//! Every layer in candle's own operations: what runs on a GPU, and runs anywhere.
+//!
+//! On the CPU the rest of this crate computes the same functions faster, and the tests hold the two against each other on every
+//! device at hand. Nothing here copies to the host: what a caller must know of a result, such as the defect of a polar
+//! factor, is a tensor too. Products are candle's matrix products (cuBLAS on CUDA); convolutions are products with the
+//! shifted views of the padded image, because candle's own convolution has a slow adjoint.
+
+mod conv;
+mod kernel;
+mod polar;
+mod weight;
+
+pub use conv::cyclic_conv;
+pub use kernel::bcop;
+pub(crate) use polar::n_steps;
+pub use polar::{Factor, polar};
+pub(crate) use weight::{Weight, weight_of};
+pub use weight::{ossn, rk_l2ne, rko};

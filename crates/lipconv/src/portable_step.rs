@@ -1,0 +1,159 @@
+//! A training step in candle's operations: what a device other than the CPU runs.
+//!
+//! Forward, loss, backward and update are tensor operations on the network's device. One small tensor goes to the host in
+//! each step, before the update: the loss, the number of correct samples, the defects of all orthogonal factors, and for every
+//! gradient whether it is finite. A step that fails changes nothing.
+
+use candle_core::{DType, Tensor, Var};
+use projectors::tolerance;
+
+use crate::error::{Error, Result};
+use crate::loss::{Loss, check_labels};
+use crate::network::{Network, Parameters};
+use crate::optim::{Optimizer, update_tensors};
+use crate::train::{Batch, Update};
+
+/// Defect of an orthogonal factor above which a step is refused, in units of what working precision allows.
+const MAX_DEFECT: f64 = 256.0;
+
+/// The optimiser's running means of every variable (weight, bias, weight, …), on the network's device.
+#[derive(Debug)]
+pub(crate) struct PortableState {
+    pub(crate) moments: Vec<Vec<Tensor>>,
+}
+
+impl PortableState {
+    pub(crate) fn new(network: &Network, optimizer: &Optimizer) -> Result<Self> {
+        let zeros = |variable: &Var, trained: bool| {
+            let n = if trained { optimizer.moment_names().len() } else { 0 };
+            (0..n).map(|_| Ok(variable.zeros_like()?)).collect::<Result<Vec<_>>>()
+        };
+        let variables =
+            network.parameters().flat_map(|p| [(&p.weight, p.trained), (&p.bias, true)]);
+        let moments = variables.map(|(variable, trained)| zeros(variable, trained));
+        Ok(Self { moments: moments.collect::<Result<_>>()? })
+    }
+}
+
+/// Loss, gradients and update; returns the loss and the number of correct samples.
+pub(crate) fn portable_step(
+    network: &Network,
+    loss: &Loss,
+    batch: &Batch,
+    update: Update,
+    state: &mut PortableState,
+) -> Result<(f64, usize)> {
+    check_labels(&batch.labels, network.n_classes())?;
+    let labels = Tensor::new(batch.labels.as_slice(), network.device())?;
+    let forward = network.forward_portable(&batch.images)?;
+    let value = loss.forward(&forward.logits, &labels)?;
+    let store = value.backward()?;
+    let gradient = |variable: &Var| match store.get(variable.as_tensor()) {
+        Some(gradient) => Ok(gradient.clone()),
+        None => variable.zeros_like(),
+    };
+    let gradients = network.parameters().map(|p| {
+        let weight = p.trained.then(|| gradient(&p.weight)).transpose()?;
+        Ok([weight, Some(gradient(&p.bias)?)])
+    });
+    let gradients = gradients.collect::<Result<Vec<_>>>()?;
+
+    let mut report = Report::default();
+    report.push(&value)?;
+    report.push(&n_correct(&forward.logits, &labels)?)?;
+    report.push(&finite(&forward.logits)?)?;
+    for defect in &forward.defects {
+        report.push(defect)?;
+    }
+    for gradient in gradients.iter().flatten().flatten() {
+        report.push(&finite(gradient)?)?;
+    }
+    let mut read = report.read()?.into_iter();
+    let mut next = || read.next().expect("as many numbers as were pushed");
+    let (value, n_correct) = (next(), next());
+    check_finite("logits", next())?;
+    for p in network.parameters().filter(|p| p.parametrisation.is_orthogonal()) {
+        check_defect(p, next())?;
+    }
+    for (p, gradients) in network.parameters().zip(&gradients) {
+        for (gradient, kind) in gradients.iter().zip(["weight", "bias"]) {
+            if gradient.is_some() {
+                check_finite(&format!("gradient of {}.{kind}", p.name), next())?;
+            }
+        }
+    }
+
+    let moments = state.moments.chunks_exact_mut(2);
+    for (((p, gradients), moments), vector) in
+        network.parameters().zip(&gradients).zip(moments).zip(forward.vectors)
+    {
+        for ((variable, gradient), moments) in
+            [&p.weight, &p.bias].into_iter().zip(gradients).zip(moments)
+        {
+            if let Some(gradient) = gradient {
+                update_tensors(variable, gradient, moments, update)?;
+            }
+        }
+        if let (Some(next), Some(variable)) = (vector, &p.vector) {
+            variable.set(&next)?;
+        }
+    }
+    Ok((value, n_correct as usize))
+}
+
+/// Scalars on their way to the host, all at once.
+#[derive(Default)]
+struct Report(Vec<Tensor>);
+
+impl Report {
+    fn push(&mut self, scalar: &Tensor) -> Result<()> {
+        self.0.push(scalar.detach().to_dtype(DType::F32)?.reshape(1)?);
+        Ok(())
+    }
+
+    fn read(&self) -> Result<Vec<f64>> {
+        let values = Tensor::cat(&self.0, 0)?.to_vec1::<f32>()?;
+        Ok(values.into_iter().map(f64::from).collect())
+    }
+}
+
+/// 0 for a tensor of finite numbers, NaN otherwise.
+fn finite(x: &Tensor) -> Result<Tensor> {
+    Ok((x * 0.0)?.sum_all()?)
+}
+
+/// Samples whose own logit is larger than every other.
+fn n_correct(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    let own = logits.gather(&labels.unsqueeze(1)?, 1)?;
+    let not_below = logits.broadcast_ge(&own)?.to_dtype(DType::F32)?.sum(1)?;
+    Ok(not_below.eq(1.0)?.to_dtype(DType::F32)?.sum_all()?)
+}
+
+fn check_finite(what: &str, value: f64) -> Result<()> {
+    if value == 0.0 {
+        return Ok(());
+    }
+    Err(Error::NonFiniteSomewhere { what: what.to_owned() })
+}
+
+fn check_defect(p: &Parameters, defect: f64) -> Result<()> {
+    let dims = p.weight.dims();
+    let (rows, columns) = (dims[dims.len() - 2], dims[dims.len() - 1]);
+    let n_matrices = (p.weight.elem_count() / (rows * columns).max(1)) as f64;
+    let (long, short) = (rows.max(columns), rows.min(columns));
+    let allowed = match p.weight.dtype() {
+        DType::F64 => tolerance::orthonormal::<f64>(long, short),
+        _ => tolerance::orthonormal::<f32>(long, short),
+    };
+    let allowed = MAX_DEFECT * n_matrices * allowed;
+    if defect <= allowed {
+        return Ok(());
+    }
+    let source = projectors::Error::NotConverged {
+        method: "newton-schulz",
+        iterations: crate::ops::portable::n_steps(p.weight.dtype()),
+        residual: defect,
+        tolerance: allowed,
+    };
+    Err(Error::Orthonormalisation { layer: p.name.clone(), source })
+}

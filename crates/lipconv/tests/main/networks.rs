@@ -1,0 +1,89 @@
+//! The paper's networks: numbers of parameters, and the reference networks rebuilt from their specs.
+
+use candle_core::{DType, Device};
+use lipconv::{ConvMethod, ImageShape, LayerSpec, Methods, Network, NetworkSpec};
+
+use crate::golden::{golden, reference};
+use crate::support::{check_close, golden_tolerance};
+
+const MNIST: ImageShape = ImageShape::new(1, 28, 28);
+const CIFAR10: ImageShape = ImageShape::new(3, 32, 32);
+const STL10: ImageShape = ImageShape::new(3, 64, 64);
+
+fn large(input: ImageShape, methods: Methods) -> NetworkSpec {
+    NetworkSpec::large(input, 10, methods, 1.0).unwrap()
+}
+
+fn critic(input: ImageShape, methods: Methods) -> NetworkSpec {
+    NetworkSpec::critic(input, methods, 1.0).unwrap()
+}
+
+/// The table in the documentation of the module `spec`.
+#[test]
+fn numbers_of_parameters_are_those_of_the_documentation() {
+    type Build = fn(Methods) -> NetworkSpec;
+    let rows: [(Build, usize, usize, usize); 8] = [
+        (|m| NetworkSpec::small(MNIST, 10, m), 171_014, 166_406, 157_958),
+        (|m| NetworkSpec::small(CIFAR10, 10, m), 219_014, 214_918, 205_958),
+        (|m| large(MNIST, m), 2_145_482, 1_974_762, 1_874_122),
+        (|m| large(CIFAR10, m), 2_637_002, 2_466_858, 2_365_642),
+        (|m| NetworkSpec::fc3(MNIST, 10, m), 2_913_290, 2_913_290, 2_913_290),
+        (|m| NetworkSpec::fc3(CIFAR10, 10, m), 5_256_202, 5_256_202, 5_256_202),
+        (|m| critic(STL10, m), 4_150_209, 2_764_737, 9_153),
+        (|m| critic(CIFAR10, m), 4_144_065, 2_758_593, 3_009),
+    ];
+    for (build, with_bcop, with_others, with_fixed) in rows {
+        // drawing the kernels takes long and counts nothing: only their shapes matter
+        let shapes = |conv| build(Methods { conv, linear: Methods::UNCONSTRAINED.linear });
+        let network = |conv| Network::new(&shapes(conv), DType::F32, &Device::Cpu, 0).unwrap();
+        assert_eq!(network(ConvMethod::Svcm).n_parameters(), with_others);
+        let fixed = network(ConvMethod::BcopFixed);
+        assert_eq!(fixed.n_parameters(), with_bcop);
+        assert_eq!(fixed.n_trained_parameters(), with_fixed);
+    }
+}
+
+/// Sets an unconstrained network of this spec to the reference weights and compares the logits.
+#[track_caller]
+fn check_spec(file: &str, spec: &NetworkSpec, widest: usize) {
+    let tensors = candle_core::safetensors::load(golden(file), &Device::Cpu).unwrap();
+    for dtype in [DType::F32, DType::F64] {
+        let network = Network::new(spec, dtype, &Device::Cpu, 0).unwrap();
+        for (name, variable) in network.variables() {
+            variable.set(&reference(&tensors, &name).to_dtype(dtype).unwrap()).unwrap();
+        }
+        let x = tensors["input"].to_dtype(dtype).unwrap();
+        let tolerance = golden_tolerance(dtype, widest);
+        let logits = network.materialize().unwrap().forward(&x).unwrap();
+        check_close(file, &logits, &tensors["output_f64"], tolerance);
+    }
+}
+
+#[test]
+fn specs_are_the_networks_of_the_reference() {
+    let methods = Methods::UNCONSTRAINED;
+    check_spec("net_small_mnist.safetensors", &NetworkSpec::small(MNIST, 10, methods), 1568);
+    let large = NetworkSpec::large(CIFAR10, 10, methods, 0.25).unwrap();
+    check_spec("net_large_quarter_cifar10.safetensors", &large, 1024);
+    let critic = NetworkSpec::critic(STL10, methods, 0.125).unwrap();
+    check_spec("net_critic_eighth.safetensors", &critic, 1024);
+}
+
+#[test]
+fn the_critic_takes_any_nonlinearity_and_images_that_16_divides() {
+    for input in [ImageShape::new(1, 32, 48), CIFAR10] {
+        let spec = NetworkSpec::critic(input, Methods::BCOP, 0.0625).unwrap();
+        for activation in [LayerSpec::MaxMin, LayerSpec::Relu, LayerSpec::GroupSort { group: 4 }] {
+            let spec = spec.clone().with_activation(activation).unwrap();
+            let n = spec.layers.iter().filter(|&&layer| layer == activation).count();
+            assert_eq!((n, spec.layers.len()), (4, 10));
+            let network = Network::new(&spec, DType::F32, &Device::Cpu, 0).unwrap();
+            let plain = network.materialize().unwrap();
+            assert_eq!(plain.n_classes(), 1);
+            assert!(plain.lipschitz_bound().unwrap().value() < 1.0 + 1e-4);
+        }
+    }
+    let spec = NetworkSpec::critic(ImageShape::new(3, 40, 32), Methods::BCOP, 0.0625).unwrap();
+    let error = Network::new(&spec, DType::F32, &Device::Cpu, 0).unwrap_err().to_string();
+    assert_eq!(error, "conv4: image height 5 is not divisible by the stride 2");
+}

@@ -1,0 +1,309 @@
+//! The layers and the training step in candle's operations, against the CPU's own: one body for every device.
+//!
+//! The reference is always computed on the CPU. With the `cuda` feature the same checks run on the first GPU, which then has
+//! to be there.
+
+use candle_core::{DType, Device, Tensor, Var};
+use lipconv::ops::{self, portable};
+use lipconv::{
+    AdamConfig, BatchSource, ConvMethod, Error, ImageShape, LayerSpec, LinearMethod, Network,
+    NetworkSpec, Optimizer, RmsPropConfig, Trainer,
+};
+
+use crate::support::{Stripes, check_close, distance, eps, uniform};
+use crate::training::config;
+
+fn devices() -> Vec<Device> {
+    let mut devices = vec![Device::Cpu];
+    if cfg!(feature = "cuda") {
+        devices.push(Device::new_cuda(0).unwrap());
+    }
+    devices
+}
+
+/// A function of one tensor.
+type Function<'a> = &'a dyn Fn(&Tensor) -> Tensor;
+
+/// Values and gradients of two functions that are to be the same, the first on `device`, the second on the CPU.
+#[track_caller]
+fn check(what: &str, device: &Device, x: &Tensor, portable: Function<'_>, reference: Function<'_>) {
+    let evaluate = |x: &Tensor, f: Function<'_>| {
+        let x = Var::from_tensor(x).unwrap();
+        let y = f(x.as_tensor());
+        let cotangent = uniform(y.dims(), -1.0, 1.0, y.dtype(), 77).to_device(y.device()).unwrap();
+        let gradients = (&y * cotangent).unwrap().sum_all().unwrap().backward().unwrap();
+        let host = |t: &Tensor| t.to_device(&Device::Cpu).unwrap();
+        (host(&y), host(gradients.get(x.as_tensor()).unwrap()))
+    };
+    let (y, dx) = evaluate(&x.to_device(device).unwrap(), portable);
+    let (expected, d_expected) = evaluate(x, reference);
+    // values of size one, conditioned like a random square matrix
+    let allowed = 4000.0 * eps(x.dtype());
+    check_close(&format!("{what} on {device:?}"), &y, &expected, allowed);
+    let scale = distance(&d_expected, &d_expected.zeros_like().unwrap()).max(1.0);
+    check_close(
+        &format!("gradient, {what} on {device:?}"),
+        &dx,
+        &d_expected,
+        10.0 * allowed * scale,
+    );
+}
+
+/// Output channels, input channels, kernel size.
+const KERNELS: [(usize, usize, usize); 8] =
+    [(1, 1, 1), (3, 3, 1), (4, 4, 2), (3, 5, 3), (6, 4, 3), (2, 7, 4), (5, 2, 2), (4, 4, 5)];
+
+/// Nearly orthogonal matrices, so that nothing is ill-conditioned: the identity and some noise.
+fn near_identity(shape: &[usize], dtype: DType) -> Tensor {
+    let (rows, columns) = (shape[shape.len() - 2], shape[shape.len() - 1]);
+    let noise = uniform(shape, -0.3, 0.3, dtype, 3);
+    let eye = Tensor::eye(rows.max(columns), dtype, &Device::Cpu).unwrap();
+    let eye = eye.narrow(0, 0, rows).unwrap().narrow(1, 0, columns).unwrap();
+    noise.broadcast_add(&eye).unwrap()
+}
+
+#[test]
+fn weights_equal_those_of_the_cpu() {
+    for device in &devices() {
+        for (dtype, (c_out, c_in, k)) in
+            KERNELS.iter().flat_map(|k| [(DType::F64, *k), (DType::F32, *k)])
+        {
+            let case = format!("{c_in} -> {c_out} k{k} {dtype:?}");
+            let n = c_out.max(c_in);
+            let parameters = near_identity(&[2 * k - 1, n, n], dtype);
+            check(
+                &format!("bcop {case}"),
+                device,
+                &parameters,
+                &|x| portable::bcop(x, c_out, c_in).unwrap().matrix,
+                &|x| ops::bcop(x, c_out, c_in).unwrap(),
+            );
+            let flat = near_identity(&[c_out, c_in * k * k], dtype);
+            let weight = flat.reshape((c_out, c_in, k, k)).unwrap();
+            check(
+                &format!("rko {case}"),
+                device,
+                &weight,
+                &|x| portable::rko(x).unwrap().matrix,
+                &|x| ops::rko(x).unwrap(),
+            );
+            check(
+                &format!("rk-l2ne {case}"),
+                device,
+                &weight,
+                &|x| portable::rk_l2ne(x).unwrap(),
+                &|x| ops::rk_l2ne(x).unwrap(),
+            );
+            let vector = uniform(&[c_in, 6, 5], -1.0, 1.0, dtype, 9);
+            let on_device = vector.to_device(device).unwrap();
+            for scale in [0.1, 3.0] {
+                let weight = (&weight * scale).unwrap();
+                check(
+                    &format!("ossn {case} scale {scale}"),
+                    device,
+                    &weight,
+                    &|x| portable::ossn(x, &on_device).unwrap().0,
+                    &|x| ops::ossn(x, &vector).unwrap().0,
+                );
+                let next =
+                    portable::ossn(&weight.to_device(device).unwrap(), &on_device).unwrap().1;
+                let expected = ops::ossn(&weight, &vector).unwrap().1;
+                let next = next.to_device(&Device::Cpu).unwrap();
+                check_close(&format!("vector, {case}"), &next, &expected, 4000.0 * eps(dtype));
+            }
+        }
+    }
+}
+
+#[test]
+fn polar_factors_equal_those_of_the_cpu_and_say_when_they_are_not() {
+    for device in &devices() {
+        for dtype in [DType::F64, DType::F32] {
+            for (rows, columns) in [(1, 1), (1, 4), (3, 3), (4, 9), (9, 4), (33, 40)] {
+                check(
+                    &format!("polar {rows} x {columns} {dtype:?}"),
+                    device,
+                    &near_identity(&[rows, columns], dtype),
+                    &|x| portable::polar(x).unwrap().matrix,
+                    &|x| ops::bjorck(x).unwrap(),
+                );
+            }
+            let defect = |w: Tensor| {
+                let defect = portable::polar(&w.to_device(device).unwrap()).unwrap().defect;
+                defect.to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap()
+            };
+            assert!(defect(near_identity(&[2, 8, 5], dtype)) < 100.0 * eps(dtype));
+            assert!(defect(Tensor::ones((3, 3), dtype, &Device::Cpu).unwrap()) > 0.5);
+            assert!(defect(Tensor::zeros((3, 3), dtype, &Device::Cpu).unwrap()).is_nan());
+        }
+    }
+}
+
+#[test]
+fn convolutions_equal_those_of_the_cpu() {
+    for device in &devices() {
+        for dtype in [DType::F64, DType::F32] {
+            for (c_out, c_in, k) in KERNELS {
+                for stride in [1, 2] {
+                    let x = uniform(&[3, c_in, 12, 10], -1.0, 1.0, dtype, 1);
+                    let weight =
+                        uniform(&[c_out, c_in * stride * stride, k, k], -1.0, 1.0, dtype, 2);
+                    let weight = (weight / (c_in * k * k) as f64).unwrap();
+                    let bias = uniform(&[c_out], -1.0, 1.0, dtype, 3);
+                    let on = |t: &Tensor, x: &Tensor| t.to_device(x.device()).unwrap();
+                    let case = format!("conv {c_in} -> {c_out} k{k} s{stride} {dtype:?}");
+                    let portable = |x: &Tensor, w: &Tensor| {
+                        portable::cyclic_conv(x, w, Some(&on(&bias, x)), stride).unwrap()
+                    };
+                    let reference = |x: &Tensor, w: &Tensor| {
+                        ops::cyclic_conv(x, w, Some(&bias), stride).unwrap()
+                    };
+                    check(&case, device, &x, &|x| portable(x, &on(&weight, x)), &|x| {
+                        reference(x, &weight)
+                    });
+                    check(
+                        &format!("{case}, weight"),
+                        device,
+                        &weight,
+                        &|w| portable(&on(&x, w), w),
+                        &|w| reference(&x, w),
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn spec(conv: ConvMethod, linear: LinearMethod) -> NetworkSpec {
+    let conv =
+        |c_out, kernel_size, stride| LayerSpec::Conv { c_out, kernel_size, stride, method: conv };
+    let linear = |out_features| LayerSpec::Linear { out_features, method: linear };
+    NetworkSpec {
+        input: ImageShape::new(1, 8, 8),
+        layers: vec![
+            conv(4, 3, 1),
+            LayerSpec::MaxMin,
+            conv(6, 4, 2),
+            LayerSpec::GroupSort { group: 3 },
+            LayerSpec::Flatten,
+            linear(8),
+            LayerSpec::Relu,
+            linear(4),
+        ],
+    }
+}
+
+/// Adds the same noise to both: an orthogonal start has rows of equal sums, between which RK-L2NE's gradient may choose.
+fn perturb(networks: &[&Network]) {
+    for (name, variable) in networks.iter().flat_map(|network| network.variables()) {
+        let noise = uniform(variable.dims(), -0.05, 0.05, DType::F64, name.len() as u64);
+        let noise = noise.to_device(variable.device()).unwrap();
+        variable.set(&(variable.as_tensor() + noise).unwrap()).unwrap();
+    }
+}
+
+/// A few steps in candle's operations leave the parameters that the engine leaves.
+#[test]
+fn training_steps_equal_those_of_the_engine() {
+    let methods = [
+        ConvMethod::Bcop,
+        ConvMethod::BcopFixed,
+        ConvMethod::Rko,
+        ConvMethod::Ossn,
+        ConvMethod::Svcm,
+        ConvMethod::RkL2ne,
+        ConvMethod::Unconstrained,
+    ];
+    let optimizers =
+        [Optimizer::Adam(AdamConfig::default()), Optimizer::RmsProp(RmsPropConfig::default())];
+    for device in &devices() {
+        for (method, optimizer) in methods.iter().flat_map(|&m| optimizers.map(|o| (m, o))) {
+            let spec = spec(method, LinearMethod::Bjorck);
+            let config = lipconv::TrainConfig { optimizer, learning_rate: 1e-3, ..config(1) };
+            let network = |device| Network::new(&spec, DType::F64, device, 3).unwrap();
+            let mut engine = Trainer::new(network(&Device::Cpu), config).unwrap();
+            let mut portable = Trainer::portable(network(device), config).unwrap();
+            perturb(&[engine.network(), portable.network()]);
+            let mut source = Stripes::new([1, 8, 8], 4, 6, DType::F64);
+            source.start_epoch(0, 11);
+            for step in 0..4 {
+                let mut batch = source.batch(step).unwrap();
+                let expected = engine.step(&batch, 4).unwrap();
+                batch.images = batch.images.to_device(device).unwrap();
+                let got = portable.step(&batch, 4).unwrap();
+                assert!(
+                    (got.loss - expected.loss).abs() < 1e-6,
+                    "{method:?}: {got:?}, {expected:?}"
+                );
+                assert_eq!(got.n_correct, expected.n_correct, "{method:?}");
+            }
+            let pairs =
+                engine.network().variables().into_iter().zip(portable.network().variables());
+            for ((name, expected), (_, got)) in pairs {
+                let got = got.as_tensor().to_device(&Device::Cpu).unwrap();
+                check_close(&format!("{method:?} {name}"), &got, expected.as_tensor(), 1e-8);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_portable_run_is_saved_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    for device in &devices() {
+        let path = folder.path().join("run.safetensors");
+        let network =
+            Network::new(&spec(ConvMethod::Ossn, LinearMethod::Bjorck), DType::F32, device, 3);
+        let mut trainer = Trainer::portable(network.unwrap(), config(2)).unwrap();
+        let mut source = Stripes::new([1, 8, 8], 4, 6, DType::F32);
+        source.start_epoch(0, 11);
+        let mut step = |trainer: &mut Trainer, index| {
+            let mut batch = source.batch(index).unwrap();
+            batch.images = batch.images.to_device(device).unwrap();
+            trainer.step(&batch, 5).unwrap().loss
+        };
+        step(&mut trainer, 0);
+        trainer.save(&path).unwrap();
+        let expected = step(&mut trainer, 1);
+        let mut resumed = Trainer::resume(&path, device).unwrap();
+        let got = step(&mut resumed, 1);
+        assert!((got - expected).abs() < 1e-5, "{got} {expected}");
+        assert_eq!(resumed.n_steps(), 2);
+    }
+}
+
+#[test]
+fn a_step_that_fails_names_the_layer_and_changes_nothing() {
+    for device in &devices() {
+        let network =
+            Network::new(&spec(ConvMethod::Bcop, LinearMethod::Bjorck), DType::F32, device, 3);
+        let mut trainer = Trainer::portable(network.unwrap(), config(2)).unwrap();
+        let mut source = Stripes::new([1, 8, 8], 4, 6, DType::F32);
+        source.start_epoch(0, 11);
+        let mut batch = source.batch(0).unwrap();
+        batch.images = batch.images.to_device(device).unwrap();
+        let variables = trainer.network().variables();
+        let (name, weight) = variables.iter().find(|(name, _)| name == "linear1.weight").unwrap();
+        let good = weight.as_tensor().copy().unwrap();
+        weight.set(&good.ones_like().unwrap()).unwrap();
+        let error = trainer.step(&batch, 5).unwrap_err();
+        assert!(matches!(error, Error::Step { step: 1, .. }), "{name}: {error}");
+        let text = format!("{error}: {}", std::error::Error::source(&error).unwrap());
+        assert!(text.contains("linear1"), "{text}");
+        weight.set(&good).unwrap();
+        let bad = (&batch.images * f64::NAN).unwrap();
+        let images = std::mem::replace(&mut batch.images, bad);
+        let error = trainer.step(&batch, 5).unwrap_err();
+        let text = std::error::Error::source(&error).unwrap().to_string();
+        assert!(text.ends_with("holds a value that is not a finite number"), "{text}");
+        batch.images = images;
+        let bias = variables[1].1.as_tensor().to_device(&Device::Cpu).unwrap();
+        let fresh = Network::new(trainer.network().spec(), DType::F32, &Device::Cpu, 3).unwrap();
+        assert_eq!(distance(&bias, fresh.variables()[1].1.as_tensor()), 0.0);
+        batch.labels[2] = 4;
+        assert!(matches!(
+            trainer.step(&batch, 5),
+            Err(Error::LabelOutOfRange { index: 2, label: 4, n_classes: 4 })
+        ));
+    }
+}
