@@ -249,6 +249,10 @@ fn weight_operations_refuse_what_does_not_fit() {
     );
     let vector = Tensor::zeros((3, 4, 4), DType::F64, &CPU).unwrap();
     says(ops::ossn(&weight, &vector), "OSSN vector has dtype f64, expected f32");
+    let huge = weight.affine(0.0, 1e38).unwrap();
+    let vector = zeros(&[3, 4, 4]).affine(0.0, 1.0).unwrap();
+    let overflow = ops::ossn(&huge, &vector).unwrap_err().to_string();
+    assert!(overflow.contains("ossn: the estimated norm holds "), "{overflow}");
     let zero = ops::rk_l2ne(&weight).unwrap_err().to_string();
     assert!(zero.contains("rk-l2ne.weight is zero, expected a nonzero value"), "{zero}");
 }
