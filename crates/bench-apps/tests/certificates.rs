@@ -13,7 +13,8 @@ pub(crate) fn check_certificates(place: &Place) {
     assert!(text.ends_with("200 images, written to certificate.json\n"), "{text}");
     let verify = ["verify", "certificate.json", "--model", "run", "--quiet"];
     let text = place.succeed(&verify);
-    let confirmed = "certificate.json is confirmed: bounds of 4 layers, claims about 200 of 200 images";
+    let confirmed =
+        "certificate.json is confirmed: bounds of 4 layers, claims about 200 of 200 images";
     assert!(text.starts_with(confirmed), "{text}");
     let some = ["verify", "certificate.json", "--model", "run/network.safetensors"];
     let some = [&some[..], &["--dataset", "synthetic", "--samples", "20", "--quiet"]].concat();
@@ -40,7 +41,10 @@ pub(crate) fn check_certificates(place: &Place) {
     let text = refused(&raised("/layers/1/lipschitz", 1.0 - 1e-5));
     assert!(text.starts_with(&format!("{start}layers[1].lipschitz: ")), "{text}");
     let text = refused(&good[..good.len() / 2]);
-    assert_eq!(text, format!("{start}certificate: ends too early, expected a complete JSON object"));
+    assert_eq!(
+        text,
+        format!("{start}certificate: ends too early, expected a complete JSON object")
+    );
     let text = refused(&good.replace("\"version\":1", "\"version\":2"));
     assert_eq!(text, format!("{start}version: is 2, expected 1: a later program wrote it"));
     fs::write(&path, &good).unwrap();
@@ -56,7 +60,10 @@ fn check_other_weights(place: &Place, start: &str) {
     let text = place.fail(&[&verify[..], &["--dataset", "synthetic"]].concat());
     assert!(text.starts_with(&format!("{start}model.sha256: is ")), "{text}");
     let text = place.fail(&["certify", "nothing.safetensors", "--out", "x.json"]);
-    assert!(text.starts_with("error: cannot load a network: cannot read nothing.safetensors"), "{text}");
+    assert!(
+        text.starts_with("error: cannot load a network: cannot read nothing.safetensors"),
+        "{text}"
+    );
     assert!(!place.path("x.json").exists());
 }
 
@@ -85,6 +92,16 @@ pub(crate) fn check_attacks(place: &Place) {
     let args = ["attack", "run", "--attack", "pgd", "--eps", "1", "--architecture", "kw-small"];
     let text = place.fail(&args);
     assert!(text.starts_with("error: cannot read run: "), "{text}");
-    let text = place.fail(&["attack", "run", "--attack", "pgd", "--eps", "1", "--restarts", "0", "--quiet"]);
+    let text = place.fail(&[
+        "attack",
+        "run",
+        "--attack",
+        "pgd",
+        "--eps",
+        "1",
+        "--restarts",
+        "0",
+        "--quiet",
+    ]);
     assert_eq!(text, "error: restarts is 0, expected 1 to 65536");
 }

@@ -29,8 +29,8 @@ impl ExecutedNetwork {
     /// `network` executed in `arithmetic`.
     ///
     /// # Errors
-    /// [`Error::UnsupportedArithmetic`] when the arithmetic would change the stored weights,
-    /// [`Error::DTypeMismatch`] for weights that are neither f32 nor f64, [`Error::Network`].
+    /// [`Error::UnsupportedArithmetic`](crate::Error::UnsupportedArithmetic) when the arithmetic would change the stored weights,
+    /// [`Error::DTypeMismatch`](crate::Error::DTypeMismatch) for weights that are neither f32 nor f64, [`Error::Network`](crate::Error::Network).
     pub fn new(network: &PlainNetwork, arithmetic: Arithmetic) -> Result<Self> {
         arithmetic.check_holds(network.dtype())?;
         let accumulating = match arithmetic {

@@ -52,7 +52,8 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let was_synthetic = run.as_ref().and_then(RunFiles::is_synthetic) == Some(true);
     let config = run.map_or_else(|| Ok(RunConfig::default()), |run| run.config())?;
     let limit = claimed_samples(&certificate);
-    let images = test_images(config, was_synthetic, &args.data, args.dataset.clone(), limit, display)?;
+    let images =
+        test_images(config, was_synthetic, &args.data, args.dataset.clone(), limit, display)?;
     let (pixels, labels) = tensors(&images, stored_dtype(&certificate))?;
     let pixels = pixels.flatten_all()?;
     let (narrow, wide): (Vec<f32>, Vec<f64>) = match pixels.dtype() {
