@@ -297,7 +297,7 @@ impl NetworkConfig {
                 (self.layer.conv().is_some(), "a convolution's method, such as bcop")
             }
         };
-        require(fits, "network.layer", &self.layer, expected)
+        require(fits, "network.layer", self.layer, expected)
     }
 }
 

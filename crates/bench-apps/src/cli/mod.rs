@@ -61,7 +61,7 @@ struct Cli {
 enum Command {
     Train(train::Args),
     Eval(eval::Args),
-    Reproduce(reproduce::Args),
+    Reproduce(Box<reproduce::Args>),
     Inspect(inspect::Args),
     Predict(predict::Args),
     Bench(bench::Args),
