@@ -232,7 +232,7 @@ impl Budget {
     pub fn config(&self, cell: &Cell) -> Result<RunConfig> {
         let mut config = RunConfig::of(cell.dataset.clone());
         let extent = if cell.is_published() {
-            Extent { epochs: 1, ..self.small }
+            Extent { epochs: 1, train_limit: None, ..self.small }
         } else {
             config.network.name = cell.network_name()?;
             config.network.layer = cell.method.parse()?;

@@ -39,14 +39,16 @@ pub(super) fn network_name(network: &str) -> String {
 pub(super) fn budget_text(row: &Row) -> String {
     let key = &row.key;
     let mut text = if key.layer == "published" {
-        "not trained here".to_owned()
+        format!("{}: not trained here", key.budget)
     } else {
         format!("{}: {}", key.budget, counted(key.epochs, "epoch"))
     };
     if let Some(n) = key.train_limit {
         text += &format!(" on {n} images");
     }
-    text += &format!(", {}", counted(row.seeds.len(), "seed"));
+    if key.layer != "published" {
+        text += &format!(", {}", counted(row.seeds.len(), "seed"));
+    }
     if let Some(n) = key.test_limit {
         text += &format!(", {n} test images");
     }
