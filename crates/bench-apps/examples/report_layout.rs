@@ -41,6 +41,7 @@ fn invented(synthetic: bool) -> Result<Report> {
         layer: "bcop".into(),
         activation: "maxmin".into(),
         seed: 0,
+        budget: None,
         epochs: 12,
         budget: None,
         device: "CPU, 2 threads".into(),

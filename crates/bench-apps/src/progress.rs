@@ -3,7 +3,7 @@
 //! Both go to standard error; results go to standard output. Not here: what is being done.
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -77,7 +77,8 @@ impl Progress {
                 if last.is_none_or(|last| last.elapsed() >= Report::EVERY) {
                     *last = Some(Instant::now());
                     (report.done, report.message) = (done, message.to_owned());
-                    println!("{report}");
+                    // the listener may be gone, which is no reason to end before the work is saved
+                    let _ = writeln!(std::io::stdout(), "{report}");
                 }
             }
             Shown::Silent => {}

@@ -82,7 +82,10 @@ fn what_is_not_the_published_data_is_used_and_named() {
     let dir = tempfile::tempdir().unwrap();
     let bytes = archive(&batches());
     let path = write(dir.path(), "cifar-10-binary.tar.gz", &bytes);
-    let notes = in_dir(dir.path()).unwrap().notes;
+    let dataset = in_dir(dir.path()).unwrap();
+    let start = "cifar-10-binary.tar.gz is not the published file: ";
+    assert!(dataset.portable_notes()[0].starts_with(start), "{:?}", dataset.portable_notes());
+    let notes = dataset.notes;
     assert_eq!(notes.len(), 1);
     let start = format!(
         "{} is not the published file: SHA-256 {}, published c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd; \

@@ -113,8 +113,10 @@ pub(super) fn run(call: &Call<'_>) -> Result<ExitCode> {
         display: call.display,
     };
     let summary = queue::run(&queue, &planned.missing)?;
-    call.write_up(&experiments)?;
-    Ok(conclude(&summary, &planned))
+    // what failed is said even where the report cannot be written either
+    let written = call.write_up(&experiments);
+    let status = conclude(&summary, &planned);
+    written.map(|()| status)
 }
 
 /// The cells of a call.

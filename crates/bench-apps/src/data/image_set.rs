@@ -46,6 +46,17 @@ pub struct Dataset {
 }
 
 impl Dataset {
+    /// The notes without the folder that the images lie in, for files that go to other machines.
+    #[must_use]
+    pub fn portable_notes(&self) -> Vec<String> {
+        let folder = match &self.source {
+            DataSource::Folder(dir) | DataSource::Downloaded(dir) => dir.display().to_string(),
+            DataSource::Synthetic { .. } => return self.notes.clone(),
+        };
+        let folder = format!("{}/", folder.trim_end_matches('/'));
+        self.notes.iter().map(|note| note.replace(&folder, "")).collect()
+    }
+
     /// Whether the images were drawn by a program; results on them are labelled so everywhere.
     #[must_use]
     pub fn is_synthetic(&self) -> bool {

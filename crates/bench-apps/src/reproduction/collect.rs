@@ -10,6 +10,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::cell::{CellResult, Plan};
 use super::evidence::Spectra;
 use super::spec::{Experiment, NAMES};
@@ -94,7 +96,8 @@ pub struct Column {
 }
 
 /// Quantities of a table, percent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum What {
     /// Clean accuracy after the last epoch.
     Clean,
@@ -312,7 +315,7 @@ fn section(experiment: &Experiment, results: &[CellResult]) -> Section {
     for group in mine.chunk_by(|a, b| key(a) == key(b)) {
         rows.push(row(group));
     }
-    drop_empty_columns(&mut rows);
+    drop_columns(&mut rows, experiment.columns.as_deref());
     Section {
         experiment: experiment.clone(),
         rows,
@@ -362,10 +365,11 @@ fn row(group: &[&CellResult]) -> Row {
     }
 }
 
-/// A column that no row has a figure of ours for says nothing.
-fn drop_empty_columns(rows: &mut [Row]) {
+/// Keeps the columns that are wanted and that some row has a figure of ours for; others say nothing.
+fn drop_columns(rows: &mut [Row], wanted: Option<&[What]>) {
     let used: Vec<What> = What::ALL
         .into_iter()
+        .filter(|what| wanted.is_none_or(|wanted| wanted.contains(what)))
         .filter(|what| {
             rows.iter().flat_map(|row| &row.columns).any(|c| c.what == *what && c.ours.is_some())
         })

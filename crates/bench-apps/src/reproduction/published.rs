@@ -74,7 +74,7 @@ pub fn evaluate(
         samples: Vec::new(),
         lipschitz: None,
         provenance,
-        notes: dataset.notes.clone(),
+        notes: dataset.portable_notes(),
     })
 }
 

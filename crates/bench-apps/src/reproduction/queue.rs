@@ -196,7 +196,8 @@ impl State<'_> {
                 let line = task.plan.result(&task.folder).ok().flatten().map(|r| headline(&r));
                 self.progress.note(&format!("{id}: {}", line.unwrap_or_else(|| "finished".into())));
             }
-            Some(code) if code == i32::from(interrupt::STATUS) && self.summary.interrupted => {}
+            // Ctrl-C reaches the workers too, and may have ended them before it was seen here
+            Some(code) if code == i32::from(interrupt::STATUS) && interrupt::requested() => {}
             Some(code) if code == i32::from(BUSY) => {
                 self.progress.note(&format!("{id} is being run by another process"));
                 self.summary.busy.push(id);
@@ -267,10 +268,11 @@ fn fraction(report: &Report) -> f64 {
 /// Work of a cell in thousands of image passes of Small.
 fn cost(task: &Task) -> u64 {
     let config = &task.plan.config;
-    let weight = match config.network.name {
-        NetworkName::Small => 1,
-        NetworkName::Fc3 => 3,
-        NetworkName::Large => 14,
+    // measured on the CPU: a step of training, and an image of an attack
+    let (step, image) = match config.network.name {
+        NetworkName::Small => (1, 1),
+        NetworkName::Fc3 => (80, 3),
+        NetworkName::Large => (16, 14),
     };
     let n_train = match config.data.dataset {
         DatasetName::Mnist => 60_000,
@@ -279,7 +281,7 @@ fn cost(task: &Task) -> u64 {
     };
     let n_train = config.data.train_limit.unwrap_or(n_train).min(n_train);
     let n_test = config.data.test_limit.unwrap_or(10_000).min(10_000);
-    let training = n_train * config.training.epochs;
-    let attack = n_test * config.evaluation.pgd.steps / 2;
-    1 + weight * (training + attack) as u64 / 1000
+    let training = step * n_train * config.training.epochs;
+    let attack = image * n_test * config.evaluation.pgd.steps / 2;
+    1 + (training + attack) as u64 / 1000
 }

@@ -150,7 +150,7 @@ impl Outcome<'_> {
             lipschitz: Some(evaluated.evaluation.lipschitz),
             history,
             provenance: finished.provenance,
-            notes: self.dataset.notes.clone(),
+            notes: self.dataset.portable_notes(),
         })
     }
 

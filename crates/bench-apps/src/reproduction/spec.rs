@@ -12,6 +12,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::cell::Cell;
+use super::collect::What;
 use crate::config::{DatasetName, NetworkName, PgdConfig, RunConfig, ScheduleKind};
 use crate::eps::Eps;
 use crate::error::{Error, Result};
@@ -33,6 +34,9 @@ pub struct Experiment {
     /// Whether it shows singular values rather than accuracies.
     #[serde(default)]
     pub spectra: bool,
+    /// What its table shows; everything that was measured where absent.
+    #[serde(default)]
+    pub columns: Option<Vec<What>>,
     /// Its cells, as products of lists.
     pub cells: Vec<CellBlock>,
     /// Budgets that replace those of the same name.
@@ -228,7 +232,7 @@ impl Budget {
     pub fn config(&self, cell: &Cell) -> Result<RunConfig> {
         let mut config = RunConfig::of(cell.dataset.clone());
         let extent = if cell.is_published() {
-            Extent { epochs: 1, ..self.small }
+            Extent { epochs: 1, train_limit: None, ..self.small }
         } else {
             config.network.name = cell.network_name()?;
             config.network.layer = cell.method.parse()?;

@@ -39,18 +39,21 @@ pub(super) fn network_name(network: &str) -> String {
 pub(super) fn budget_text(row: &Row) -> String {
     let key = &row.key;
     let mut text = if key.layer == "published" {
-        "not trained here".to_owned()
+        format!("{}: not trained here", key.budget)
     } else {
         format!("{}: {}", key.budget, counted(key.epochs, "epoch"))
     };
     if let Some(n) = key.train_limit {
         text += &format!(" on {n} images");
     }
-    text += &format!(", {}", counted(row.seeds.len(), "seed"));
+    if key.layer != "published" {
+        text += &format!(", {}", counted(row.seeds.len(), "seed"));
+    }
     if let Some(n) = key.test_limit {
         text += &format!(", {n} test images");
     }
-    if let Some(n) = key.first_images {
+    let shows_first = row.columns.iter().any(|column| column.what == What::FirstClean);
+    if let Some(n) = key.first_images.filter(|_| shows_first) {
         text += &format!(", first {n} of them for boundary and pointwise");
     }
     text
@@ -95,6 +98,10 @@ pub(super) fn columns(section: &Section) -> Vec<What> {
 pub(super) fn quoted(quoted: &Quoted, what: What) -> Option<f64> {
     quoted.figures.iter().find(|(name, _)| *name == what.name()).map(|(_, value)| *value)
 }
+
+/// What a reader of certified accuracies should know.
+pub(super) const CERTIFIED_NOTE: &str = "Certified: nominal, as in the paper, with a Lipschitz constant of 1 taken on faith. As executed: \
+    with a rigorous bound of the constant and of every rounding error; where that bound is well below 1, it certifies more.";
 
 /// Whether rows of different budgets stand in one table.
 pub(super) fn is_mixed(section: &Section) -> bool {

@@ -3,15 +3,15 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::cells::{
-    budget_text, columns, dataset_name, difference, figure as paper_figure, heading, is_mixed,
-    method_name, network_name, quoted, statistic,
+    CERTIFIED_NOTE, budget_text, columns, dataset_name, difference, figure as paper_figure,
+    heading, is_mixed, method_name, network_name, quoted, statistic,
 };
 use super::figures::{self, Group};
 use crate::error::Result;
 use crate::progress::spoken;
 use crate::report::page::{STYLE, figure};
 use crate::reproduction::cell::CellResult;
-use crate::reproduction::collect::{Column, Reproduction, Row, Section};
+use crate::reproduction::collect::{Column, Reproduction, Row, Section, What};
 use crate::reproduction::evidence::AdversarialSample;
 use crate::text_table::counted;
 
@@ -104,7 +104,10 @@ fn section(section: &Section) -> Result<Markup> {
                 p.banner { "Rows of different budgets stand side by side here; each names its own." }
             }
             (body)
-            p.fine { (section.experiment.note) }
+            p.fine {
+                (section.experiment.note) " "
+                @if columns(section).contains(&What::Executed) && !section.is_figure() { (CERTIFIED_NOTE) }
+            }
         }
     })
 }

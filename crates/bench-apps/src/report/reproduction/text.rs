@@ -1,8 +1,8 @@
 //! Markdown, and tables for the terminal.
 
 use super::cells::{
-    budget_text, columns, dataset_name, difference, figure, heading, is_mixed, method_name,
-    network_name, quoted, statistic,
+    CERTIFIED_NOTE, budget_text, columns, dataset_name, difference, figure, heading, is_mixed,
+    method_name, network_name, quoted, statistic,
 };
 use crate::reproduction::collect::{Column, Reproduction, Row, Section, What};
 use crate::text_table::text_table;
@@ -28,6 +28,9 @@ pub fn markdown(reproduction: &Reproduction) -> String {
             text += &spectra_table(section);
         } else {
             text += &markdown_table(section);
+            if columns(section).contains(&What::Executed) {
+                text += &format!("\n{CERTIFIED_NOTE}\n");
+            }
         }
     }
     text
