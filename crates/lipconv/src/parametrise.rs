@@ -18,7 +18,8 @@ mod operation;
 mod power;
 mod row_sums;
 
-use blockconv::bcop::{Bcop, bcop};
+use blockconv::Scratch;
+use blockconv::bcop::{Bcop, bcop_reusing};
 use ndarray::{Array2, ArrayD, ArrayView2, ArrayViewD, Ix2, Ix3, Ix4};
 use projectors::Real;
 use projectors::polar::{FactoredPolar, Polar, factored_polar, polar_warm};
@@ -58,6 +59,8 @@ pub(crate) struct Start<'a, T> {
     pub(crate) warm: Option<ArrayView2<'a, T>>,
     /// The vector of OSSN, c_in x h x w.
     pub(crate) vector: Option<&'a [T]>,
+    /// Memory that earlier assemblies left.
+    pub(crate) scratch: Option<&'a Scratch<T>>,
 }
 
 /// A weight and what its pullback needs.
@@ -117,7 +120,10 @@ impl Parametrisation {
     ) -> Result<Assembled<T>> {
         match self {
             Self::Bcop { c_out, c_in } => {
-                let assembled = bcop(ranked::<T, Ix3>(parameter), c_out, c_in, start.warm);
+                let fresh = Scratch::default();
+                let scratch = start.scratch.unwrap_or(&fresh);
+                let parameter = ranked::<T, Ix3>(parameter);
+                let assembled = bcop_reusing(parameter, c_out, c_in, start.warm, scratch);
                 Ok(Assembled::Bcop(Box::new(assembled.map_err(|e| algebra(layer, e))?)))
             }
             Self::Polar => Ok(Assembled::Polar(polar_of(layer, ranked(parameter), start.warm)?)),
@@ -149,7 +155,7 @@ impl Parametrisation {
         parameter: ArrayViewD<'_, T>,
         image: Option<(usize, usize)>,
     ) -> Result<ArrayD<T>> {
-        let start = Start { warm: None, vector: None };
+        let start = Start { warm: None, vector: None, scratch: None };
         let weight = match self {
             // the proven bound is that of the parameter: the estimate has no part in it
             Self::Ossn { .. } => parameter.to_owned(),

@@ -12,7 +12,8 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use blockconv::bcop::bcop;
+use blockconv::Scratch;
+use blockconv::bcop::bcop_reusing;
 use blockconv::spectrum::layer_singular_values;
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
@@ -201,7 +202,9 @@ impl Bench<'_> {
             matrix.assign(&(haar_orthogonal::<f32>(c, &mut rng) * gain));
         }
         let cotangent = Array4::from_elem((c, c, k, k), 1.0_f32);
-        let assemble = || bcop(parameters.view(), c, c, None);
+        // as training does it, in the memory of the step before
+        let scratch = Scratch::default();
+        let assemble = || bcop_reusing(parameters.view(), c, c, None, &scratch);
         let forward = || {
             let weight = assemble()?.layer_weight();
             anyhow::ensure!(weight[[0, 0, 1, 1]].is_finite(), "an assembled kernel is not finite");

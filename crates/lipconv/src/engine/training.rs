@@ -4,6 +4,7 @@
 //! Everything that outlives a step is in [`TrainBuffers`]: the activation buffers, reused from step to step, and the
 //! inverse square roots from which the next orthonormalisation starts.
 
+use blockconv::Scratch;
 use candle_core::Tensor;
 use ndarray::{Array2, Array4, ArrayD, ArrayViewD};
 use projectors::Real;
@@ -28,6 +29,8 @@ pub(crate) struct TrainBuffers<T> {
     conv_gradients: Vec<T>,
     /// For each linear layer, where its next orthonormalisation starts.
     pub(crate) warm: Vec<Option<Array2<T>>>,
+    /// Memory of the kernel assemblies.
+    scratch: Scratch<T>,
 }
 
 /// What a step has found out for one linear layer.
@@ -55,7 +58,7 @@ pub(crate) fn loss_and_gradients<T: Element>(
     let (storage, layout) = images.storage_and_layout();
     let images = slice_of::<T>(&storage, layout)?;
     with_parameters(network, |parameters| {
-        let assembled = assemble(parameters, &buffers.warm)?;
+        let assembled = assemble(parameters, &buffers.warm, &buffers.scratch)?;
         let weights = weights_of(&assembled, parameters);
         let program = program(network, &assembled, &weights, parameters);
         let (value, gradients) = run(&program, loss, images, labels, buffers)?;
@@ -96,10 +99,11 @@ fn with_parameters<T: Element, R>(
 fn assemble<T: Element>(
     parameters: &[Borrowed<'_, T>],
     warm: &[Option<Array2<T>>],
+    scratch: &Scratch<T>,
 ) -> Result<Vec<Assembled<T>>> {
     let layers = parameters.par_iter().enumerate().map(|(n, p)| {
         let warm = warm.get(n).and_then(Option::as_ref).map(|warm| warm.view());
-        let start = Start { warm, vector: p.vector };
+        let start = Start { warm, vector: p.vector, scratch: Some(scratch) };
         p.layer.parametrisation.assemble_to_apply(&p.layer.name, p.weight.view(), start)
     });
     layers.collect()

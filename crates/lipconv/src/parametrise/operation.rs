@@ -66,7 +66,7 @@ impl Saved {
         let parameter = ArrayViewD::from_shape(layout.dims(), cpu_slice::<T>(storage, layout)?)
             .expect("a contiguous tensor has as many values as its shape says");
         let vector = self.vector.as_ref().map(to_vec::<T>).transpose()?;
-        let start = Start { warm: None, vector: vector.as_deref() };
+        let start = Start { warm: None, vector: vector.as_deref(), scratch: None };
         let assembled = self.parametrisation.assemble(&self.layer, parameter.view(), start)?;
         let weight = assembled.weight(parameter);
         let shape = Shape::from(weight.shape());
