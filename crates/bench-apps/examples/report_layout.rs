@@ -43,7 +43,6 @@ fn invented(synthetic: bool) -> Result<Report> {
         seed: 0,
         budget: None,
         epochs: 12,
-        budget: None,
         device: "CPU, 2 threads".into(),
         commit: None,
         seconds: 241.0,
