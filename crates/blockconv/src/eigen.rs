@@ -9,25 +9,28 @@ use ndarray::{Array1, Array2};
 use ndarray_linalg::c64;
 use projectors::gemm;
 
+use crate::hermitian::with_spare_column;
+
 /// Eigenvalues in ascending order and eigenvectors (columns) of a Hermitian matrix, or LAPACK's `info` where it fails.
 pub(crate) fn decompose(gram: &Array2<c64>) -> Result<(Array1<f64>, Array2<c64>), c_int> {
     gemm::single_threaded_blas();
     let n = gram.nrows();
     assert_eq!(n, gram.ncols(), "only square matrices are Hermitian");
     // column by column, as LAPACK counts
-    let mut matrix: Vec<c64> = gram.t().iter().copied().collect();
+    let mut matrix = with_spare_column(gram.t().iter().copied(), n);
     let mut eigenvalues = vec![0.0; n];
     let info = zheevd(n, &mut matrix, &mut eigenvalues);
     if info != 0 {
         return Err(info);
     }
+    matrix.truncate(n * n);
     let rows = Array2::from_shape_vec((n, n), matrix).expect("n² values");
     Ok((Array1::from(eigenvalues), rows.reversed_axes()))
 }
 
 #[expect(unsafe_code, reason = "LAPACK has a C interface only")]
 fn zheevd(n: usize, matrix: &mut [c64], eigenvalues: &mut [f64]) -> c_int {
-    assert!(matrix.len() == n * n && eigenvalues.len() == n, "sizes that LAPACK is told");
+    assert!(matrix.len() >= n * n && eigenvalues.len() == n, "sizes that LAPACK is told");
     // the lengths that LAPACK documents for jobz = 'V', and more for its blocked routines
     let mut work = vec![c64::new(0.0, 0.0); 1 + 32 * n + n * n];
     let mut real_work = vec![0.0; 1 + 5 * n + 2 * n * n];

@@ -50,6 +50,18 @@ pub(crate) fn singular_values(symbol: &Symbol, real: bool) -> Result<Vec<f64>, L
         let mut matrix: Vec<f64> = re.iter().copied().collect();
         return Ok(f64::svddc(layout, JobSvd::None, &mut matrix)?.s);
     }
-    let mut matrix: Vec<c64> = re.iter().zip(im).map(|(&re, &im)| c64::new(re, im)).collect();
-    Ok(c64::svddc(layout, JobSvd::None, &mut matrix)?.s)
+    let values = re.iter().zip(im).map(|(&re, &im)| c64::new(re, im));
+    let mut matrix = with_spare_column(values, cols);
+    let told = &mut matrix[..rows * cols];
+    Ok(c64::svddc(layout, JobSvd::None, told)?.s)
+}
+
+/// A matrix for LAPACK with memory for one more of its columns of length `column`.
+///
+/// The complex gemv kernels of OpenBLAS before 0.3.22, which Debian 12 ships, read one element beyond a row of the matrix
+/// (OpenBLAS issue 4013): of the last column, a column's length behind the matrix, and now and then in no memory at all.
+pub(crate) fn with_spare_column(values: impl Iterator<Item = c64>, column: usize) -> Vec<c64> {
+    let mut matrix: Vec<c64> = values.collect();
+    matrix.resize(matrix.len() + column + 1, c64::new(0.0, 0.0));
+    matrix
 }
