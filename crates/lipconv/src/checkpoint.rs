@@ -202,7 +202,10 @@ fn on_host<T: Element>(state: &PortableState) -> Result<TypedState<T>> {
 }
 
 /// And back.
-fn on_device<T: Element>(network: &Network, state: TypedState<T>) -> Result<PortableState> {
+pub(crate) fn on_device<T: Element>(
+    network: &Network,
+    state: TypedState<T>,
+) -> Result<PortableState> {
     let variables = network.variables().into_iter().zip(state.moments);
     let moments = variables.map(|((_, variable), Moments(moments))| {
         let tensor = |values| Ok(Tensor::from_vec(values, variable.shape(), network.device())?);

@@ -19,6 +19,7 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::on_device;
 use crate::element::Element;
 use crate::engine::has_block_form;
 use crate::engine::training::{ParameterGradient, TrainBuffers, loss_and_gradients};
@@ -255,10 +256,20 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::new`].
     pub fn portable(network: Network, config: TrainConfig) -> Result<Self> {
-        let mut trainer = Self::new(network, config)?;
-        let state = PortableState::new(&trainer.network, &trainer.config.optimizer)?;
-        trainer.state = State::Portable(state);
-        Ok(trainer)
+        Self::new(network, config)?.into_portable()
+    }
+
+    /// The same run at the same place, with all further steps in candle's operations.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] when the running means cannot be copied.
+    pub fn into_portable(mut self) -> Result<Self> {
+        self.state = State::Portable(match self.state {
+            State::F32(state) => on_device(&self.network, state)?,
+            State::F64(state) => on_device(&self.network, state)?,
+            State::Portable(state) => state,
+        });
+        Ok(self)
     }
 
     /// The network in its present state.

@@ -258,7 +258,7 @@ macro_rules! value_enum {
 }
 
 value_enum! {
-    DeviceKind => { Cpu = "cpu": "the processor", Cuda = "cuda": "the first CUDA device" }
+    DeviceKind => { Cpu = "cpu": "the processor", Cuda = "cuda": "the first CUDA device", Portable = "portable": "the processor in candle's operations, as a CUDA device trains: slow, for comparison" }
     NetworkName => { Small = "small": "two convolutions, two dense layers", Large = "large": "four and three", Fc3 = "fc-3": "three hidden dense layers" }
     AugmentationKind => { None = "none": "nothing", CropFlip = "crop-flip": "random crops and mirror images" }
     ActivationKind => { MaxMin = "maxmin": "norm-preserving", Relu = "relu": "for comparison" }

@@ -20,6 +20,8 @@ pub enum DeviceKind {
     Cpu,
     /// The first CUDA device, f32; an error where there is none.
     Cuda,
+    /// The processor, f32, trained in candle's operations alone, as a CUDA device does: slow, for comparison.
+    Portable,
 }
 
 /// Which images.

@@ -25,7 +25,7 @@ use crate::text_table::counted;
 /// When there is no CUDA device, or the program was built without it.
 pub fn device(kind: DeviceKind) -> Result<Device> {
     match kind {
-        DeviceKind::Cpu => Ok(Device::Cpu),
+        DeviceKind::Cpu | DeviceKind::Portable => Ok(Device::Cpu),
         DeviceKind::Cuda => Device::new_cuda(0).context("no CUDA device"),
     }
 }
@@ -36,6 +36,10 @@ pub fn device_name(kind: DeviceKind) -> String {
     match kind {
         DeviceKind::Cpu => {
             format!("CPU, {}", counted(rayon::current_num_threads(), "thread"))
+        }
+        DeviceKind::Portable => {
+            let threads = counted(rayon::current_num_threads(), "thread");
+            format!("CPU, {threads}, candle's operations")
         }
         DeviceKind::Cuda => "CUDA device 0".into(),
     }

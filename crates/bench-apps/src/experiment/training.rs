@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::build::{augmentation, device, network_spec, train_config};
 use super::evaluation::quick_test;
-use crate::config::RunConfig;
+use crate::config::{DeviceKind, RunConfig};
 use crate::data::{BatchProducer, Dataset};
 use crate::interrupt::Deferred;
 use crate::metrics::{EpochMetrics, MetricsLog};
@@ -105,7 +105,7 @@ fn open_trainer(job: &TrainJob<'_>, device: &Device) -> Result<Trainer> {
     let settings = train_config(&job.config.training);
     if !checkpoint.is_file() {
         let network = Network::new(&spec, DType::F32, device, job.config.training.seed)?;
-        return Ok(Trainer::new(network, settings)?);
+        return on_path(job, Trainer::new(network, settings)?);
     }
     let trainer = Trainer::resume(&checkpoint, device)?;
     let fits = *trainer.network().spec() == spec && *trainer.config() == settings;
@@ -114,7 +114,14 @@ fn open_trainer(job: &TrainJob<'_>, device: &Device) -> Result<Trainer> {
         "{} holds another network or other training settings than config.toml beside it",
         checkpoint.display()
     );
-    Ok(trainer)
+    on_path(job, trainer)
+}
+
+fn on_path(job: &TrainJob<'_>, trainer: Trainer) -> Result<Trainer> {
+    Ok(match job.config.device {
+        DeviceKind::Portable => trainer.into_portable()?,
+        DeviceKind::Cpu | DeviceKind::Cuda => trainer,
+    })
 }
 
 /// Shows progress, writes checkpoints and the history, and stops the run when asked to.

@@ -223,12 +223,17 @@ fn training_steps_equal_those_of_the_engine() {
             let network = |device| Network::new(&spec, DType::F64, device, 3).unwrap();
             let mut engine = Trainer::new(network(&Device::Cpu), config).unwrap();
             let mut portable = Trainer::portable(network(device), config).unwrap();
-            perturb(&[engine.network(), portable.network()]);
+            let mut changed = Trainer::new(network(&Device::Cpu), config).unwrap();
+            perturb(&[engine.network(), portable.network(), changed.network()]);
             let mut source = Stripes::new([1, 8, 8], 4, 6, DType::F64);
             source.start_epoch(0, 11);
             for step in 0..4 {
                 let mut batch = source.batch(step).unwrap();
                 let expected = engine.step(&batch, 4).unwrap();
+                if step == 2 {
+                    changed = changed.into_portable().unwrap();
+                }
+                changed.step(&batch, 4).unwrap();
                 batch.images = batch.images.to_device(device).unwrap();
                 let got = portable.step(&batch, 4).unwrap();
                 assert!(
@@ -239,9 +244,17 @@ fn training_steps_equal_those_of_the_engine() {
             }
             let pairs =
                 engine.network().variables().into_iter().zip(portable.network().variables());
-            for ((name, expected), (_, got)) in pairs {
+            for (((name, expected), (_, got)), (_, changed)) in
+                pairs.zip(changed.network().variables())
+            {
                 let got = got.as_tensor().to_device(&Device::Cpu).unwrap();
                 check_close(&format!("{method:?} {name}"), &got, expected.as_tensor(), 1e-8);
+                check_close(
+                    &format!("changed, {method:?} {name}"),
+                    changed.as_tensor(),
+                    expected.as_tensor(),
+                    1e-8,
+                );
             }
         }
     }
