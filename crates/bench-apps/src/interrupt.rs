@@ -28,17 +28,22 @@ pub fn install() -> Result<()> {
         if first && DEFERRED.load(Ordering::SeqCst) {
             eprintln!("interrupted: saving (once more ends at once)");
         } else {
-            std::process::exit(i32::from(STATUS));
+            end_now();
         }
     })
     .context("cannot handle interruptions")
+}
+
+/// Ends the program without the libraries' clean-up, which would take OpenBLAS away from threads that are computing.
+fn end_now() -> ! {
+    signal_hook::low_level::exit(i32::from(STATUS))
 }
 
 /// Asks this process to end as a signal would, once: where requests are deferred, a further one changes nothing.
 pub fn request() {
     REQUESTED.store(true, Ordering::SeqCst);
     if !DEFERRED.load(Ordering::SeqCst) {
-        std::process::exit(i32::from(STATUS));
+        end_now();
     }
 }
 
