@@ -16,6 +16,7 @@ pub mod report;
 pub mod reproduction;
 pub mod results;
 pub mod run_dir;
+mod stdout;
 pub mod text_table;
 
 pub use eps::{ByEps, Eps};

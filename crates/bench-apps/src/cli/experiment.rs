@@ -16,6 +16,7 @@ use crate::reproduction::cell::CellResult;
 use crate::reproduction::queue::BUSY;
 use crate::reproduction::run::{End, Work, run_cell};
 use crate::reproduction::spec::{Experiment, NAMES};
+use crate::stdout::out;
 use crate::text_table::text_table;
 
 /// Cells of the paper's tables and figures, one by one
@@ -127,6 +128,6 @@ fn list(args: &ListArgs) -> Result<ExitCode> {
             rows.push(vec![name.to_owned(), cell.id(), state]);
         }
     }
-    print!("{}", text_table(&rows));
+    out!("{}", text_table(&rows));
     Ok(ExitCode::SUCCESS)
 }

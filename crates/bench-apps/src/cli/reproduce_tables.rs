@@ -17,6 +17,7 @@ use crate::reproduction::queue::{self, Queue, Summary, Task};
 use crate::reproduction::slurm::{Job, SlurmOptions};
 use crate::reproduction::spec::{Experiment, NAMES};
 use crate::results::write_results;
+use crate::stdout::{out, outln};
 use crate::text_table::counted;
 
 /// Where cells and report go.
@@ -229,7 +230,7 @@ impl Call<'_> {
 
     fn submit(&self, planned: &Planned) -> Result<ExitCode> {
         if planned.missing.is_empty() {
-            println!("nothing is missing; write it up with --collect");
+            outln!("nothing is missing; write it up with --collect");
             return Ok(ExitCode::SUCCESS);
         }
         let out = std::path::absolute(&self.out)?;
@@ -254,16 +255,16 @@ impl Call<'_> {
             },
         };
         if flags.print {
-            print!("{}", job.script());
+            out!("{}", job.script());
             return Ok(ExitCode::SUCCESS);
         }
         let number = job.submit()?;
-        println!(
+        outln!(
             "submitted {} as job array {number}; logs in {}",
             counted(job.cells.len(), "cell"),
             job.folder.display()
         );
-        println!(
+        outln!(
             "the same command submits what is missing then; --collect writes up what is finished"
         );
         Ok(if planned.impossible.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -274,9 +275,9 @@ impl Call<'_> {
         write_results(&self.out.join("results.json"), &reproduction.result_rows())?;
         write_atomic(&self.out.join("report.md"), markdown(&reproduction).as_bytes())?;
         write_atomic(&self.out.join("report.html"), page(&reproduction)?.as_bytes())?;
-        print!("{}", terminal(&reproduction));
+        out!("{}", terminal(&reproduction));
         for file in ["report.html", "report.md", "results.json"] {
-            println!("{}", self.out.join(file).display());
+            outln!("{}", self.out.join(file).display());
         }
         Ok(())
     }

@@ -277,6 +277,7 @@ fn cost(task: &Task) -> u64 {
     let n_train = match config.data.dataset {
         DatasetName::Mnist => 60_000,
         DatasetName::Cifar10 => 50_000,
+        DatasetName::Stl10 => 5_000,
         _ => 10_000,
     };
     let n_train = config.data.train_limit.unwrap_or(n_train).min(n_train);
