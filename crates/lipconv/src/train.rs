@@ -68,15 +68,7 @@ impl TrainConfig {
                 expected: "a positive number",
             });
         }
-        let Loss::MultiClassHinge { margin } = self.loss;
-        if !(margin > 0.0 && margin.is_finite()) {
-            let value = margin.to_string();
-            return Err(Error::InvalidSetting {
-                name: "margin",
-                value,
-                expected: "a positive number",
-            });
-        }
+        self.loss.validate()?;
         self.optimizer.validate()?;
         self.schedule.validate()
     }
@@ -233,9 +225,10 @@ impl Trainer {
     /// A run from its beginning.
     ///
     /// # Errors
-    /// As for [`TrainConfig::validate`].
+    /// As for [`TrainConfig::validate`]; [`Error::NumberOfOutputs`] when the loss is not defined for the network's outputs.
     pub fn new(network: Network, config: TrainConfig) -> Result<Self> {
         config.validate()?;
+        config.loss.check_outputs(network.n_classes())?;
         let state = match network.dtype() {
             _ if !network.device().is_cpu() => {
                 State::Portable(PortableState::new(&network, &config.optimizer)?)
@@ -348,8 +341,8 @@ impl Trainer {
     /// One step on one batch; `n_batches` is the number of batches in an epoch, which the schedule needs.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::DeviceMismatch`] or [`Error::LabelOutOfRange`]
-    /// when the batch does not fit the network. [`Error::Step`] with the number of the step when the computation
+    /// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::DeviceMismatch`], [`Error::LabelOutOfRange`] or
+    /// [`Error::EmptyDistribution`] when the batch does not fit the network or the loss. [`Error::Step`] with the number of the step when the computation
     /// fails: around [`Error::NonFinite`] when logits or a gradient are not finite, around [`Error::Algebra`],
     /// [`Error::Orthonormalisation`] or [`Error::ZeroWeight`] when a parameter has become rank-deficient. All but a
     /// failed clipping leave everything as it was.
@@ -455,7 +448,7 @@ fn typed_step<T: Element>(
 /// An error of the computation, with the step in which it happened.
 fn in_step(step: u64, source: Error) -> Error {
     match source {
-        Error::LabelOutOfRange { .. } => source,
+        Error::LabelOutOfRange { .. } | Error::EmptyDistribution { .. } => source,
         source => Error::Step { step, source: Box::new(source) },
     }
 }
