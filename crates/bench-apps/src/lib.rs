@@ -18,6 +18,7 @@ pub mod results;
 pub mod run_dir;
 mod stdout;
 pub mod text_table;
+pub mod wasserstein;
 
 pub use eps::{ByEps, Eps};
 pub use error::{Error, Result};

@@ -26,3 +26,4 @@ mod reproduction_spec;
 mod run_dir;
 mod support;
 mod synthetic;
+mod wasserstein;
