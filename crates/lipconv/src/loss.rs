@@ -68,9 +68,11 @@ impl Loss {
     /// [`Error::NumberOfOutputs`] for the Wasserstein loss of anything but one logit.
     pub fn check_outputs(&self, n_logits: usize) -> Result<()> {
         match self {
-            Self::Wasserstein if n_logits != 1 => {
-                Err(Error::NumberOfOutputs { what: "the Wasserstein loss", expected: 1, got: n_logits })
-            }
+            Self::Wasserstein if n_logits != 1 => Err(Error::NumberOfOutputs {
+                what: "the Wasserstein loss",
+                expected: 1,
+                got: n_logits,
+            }),
             _ => Ok(()),
         }
     }

@@ -12,6 +12,8 @@
 //! A step that fails changes nothing: neither parameters nor running means nor the vectors of OSSN. SVCM kernels are
 //! clipped after every [`SVCM_PERIOD`] steps and after the last one of the run.
 
+mod input_gradient;
+
 use std::ops::ControlFlow;
 
 use candle_core::{DType, Tensor, Var};
@@ -323,12 +325,12 @@ impl Trainer {
         Ok(Outcome::Finished)
     }
 
-    fn epoch_seed(&mut self) -> u64 {
+    pub(crate) fn epoch_seed(&mut self) -> u64 {
         let rng = &mut self.progress.rng;
         *self.progress.epoch_seed.get_or_insert_with(|| rng.next_u64())
     }
 
-    fn end_epoch(&mut self) -> EpochReport {
+    pub(crate) fn end_epoch(&mut self) -> EpochReport {
         let progress = &mut self.progress;
         let report = EpochReport { epoch: progress.epoch, ..progress.totals };
         progress.epoch += 1;
@@ -347,7 +349,7 @@ impl Trainer {
     /// [`Error::Orthonormalisation`] or [`Error::ZeroWeight`] when a parameter has become rank-deficient. All but a
     /// failed clipping leave everything as it was.
     pub fn step(&mut self, batch: &Batch, n_batches: usize) -> Result<StepReport> {
-        self.check_batch(batch)?;
+        self.check_images(&batch.images, batch.labels.len())?;
         let total = (self.config.epochs * n_batches) as u64;
         let Progress { step, epoch, batch: index, .. } = self.progress;
         let learning_rate =
@@ -383,19 +385,20 @@ impl Trainer {
         })
     }
 
-    fn check_batch(&self, batch: &Batch) -> Result<()> {
+    /// Whether `images` are `n_images` of those that the network takes.
+    pub(crate) fn check_images(&self, images: &Tensor, n_images: usize) -> Result<()> {
         let input = self.network.spec().input;
-        let expected = vec![batch.labels.len(), input.channels, input.height, input.width];
-        if batch.images.dims() != expected {
-            let got = batch.images.dims().to_vec();
+        let expected = vec![n_images, input.channels, input.height, input.width];
+        if images.dims() != expected {
+            let got = images.dims().to_vec();
             return Err(Error::ShapeMismatch { what: "batch of images".into(), expected, got });
         }
-        if batch.images.dtype() != self.network.dtype() {
+        if images.dtype() != self.network.dtype() {
             let expected = self.network.dtype().as_str().into();
-            let got = batch.images.dtype().as_str().into();
+            let got = images.dtype().as_str().into();
             return Err(Error::DTypeMismatch { what: "batch of images".into(), expected, got });
         }
-        check_same_device("batch of images", self.network.device(), &batch.images)
+        check_same_device("batch of images", self.network.device(), images)
     }
 }
 
