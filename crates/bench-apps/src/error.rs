@@ -308,6 +308,12 @@ pub enum Error {
         /// Where the present images came from.
         source_now: String,
     },
+    /// The folder of a generator was begun with other settings or images.
+    #[error("{} was begun with other settings or other images; choose another folder", path.display())]
+    OtherGan {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A batch system's command failed.
     #[error("{command} failed: {reason}")]
     BatchSystem {

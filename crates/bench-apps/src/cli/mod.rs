@@ -12,6 +12,7 @@ mod certify;
 mod eval;
 mod experiment;
 mod export;
+mod gan;
 mod inspect;
 mod plain_model;
 mod predict;
@@ -76,6 +77,7 @@ enum Command {
     Predict(predict::Args),
     Bench(bench::Args),
     Export(export::Args),
+    Gan(Box<gan::Args>),
     Experiment(experiment::Args),
 }
 
@@ -111,6 +113,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Predict(args) => predict::run(&args, display),
         Command::Bench(args) => bench::run(&args, display),
         Command::Export(args) => export::run(&args),
+        Command::Gan(args) => gan::run(&args, display),
         Command::Experiment(args) => experiment::run(&args, display),
     }
 }

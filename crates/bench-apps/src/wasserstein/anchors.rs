@@ -126,7 +126,9 @@ fn points_apart(basis: &[Vec<f32>], rng: &mut ChaCha8Rng) -> Result<Anchor> {
     let y: Vec<f32> = x.iter().zip(&basis[0]).map(|(x, e)| x + 2.0 * e).collect();
     // of the stored numbers, not of what they were meant to be
     let distance = norm_of_difference(&x, &y);
-    let (a, b) = (exact("x", Kind::Points(x), 0)?, exact("y", Kind::Points(y), 1)?);
+    // each point twice: the estimator asks for two samples of everything
+    let twice = |point: Vec<f32>| Kind::Points(point.repeat(2));
+    let (a, b) = (exact("x", twice(x), 0)?, exact("y", twice(y), 1)?);
     Ok(Anchor { name: "two points", a, b, exact: distance })
 }
 
@@ -193,6 +195,7 @@ mod tests {
         let at = |value: f64, standard_error| Estimate {
             value,
             standard_error,
+            confident: value,
             difference: value,
             lipschitz: 1.0,
             n_samples: [1, 1],
