@@ -308,6 +308,18 @@ pub enum Error {
         /// Where the present images came from.
         source_now: String,
     },
+    /// A critic is for images of another shape.
+    #[error("the critic {} is for images of {}, those of {images} are {}", path.display(), by(expected), by(got))]
+    CriticShape {
+        /// The critic's file.
+        path: PathBuf,
+        /// Channels, height and width that it takes.
+        expected: [usize; 3],
+        /// The images, by name.
+        images: String,
+        /// Their channels, height and width.
+        got: [usize; 3],
+    },
     /// The folder of a generator was begun with other settings or images.
     #[error("{} was begun with other settings or other images; choose another folder", path.display())]
     OtherGan {

@@ -42,13 +42,21 @@ fn explore() {
                         checkpoint_every: Duration::MAX,
                     };
                     let mut progress = Progress::new(Display::Silent, "", 0, 1);
-                    let CriticEnd::Finished(critic) = train_critic(&job, &mut progress, 0, "").unwrap()
+                    let CriticEnd::Finished(critic) =
+                        train_critic(&job, &mut progress, 0, "").unwrap()
                     else {
                         panic!()
                     };
-                    let found = estimate(&critic.network, &anchor.a, &anchor.b, Part::Report, 2048).unwrap();
+                    let found = estimate(&critic.network, &anchor.a, &anchor.b, Part::Report, 2048)
+                        .unwrap();
                     anchor.check(&found).unwrap();
-                    line += &format!("{} {:.3} ({:.4}) ± {:.3}; ", anchor.name, found.value / anchor.exact, found.lipschitz - 1.0, found.standard_error);
+                    line += &format!(
+                        "{} {:.3} ({:.4}) ± {:.3}; ",
+                        anchor.name,
+                        found.value / anchor.exact,
+                        found.lipschitz - 1.0,
+                        found.standard_error
+                    );
                 }
                 println!("{line} {:.1} s", start.elapsed().as_secs_f64());
             }

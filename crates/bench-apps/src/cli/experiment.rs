@@ -13,6 +13,7 @@ use crate::Error;
 use crate::interrupt;
 use crate::progress::Display;
 use crate::reproduction::cell::CellResult;
+use crate::reproduction::distances::spec::Choice;
 use crate::reproduction::queue::BUSY;
 use crate::reproduction::run::{End, Work, run_cell};
 use crate::reproduction::spec::{Experiment, NAMES};
@@ -55,7 +56,7 @@ struct RunArgs {
 /// List the cells of an experiment, and which of them are finished
 #[derive(Debug, clap::Args)]
 struct ListArgs {
-    /// table1, table2, table3, figure2 or a file; all where none is named
+    /// table1, table2, table3, table4, figure2 or a file; all where none is named
     #[arg(value_name = "EXPERIMENT")]
     experiments: Vec<String>,
     /// Budget: quick, default or full
@@ -126,6 +127,14 @@ fn list(args: &ListArgs) -> Result<ExitCode> {
                 (None, Err(error)) => format!("impossible: {error}"),
             };
             rows.push(vec![name.to_owned(), cell.id(), state]);
+        }
+        let budget = args.budget.as_str();
+        let device = crate::config::DeviceKind::Cpu;
+        let choice = Choice { budget, seeds: None, only: None, device };
+        for plan in experiment.distance_cells(choice)?.0 {
+            let there = plan.result(&plan.folder(&args.out))?.is_some();
+            let state = if there { "finished" } else { "missing" };
+            rows.push(vec![name.to_owned(), plan.id(), state.to_owned()]);
         }
     }
     out!("{}", text_table(&rows));

@@ -13,10 +13,12 @@ use crate::progress::Display;
 use crate::report::reproduction::{markdown, page, terminal};
 use crate::reproduction::cell::Plan;
 use crate::reproduction::collect::collect;
-use crate::reproduction::queue::{self, Queue, Summary, Task};
+use crate::reproduction::distances::spec::Choice;
+use crate::reproduction::queue::{self, Queue, Summary, Task, TaskPlan};
 use crate::reproduction::slurm::{Job, SlurmOptions};
 use crate::reproduction::spec::{Experiment, NAMES};
 use crate::results::write_results;
+use crate::run_dir::write_json;
 use crate::stdout::{out, outln};
 use crate::text_table::counted;
 
@@ -213,13 +215,45 @@ impl Call<'_> {
             // a result that cannot be read is made again
             match plan.result(&folder) {
                 Ok(Some(_)) => planned.n_finished += 1,
-                _ => planned.missing.push(Task { folder, plan }),
+                _ => {
+                    let plan = TaskPlan::Classifier(Box::new(plan));
+                    planned.missing.push(Task { folder, plan });
+                }
             }
         }
-        planned.missing.sort_by_key(|task| task.plan.cell.seed);
+        for experiment in experiments {
+            self.plan_distances(experiment, &mut planned)?;
+        }
+        planned.missing.sort_by_key(Task::order);
         planned.impossible.sort();
         planned.impossible.dedup();
         Ok(planned)
+    }
+
+    /// Adds the cells of an experiment that measure distances.
+    fn plan_distances(&self, experiment: &Experiment, planned: &mut Planned) -> Result<()> {
+        let choice = Choice {
+            budget: self.budget(),
+            seeds: self.flags.seeds.as_deref(),
+            only: self.flags.only.as_deref(),
+            device: self.device,
+        };
+        let (plans, unknown) = experiment.distance_cells(choice)?;
+        planned.impossible.extend(unknown.iter().map(|e| format!("{}: {e}", experiment.name)));
+        for plan in plans {
+            let folder = plan.put(&self.out)?;
+            if planned.missing.iter().any(|task| task.folder == folder) {
+                continue;
+            }
+            match plan.result(&folder) {
+                Ok(Some(_)) => planned.n_finished += 1,
+                _ => {
+                    let plan = TaskPlan::Distance(Box::new(plan));
+                    planned.missing.push(Task { folder, plan });
+                }
+            }
+        }
+        Ok(())
     }
 
     fn worker_arguments(&self) -> Result<Vec<String>> {
@@ -273,6 +307,10 @@ impl Call<'_> {
     fn write_up(&self, experiments: &[Experiment]) -> Result<()> {
         let reproduction = collect(&self.out, experiments)?;
         write_results(&self.out.join("results.json"), &reproduction.result_rows())?;
+        let distances = reproduction.distance_rows();
+        if !distances.is_empty() {
+            write_json(&self.out.join("wasserstein.json"), &distances)?;
+        }
         write_atomic(&self.out.join("report.md"), markdown(&reproduction).as_bytes())?;
         write_atomic(&self.out.join("report.html"), page(&reproduction)?.as_bytes())?;
         out!("{}", terminal(&reproduction));

@@ -78,8 +78,7 @@ impl Exact {
             }
             Kind::Gaussian(mean, sd) => out.extend(mean.iter().map(|m| m + sd * normal(rng))),
             Kind::Sphere(radius, directions) => {
-                let mut coordinates: Vec<f32> =
-                    directions.chunks(d).map(|_| normal(rng)).collect();
+                let mut coordinates: Vec<f32> = directions.chunks(d).map(|_| normal(rng)).collect();
                 let norm = coordinates.iter().map(|x| x * x).sum::<f32>().sqrt();
                 coordinates.iter_mut().for_each(|x| *x *= radius / norm);
                 let start = out.len();

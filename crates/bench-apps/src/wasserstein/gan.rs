@@ -10,7 +10,7 @@
 //!
 //! Source: Li et al. 2019, section 5.3, with a 1-Lipschitz critic in place of a gradient penalty.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ use super::grid::write_grid;
 use crate::error::Error;
 use crate::interrupt::Deferred;
 use crate::progress::{Display, Progress};
-use crate::run_dir::write_json;
+use crate::run_dir::{lock_folder, write_json};
 
 /// Images of a grid, and how many stand in a row.
 const GRID: (usize, usize) = (64, 8);
@@ -38,7 +38,7 @@ const GRID_SEED: u64 = 0x9e1d;
 
 /// Settings of a generator and its training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct GanSettings {
     /// Features of the generator's first layer; the paper's are 1024.
     pub hidden: usize,
@@ -166,7 +166,7 @@ pub fn last_grid(folder: &Path) -> Option<PathBuf> {
 /// # Errors
 /// See the module.
 pub fn train_gan(job: &GanJob<'_>) -> Result<GanEnd> {
-    let _lock = lock(job.folder)?;
+    let _lock = lock_folder(job.folder)?;
     begin(job)?;
     let file = generator_file(job.folder);
     if file.is_file() {
@@ -193,18 +193,6 @@ pub fn train_gan(job: &GanJob<'_>) -> Result<GanEnd> {
     let frozen = trainer.generator().freeze()?;
     frozen.save(&file)?;
     Ok(GanEnd::Finished(Box::new(frozen)))
-}
-
-/// The lock goes with the process, however that ends.
-fn lock(folder: &Path) -> Result<File> {
-    let write_error = |source| Error::Write { path: folder.to_owned(), source };
-    fs::create_dir_all(folder).map_err(write_error)?;
-    let lock = File::create(folder.join("run.lock")).map_err(write_error)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(Error::RunLocked { path: folder.to_owned() }.into()),
-        Err(TryLockError::Error(source)) => Err(write_error(source).into()),
-    }
 }
 
 /// Records what the folder is for, or checks that it is for this.

@@ -38,7 +38,9 @@ impl Generated {
         if factor == 0 || (factor * output.height, factor * output.width) != (side, side) {
             let expected = format!("a multiple of {} x {}", output.height, output.width);
             let got = side.to_string();
-            return Err(Error::ConfigValue { key: "size of generated images", got, expected }.into());
+            return Err(
+                Error::ConfigValue { key: "size of generated images", got, expected }.into()
+            );
         }
         let factor = if size.is_none() { 1 } else { factor };
         Ok(Self { name: name.to_owned(), generator, factor })

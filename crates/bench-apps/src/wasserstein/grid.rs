@@ -31,8 +31,7 @@ pub fn grid_png(images: &Tensor, n_columns: usize) -> Result<Vec<u8>> {
     let n_columns = n_columns.clamp(1, n.max(1));
     let n_rows = n.div_ceil(n_columns);
     let side = |n: usize, length: usize| n as u32 * (length as u32 + GAP) + GAP;
-    let mut grid =
-        RgbImage::from_pixel(side(n_columns, w), side(n_rows, h), Rgb([255, 255, 255]));
+    let mut grid = RgbImage::from_pixel(side(n_columns, w), side(n_rows, h), Rgb([255, 255, 255]));
     for (i, image) in values.chunks_exact(c * h * w).enumerate() {
         let (left, top) = (side(i % n_columns, w), side(i / n_columns, h));
         for y in 0..h {

@@ -21,6 +21,7 @@ pub mod exact;
 pub mod gan;
 pub mod generated;
 pub mod grid;
+pub mod search;
 pub mod source;
 pub mod training;
 pub mod transport;

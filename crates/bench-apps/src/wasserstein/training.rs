@@ -14,7 +14,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use lipconv::loss::{DISTRIBUTION_A, DISTRIBUTION_B};
 use lipconv::{
@@ -67,6 +67,15 @@ pub struct CriticJob<'a> {
 pub enum CriticEnd {
     /// The critic, frozen.
     Finished(Box<Critic>),
+    /// A critic that cannot be frozen any more, as one that has lost its rank.
+    Lost {
+        /// Why.
+        reason: String,
+        /// The estimate over the steps.
+        curve: Vec<CurvePoint>,
+        /// Steps done.
+        n_steps: u64,
+    },
     /// A request to stop came; the checkpoint is written.
     Interrupted,
 }
@@ -123,8 +132,13 @@ pub fn train_critic(
     };
     let curve = std::mem::take(&mut monitor.curve);
     let n_steps = trainer.n_steps();
-    let network = trainer.into_network().materialize().context("the critic cannot be frozen")?;
-    let network = network.to_device(&Device::Cpu)?;
+    let network = match trainer.into_network().materialize() {
+        Ok(network) => network.to_device(&Device::Cpu)?,
+        Err(error) => {
+            let reason = format!("the critic cannot be frozen: {error}");
+            return Ok(CriticEnd::Lost { reason, curve, n_steps });
+        }
+    };
     Ok(CriticEnd::Finished(Box::new(Critic { network, curve, n_steps, stopped })))
 }
 
@@ -147,7 +161,10 @@ fn open(job: &CriticJob<'_>) -> Result<(Trainer, Vec<CurvePoint>)> {
     let trainer = Trainer::resume(&path, job.device)?;
     let same = *trainer.network().spec() == spec && *trainer.config() == settings;
     let shown = path.display();
-    ensure!(same, "{shown} holds another critic or other training settings; remove it or choose another folder");
+    ensure!(
+        same,
+        "{shown} holds another critic or other training settings; remove it or choose another folder"
+    );
     let text = job.folder.map(curve_file).and_then(|path| fs::read_to_string(path).ok());
     let mut curve: Vec<CurvePoint> =
         text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();

@@ -24,9 +24,8 @@ pub const MOST: usize = 1000;
 /// [`Error::InvalidArgument`] where there are no points, more than 1000, or not equally many; or a coordinate is not finite.
 pub fn assignment_distance(x: &[f32], y: &[f32], d: usize) -> Result<f64> {
     let (n, m) = (x.len() / d.max(1), y.len() / d.max(1));
-    let invalid = |name, got: String, expected: String| {
-        Err(Error::InvalidArgument { name, got, expected })
-    };
+    let invalid =
+        |name, got: String, expected: String| Err(Error::InvalidArgument { name, got, expected });
     if !(1..=MOST).contains(&n) {
         return invalid("number of points", n.to_string(), format!("1 to {MOST}"));
     }
