@@ -27,17 +27,18 @@ mod descent;
 
 use std::ops::ControlFlow;
 
-use candle_core::Tensor;
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::generator::{Generator, draw_latents};
+use crate::generator::{Generator, TrainForward, draw_latents};
 use crate::loss::{DISTRIBUTION_A, DISTRIBUTION_B, Loss};
 use crate::network::Network;
 use crate::optim::{AdamConfig, Optimizer, Schedule};
-use crate::train::{Batch, BatchSource, Outcome, TrainConfig, Trainer, Update};
+use crate::train::{Batch, BatchSource, Outcome, StepReport, TrainConfig, Trainer, Update};
 use descent::VariableState;
 
 /// How one of the two players moves.
@@ -166,6 +167,15 @@ pub struct GanTrainer {
     rng: ChaCha8Rng,
 }
 
+/// Of a batch of latent vectors.
+struct GeneratorGradient {
+    forward: TrainForward,
+    /// mean f(G(z))
+    value: f64,
+    /// Of -value, with respect to the generator's parameters.
+    gradients: GradStore,
+}
+
 impl GanTrainer {
     /// A run from its beginning.
     ///
@@ -285,11 +295,7 @@ impl GanTrainer {
         Ok(GanStepReport { step, epoch, batch, objective, generator, n_images })
     }
 
-    fn critic_step(
-        &mut self,
-        images: &Tensor,
-        n_batches: usize,
-    ) -> Result<crate::train::StepReport> {
+    fn critic_step(&mut self, images: &Tensor, n_batches: usize) -> Result<StepReport> {
         let n = images.dims()[0];
         let latents = self.latents(n)?;
         let forward = self.generator.forward_batch(&latents)?;
@@ -304,16 +310,24 @@ impl GanTrainer {
     /// Moves the generator up the critic's slope; returns the critic's mean before.
     fn generator_step(&mut self, n: usize, n_batches: usize) -> Result<f64> {
         let latents = self.latents(n)?;
-        let forward = self.generator.forward_batch(&latents)?;
+        let GeneratorGradient { forward, value, gradients } = self.generator_gradient(&latents)?;
+        let update = self.generator_update(n_batches);
+        self.state.step(&self.generator.variables(), &gradients, update)?;
+        self.generator.update_statistics(&forward)?;
+        Ok(value)
+    }
+
+    /// The gradient of `-mean f(G(z))`.
+    fn generator_gradient(&mut self, latents: &Tensor) -> Result<GeneratorGradient> {
+        let forward = self.generator.forward_batch(latents)?;
         let images = forward.images.detach();
+        let n = images.dims()[0];
         let ones = Tensor::ones((n, 1), images.dtype(), images.device())?;
         let d_values = (ones * (-1.0 / n as f64))?;
         let (values, d_images) = self.critic.logits_and_input_gradient(&images, &d_values)?;
         let gradients = (&forward.images * d_images)?.sum_all()?.backward()?;
-        let update = self.generator_update(n_batches);
-        self.state.step(&self.generator.variables(), &gradients, update)?;
-        self.generator.update_statistics(&forward)?;
-        Ok(values.mean_all()?.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?)
+        let value = values.mean_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+        Ok(GeneratorGradient { forward, value, gradients })
     }
 
     /// The optimiser's step for the generator, after the critic's step has been counted.
@@ -350,3 +364,6 @@ fn check_fit(generator: &Generator, critic: &Network) -> Result<()> {
     let weight = generator.variables().swap_remove(0).1;
     crate::plain::check_same_device("generator", critic.device(), &weight)
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,8 @@ pub use latents::latents;
 
 /// Sides of the images are multiples of this.
 const FACTOR: usize = 4;
+/// Largest size of anything: no product of four of them overflows.
+const LARGEST_SIZE: usize = 8192;
 /// ε of batch normalisation: PyTorch's.
 const EPSILON: f64 = 1e-5;
 /// Share of a batch's statistics in the running ones: PyTorch's.
@@ -77,7 +79,8 @@ impl GeneratorSpec {
     /// Checks every domain.
     ///
     /// # Errors
-    /// [`Error::Zero`], [`Error::GroupsDoNotDivide`] or [`Error::StrideDoesNotDivide`] naming the setting.
+    /// [`Error::Zero`], [`Error::InvalidSetting`], [`Error::GroupsDoNotDivide`] or [`Error::StrideDoesNotDivide`] naming the
+    /// setting.
     pub fn validate(&self) -> Result<()> {
         let Self { latent, hidden, channels, output } = *self;
         let sizes = [
@@ -88,6 +91,13 @@ impl GeneratorSpec {
         ];
         if let Some((what, _)) = sizes.iter().find(|(_, size)| *size == 0) {
             return Err(Error::Zero { what: format!("generator: {what}") });
+        }
+        let limits = [("latent", latent), ("hidden", hidden), ("channels", channels)];
+        let sides = [("image height", output.height), ("image width", output.width)];
+        let limits = limits.into_iter().chain([("image channels", output.channels)]).chain(sides);
+        if let Some((name, value)) = limits.into_iter().find(|(_, size)| *size > LARGEST_SIZE) {
+            let expected = "a whole number up to 8192";
+            return Err(Error::InvalidSetting { name, value: value.to_string(), expected });
         }
         let layer = || "generator".to_owned();
         if !channels.is_multiple_of(2) {
@@ -273,18 +283,19 @@ impl Generator {
         variables
     }
 
-    /// The running statistics (`norm1.mean`, `norm1.variance`, …).
-    #[must_use]
-    pub fn statistics(&self) -> Vec<(String, Tensor)> {
+    /// The running statistics (`norm1.mean`, `norm1.variance`, …) as they are now.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] when the device has no room for the copies.
+    pub fn statistics(&self) -> Result<Vec<(String, Tensor)>> {
         let mut statistics = Vec::new();
         for (n, block) in self.blocks.iter().enumerate() {
             if let Tail::Norm { mean, variance, .. } = &block.tail {
-                statistics.push((format!("{}.mean", norm_name(n)), mean.as_tensor().clone()));
-                statistics
-                    .push((format!("{}.variance", norm_name(n)), variance.as_tensor().clone()));
+                statistics.push((format!("{}.mean", norm_name(n)), mean.copy()?));
+                statistics.push((format!("{}.variance", norm_name(n)), variance.copy()?));
             }
         }
-        statistics
+        Ok(statistics)
     }
 
     /// Images (b x c x h x w, in [-1, 1]) of latent vectors (b x latent, b ≥ 2), normalised by the statistics of this batch,
@@ -305,16 +316,17 @@ impl Generator {
         let mut forward =
             TrainForward { images: latents.clone(), statistics: Vec::new(), counts: Vec::new() };
         for (n, block) in self.blocks.iter().enumerate() {
-            let x = apply_map(&self.spec, n, &forward.images, block.weight.as_tensor())?;
+            let (x, weight) = (&forward.images, block.weight.as_tensor());
             forward.images = match &block.tail {
                 Tail::Norm { scale, shift, .. } => {
+                    let x = apply_map(&self.spec, n, x, weight, None)?;
                     let normed = ops::batch_norm(&x, scale, shift, EPSILON)?;
                     let output = normed.output.relu()?;
                     forward.counts.push(x.elem_count() / scale.elem_count());
                     forward.statistics.push(normed);
                     output
                 }
-                Tail::Bias(bias) => add_bias(&x, bias)?.tanh()?,
+                Tail::Bias(bias) => apply_map(&self.spec, n, x, weight, Some(bias))?.tanh()?,
             };
         }
         Ok(forward)
@@ -348,7 +360,8 @@ impl Generator {
         let layers = self.blocks.iter().map(|block| {
             let weight = block.weight.as_detached_tensor();
             match &block.tail {
-                Tail::Bias(bias) => Ok((weight, bias.as_detached_tensor())),
+                // a variable changes its numbers in place
+                Tail::Bias(bias) => Ok((weight.copy()?, bias.as_detached_tensor().copy()?)),
                 Tail::Norm { scale, shift, mean, variance } => {
                     let deviation = (variance.as_detached_tensor() + EPSILON)?.sqrt()?;
                     let factor = (scale.as_detached_tensor() / deviation)?;
@@ -387,20 +400,20 @@ fn check_latents(spec: &GeneratorSpec, latents: &Tensor) -> Result<()> {
     Err(Error::ShapeMismatch { what: "latent vectors".into(), expected, got })
 }
 
-/// The linear map of block `n`, without bias.
-fn apply_map(spec: &GeneratorSpec, n: usize, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+/// The affine map of block `n`.
+fn apply_map(
+    spec: &GeneratorSpec,
+    n: usize,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
     if weight.rank() == 2 {
-        return ops::dense(x, weight, None);
+        return ops::dense(x, weight, bias);
     }
     let is_first = x.rank() == 2;
     debug_assert_eq!(is_first, n == 2, "two dense blocks, then two convolutional ones");
     let ImageShape { channels, height, width } = spec.first_image();
     let x = if is_first { x.reshape(((), channels, height, width))? } else { x.clone() };
-    ops::conv_transpose(&x, weight, None)
-}
-
-/// Adds a bias for each channel.
-fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    let bias = if x.rank() == 2 { bias.clone() } else { bias.reshape((1, (), 1, 1))? };
-    Ok(x.broadcast_add(&bias)?)
+    ops::conv_transpose(&x, weight, bias)
 }

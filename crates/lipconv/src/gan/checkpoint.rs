@@ -54,7 +54,7 @@ impl GanTrainer {
         };
         let mut writer = Writer::default();
         self.critic.push_tensors(&mut writer)?;
-        for (name, value) in self.generator.statistics() {
+        for (name, value) in self.generator.statistics()? {
             push(&mut writer, stored_name(&name), &value)?;
         }
         let kinds = self.config.generator.optimizer.moment_names();

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{GeneratorSpec, add_bias, apply_map, check_latents, latents};
+use super::{GeneratorSpec, apply_map, check_latents, latents};
 use crate::error::Result;
 
 /// Images of one pass. Samples are always made in the same groups, so that the bits of one do not depend on what was asked
@@ -64,7 +64,7 @@ impl FrozenGenerator {
         check_latents(&self.spec, latents)?;
         let mut x = latents.clone();
         for (n, (weight, bias)) in self.layers.iter().enumerate() {
-            x = add_bias(&apply_map(&self.spec, n, &x, weight)?, bias)?;
+            x = apply_map(&self.spec, n, &x, weight, Some(bias))?;
             x = if n + 1 == self.layers.len() { x.tanh()? } else { x.relu()? };
         }
         Ok(x)

@@ -1,7 +1,11 @@
 //! The two layers of a generator that critics do not have: transposed convolution and batch normalisation.
 
-use candle_core::Tensor;
+mod batch_norm;
+mod conv_transpose;
 
+use candle_core::{DType, Tensor};
+
+use crate::element::engine_runs;
 use crate::error::{Error, Result};
 
 /// `Wᵀ ⋆ x + β`: transposed convolution of kernel size 4, stride 2 and padding 1, PyTorch's
@@ -22,7 +26,15 @@ pub fn conv_transpose(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Res
         });
     }
     check_channels("bias of a transposed convolution", weight.dims()[1], bias)?;
-    super::portable::conv_transpose(x, weight, bias)
+    if !on_cpu(&[Some(x), Some(weight), bias]) {
+        return super::portable::conv_transpose(x, weight, bias);
+    }
+    let bias = match bias {
+        Some(bias) => bias.contiguous()?,
+        None => Tensor::zeros(weight.dims()[1], x.dtype(), x.device())?,
+    };
+    let op = conv_transpose::ConvTransposeOp;
+    Ok(x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, op)?)
 }
 
 /// What batch normalisation computes.
@@ -53,7 +65,22 @@ pub fn batch_norm(x: &Tensor, scale: &Tensor, shift: &Tensor, epsilon: f64) -> R
         let (name, expected) = ("values in a channel of a batch", "at least 2 to normalise them");
         return Err(Error::InvalidSetting { name, value: n_values.to_string(), expected });
     }
-    super::portable::batch_norm(x, scale, shift, epsilon)
+    if !on_cpu(&[Some(x), Some(scale), Some(shift)]) {
+        return super::portable::batch_norm(x, scale, shift, epsilon);
+    }
+    let (x, scale, shift) = (x.contiguous()?, scale.contiguous()?, shift.contiguous()?);
+    match x.dtype() {
+        DType::F64 => batch_norm::batch_norm::<f64>(&x, &scale, &shift, epsilon),
+        _ => batch_norm::batch_norm::<f32>(&x, &scale, &shift, epsilon),
+    }
+}
+
+/// Whether the CPU's own kernels can take all of these tensors.
+fn on_cpu(tensors: &[Option<&Tensor>]) -> bool {
+    let mut tensors = tensors.iter().flatten();
+    let Some(first) = tensors.next() else { return false };
+    let fits = |t: &Tensor| t.device().is_cpu() && t.dtype() == first.dtype();
+    fits(first) && engine_runs(first.dtype()) && tensors.all(|t| fits(t))
 }
 
 fn check_channels(what: &str, channels: usize, tensor: Option<&Tensor>) -> Result<()> {

@@ -5,6 +5,9 @@
 mod bad_input;
 mod cases;
 mod checkpoints;
+mod gan;
+mod generator;
+mod generator_ops;
 mod golden;
 mod laws;
 mod networks;
