@@ -74,7 +74,7 @@ impl Loading<'_> {
     /// See the module.
     pub fn images(&self, name: &DatasetName) -> Result<(ImagePool, Vec<String>)> {
         if let DatasetName::Images(dir) = name {
-            let at_least = if self.population { 1 } else { FEWEST };
+            let at_least = if self.population { 2 } else { FEWEST };
             let images = flat_folder(dir, self.size.map(|side| (side, side)), at_least)?;
             return Ok((self.pool(&images)?, Vec::new()));
         }
