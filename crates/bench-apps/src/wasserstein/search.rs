@@ -153,6 +153,8 @@ impl Search<'_> {
             return Ok(Some(result));
         }
         let start = Instant::now();
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot write {}", folder.display()))?;
         let config = CriticConfig { learning_rate: rate, ..self.config.clone() };
         let job = CriticJob {
             config: &config,
