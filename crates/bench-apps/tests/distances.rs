@@ -122,10 +122,16 @@ fn images_that_cannot_be_compared_are_named() {
         place.fail(&args)
     };
     let cases = [
-        ("large", "error: images of large are 1 x 48 x 48, those of right are 1 x 32 x 32; give both one size with --size"),
+        (
+            "large",
+            "error: images of large are 1 x 48 x 48, those of right are 1 x 32 x 32; give both one size with --size",
+        ),
         ("empty", "error: empty holds 0 images, expected at least 4"),
         ("one", "error: one holds 1 image, expected at least 4"),
-        ("mixed", "error: mixed/z/000.png is 1 x 40 x 40, expected 1 x 32 x 32, the shape of mixed/000.png"),
+        (
+            "mixed",
+            "error: mixed/z/000.png is 1 x 40 x 40, expected 1 x 32 x 32, the shape of mixed/000.png",
+        ),
         ("corrupt", "error: cannot read the image corrupt/005.png: "),
         ("absent", "error: cannot read absent: No such file or directory"),
     ];
@@ -302,11 +308,16 @@ fn table_4_is_run_once_and_written_up() {
         assert_eq!(row["pairs"], serde_json::json!([6, 8]));
     }
     let page = fs::read_to_string(place.path("out/report.html")).unwrap();
-    for expected in ["Every learning rate", "Exact anchors", "64 generated images", "BCOP &gt; RKO with MaxMin"] {
+    for expected in
+        ["Every learning rate", "Exact anchors", "64 generated images", "BCOP &gt; RKO with MaxMin"]
+    {
         assert!(page.contains(expected), "{expected}");
     }
     let markdown = fs::read_to_string(place.path("out/report.md")).unwrap();
-    assert!(markdown.contains("| W1 is at least (published) | RKO | BCOP | made with |"), "{markdown}");
+    assert!(
+        markdown.contains("| W1 is at least (published) | RKO | BCOP | made with |"),
+        "{markdown}"
+    );
 
     let again = place.run(&args);
     let notes = String::from_utf8_lossy(&again.stderr);

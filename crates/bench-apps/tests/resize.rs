@@ -26,7 +26,7 @@ fn the_own_size_changes_nothing() {
 
 #[test]
 fn smaller_images_average_and_keep_what_is_constant() {
-    let images = set([1, 4, 4], [vec![200; 16], vec![0, 0, 100, 100].repeat(4)].concat());
+    let images = set([1, 4, 4], [vec![200; 16], [0, 0, 100, 100].repeat(4)].concat());
     let half = resized(&images, 2, 2).unwrap();
     assert_eq!(half.image(0).unwrap(), [200; 4]);
     let [left, right] = [half.image(1).unwrap()[0], half.image(1).unwrap()[1]];

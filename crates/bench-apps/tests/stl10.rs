@@ -63,7 +63,10 @@ fn columns_become_rows_and_classes_start_at_0() {
     let files = Stl10Files::find(dir.path()).unwrap();
     assert!(!files.has_unlabeled());
     let (train, test, warnings) = files.load(&Manifest::stl10().unwrap()).unwrap();
-    assert_eq!((train.shape(), train.labels(), test.labels()), ([3, 96, 96], &[0, 9][..], &[2][..]));
+    assert_eq!(
+        (train.shape(), train.labels(), test.labels()),
+        ([3, 96, 96], &[0, 9][..], &[2][..])
+    );
     assert!(warnings.is_empty());
     check_pixels(train.image(0).unwrap(), 0);
     check_pixels(train.image(1).unwrap(), 1);

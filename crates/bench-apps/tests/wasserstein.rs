@@ -68,10 +68,8 @@ fn relu_loses_what_maxmin_keeps() {
 #[test]
 fn a_critic_that_runs_away_is_still_a_lower_bound() {
     for anchor in Anchor::all(1).unwrap() {
-        let config = CriticConfig {
-            epochs: 6,
-            ..config(ConvMethod::Ossn, ActivationKind::MaxMin, 0.3)
-        };
+        let config =
+            CriticConfig { epochs: 6, ..config(ConvMethod::Ossn, ActivationKind::MaxMin, 0.3) };
         let found = check_anchor(&anchor, &config);
         assert!(found.value <= found.difference / found.lipschitz * (1.0 + 1e-9), "{found:?}");
     }
@@ -80,11 +78,8 @@ fn a_critic_that_runs_away_is_still_a_lower_bound() {
 #[test]
 fn the_curve_has_points_that_are_bounds_too() {
     let anchor = &Anchor::all(2).unwrap()[0];
-    let critic = trained(
-        &config(ConvMethod::Rko, ActivationKind::MaxMin, 1e-2),
-        &anchor.a,
-        &anchor.b,
-    );
+    let critic =
+        trained(&config(ConvMethod::Rko, ActivationKind::MaxMin, 1e-2), &anchor.a, &anchor.b);
     assert_eq!(critic.n_steps, 400);
     assert!(critic.curve.len() >= 10 && critic.stopped.is_none(), "{:?}", critic.curve);
     for point in &critic.curve {
@@ -123,10 +118,7 @@ fn no_image_is_trained_on_and_reported() {
     let drawn = pool.draw(500, 7).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let pixels = pool.training_images().pixels();
     assert!(drawn.iter().all(|v| pixels.contains(&(((v + 1.0) * 127.5).round() as u8))));
-    assert_eq!(
-        drawn,
-        pool.draw(500, 7).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
-    );
+    assert_eq!(drawn, pool.draw(500, 7).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap());
 }
 
 #[test]
@@ -164,10 +156,8 @@ fn sources_have_names() {
 #[test]
 fn a_method_that_bounds_nothing_is_refused() {
     for method in [LayerKind::Bjorck, LayerKind::Conv(ConvMethod::Unconstrained)] {
-        let config = CriticConfig {
-            method,
-            ..config(ConvMethod::Bcop, ActivationKind::MaxMin, 1e-3)
-        };
+        let config =
+            CriticConfig { method, ..config(ConvMethod::Bcop, ActivationKind::MaxMin, 1e-3) };
         let text = config.spec([1, 8, 8]).unwrap_err().to_string();
         assert!(text.starts_with(&format!("critic.method is {method}, expected ")), "{text}");
     }

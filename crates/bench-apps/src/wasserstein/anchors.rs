@@ -4,7 +4,7 @@
 //! * *two points* at distance 2;
 //! * *shifted Gaussians* of standard deviation 1/2, shifted by 3/2;
 //! * *spheres*: circles of radius 1 and 5/2 around 0 in one plane;
-//! * *matched points*: two sets of 16 points each, whose exact distance is that of the best matching.
+//! * *matched points*: two sets of 8 points each, whose exact distance is that of the best matching.
 //!
 //! Guarantee: an estimate above the exact value by more than its sampling error is an error of the estimator, and
 //! [`Anchor::check`] says so.
@@ -26,7 +26,7 @@ pub const SHAPE: [usize; 3] = [1, 8, 8];
 /// Values of a sample.
 const D: usize = 64;
 /// Points of a matched set.
-const N_POINTS: usize = 16;
+const N_POINTS: usize = 8;
 /// Standard errors that an estimate may lie above the exact value.
 const N_SIGMA: f64 = 4.0;
 
@@ -153,7 +153,7 @@ fn matched(rng: &mut ChaCha8Rng) -> Result<Anchor> {
     };
     let (x, y) = (set(-0.5, 0.5), set(-0.3, 0.7));
     let distance = assignment_distance(&x, &y, D)?;
-    let (a, b) = (exact("16 points", Kind::Points(x), 6)?, exact("16 others", Kind::Points(y), 7)?);
+    let (a, b) = (exact("8 points", Kind::Points(x), 6)?, exact("8 others", Kind::Points(y), 7)?);
     Ok(Anchor { name: "matched points", a, b, exact: distance })
 }
 

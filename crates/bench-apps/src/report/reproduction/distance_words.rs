@@ -17,7 +17,7 @@ pub(super) const DISTANCE_NOTE: &str = "Images have values in [-1, 1]. An estima
 /// What a reader of the anchors should know.
 pub(super) const ANCHOR_NOTE: &str = "Distributions whose distance is known exactly; means over the seeds. The standard error is 0 where the \
     samples are all there is; an estimate more than four standard errors above the exact value would have ended the run as an error. \
-    Matched points: two sets of 16, the exact value by the best matching.";
+    Matched points: two sets of 8, the exact value by the best matching.";
 
 /// "CIFAR-10, 32 px".
 pub(super) fn images_text(row: &DistanceRow) -> String {
