@@ -206,6 +206,8 @@ impl State<'_> {
             .arg(&task.folder)
             .arg("--supervised")
             .args(&queue.arguments)
+            // candle's own threads wait for each other by spinning, against the other workers
+            .env("CANDLE_NUM_THREADS", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)

@@ -1,6 +1,6 @@
 //! A critic brought forward: from the beginning, or from its checkpoint.
 //!
-//! Definition: every step draws 64 samples (say) of each distribution and moves f to raise mean_A f - mean_B f. Some 20 times over
+//! Definition: every step draws 64 samples (say) of each distribution and moves f to raise mean_A f - mean_B f. Some 12 times over
 //! the run the critic is frozen, bounded and measured on samples kept for choosing: the curve.
 //!
 //! Guarantee: as for classifiers, on the CPU an interrupted training ends with the same weights as an uninterrupted one. A step that
@@ -30,9 +30,9 @@ use crate::progress::Progress;
 use crate::run_dir::write_json;
 
 /// Points of the curve.
-const N_POINTS: usize = 20;
+const N_POINTS: usize = 12;
 /// Pairs that a point is measured on.
-const POINT_PAIRS: usize = 256;
+const POINT_PAIRS: usize = 128;
 
 /// A point of the curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
