@@ -5,6 +5,7 @@
 mod bad_input;
 mod cases;
 mod checkpoints;
+mod critic;
 mod gan;
 mod generator;
 mod generator_ops;
