@@ -7,7 +7,7 @@ use crate::{process, workspace};
 
 /// Train, certify and attack a network, or reproduce the paper's tables and figures, and write a report
 ///
-/// With table1, table2, table3, figure2 or all: every cell that is missing, with --quick, the default or --full budget; the
+/// With table1 to table4, figure2 or all: every cell that is missing, with --quick, the default or --full budget; the
 /// report goes to target/reproduction. Without arguments: the paper's BCOP-Small network on MNIST. It is trained on the 60,000 training images and
 /// evaluated on the 10,000 test images: clean accuracy, accuracy certified at L2 radius 1.58, accuracy under PGD and
 /// FGSM. A table beside the paper's numbers is printed, and report.html and results.json are written to

@@ -133,6 +133,16 @@ pub enum Error {
         /// Length of a record in bytes.
         record: u64,
     },
+    /// A label of STL-10 is none of its classes.
+    #[error("{}: label {index} is {got}, expected 1 to 10", path.display())]
+    BadStl10Label {
+        /// The label file.
+        path: PathBuf,
+        /// Position of the label.
+        index: usize,
+        /// Its value.
+        got: u8,
+    },
     /// An image file cannot be decoded.
     #[error("cannot read the image {}: {reason}", path.display())]
     BadImage {
@@ -142,14 +152,42 @@ pub enum Error {
         reason: String,
     },
     /// An image has another shape than the first of its set.
-    #[error("{} is {}, expected {}, the shape of the first image", path.display(), by(got), by(expected))]
+    #[error("{} is {}, expected {}, the shape of {}", path.display(), by(got), by(expected), first.display())]
     ImageShape {
         /// The file.
         path: PathBuf,
         /// Its channels, height and width.
         got: [usize; 3],
-        /// Those of the first image.
+        /// The first image of the set.
+        first: PathBuf,
+        /// Its channels, height and width.
         expected: [usize; 3],
+    },
+    /// A folder of images holds fewer than are needed.
+    #[error("{} holds {}, expected at least {expected}", path.display(), crate::text_table::counted(*got, "image"))]
+    TooFewImages {
+        /// The folder.
+        path: PathBuf,
+        /// Images in it.
+        got: usize,
+        /// Images that are needed.
+        expected: usize,
+    },
+    /// Two sets of images that are to be compared have different shapes.
+    #[error(
+        "images of {a} are {}, those of {b} are {}; give both one size with --size",
+        by(a_shape),
+        by(b_shape)
+    )]
+    ShapesDiffer {
+        /// The first set.
+        a: String,
+        /// Its channels, height and width.
+        a_shape: [usize; 3],
+        /// The second set.
+        b: String,
+        /// Its channels, height and width.
+        b_shape: [usize; 3],
     },
     /// An argument has a value outside its domain.
     #[error("{name} is {got}, expected {expected}")]
@@ -269,6 +307,24 @@ pub enum Error {
         path: PathBuf,
         /// Where the present images came from.
         source_now: String,
+    },
+    /// A critic is for images of another shape.
+    #[error("the critic {} is for images of {}, those of {images} are {}", path.display(), by(expected), by(got))]
+    CriticShape {
+        /// The critic's file.
+        path: PathBuf,
+        /// Channels, height and width that it takes.
+        expected: [usize; 3],
+        /// The images, by name.
+        images: String,
+        /// Their channels, height and width.
+        got: [usize; 3],
+    },
+    /// The folder of a generator was begun with other settings or images.
+    #[error("{} was begun with other settings or other images; choose another folder", path.display())]
+    OtherGan {
+        /// The folder.
+        path: PathBuf,
     },
     /// A batch system's command failed.
     #[error("{command} failed: {reason}")]

@@ -16,7 +16,9 @@ pub mod report;
 pub mod reproduction;
 pub mod results;
 pub mod run_dir;
+mod stdout;
 pub mod text_table;
+pub mod wasserstein;
 
 pub use eps::{ByEps, Eps};
 pub use error::{Error, Result};

@@ -205,15 +205,37 @@ impl RunDir {
     }
 
     fn locked(path: &Path) -> Result<Self> {
-        let write_error = |source| Error::Write { path: path.to_owned(), source };
-        fs::create_dir_all(path).map_err(write_error)?;
-        let lock = File::create(path.join(LOCK)).map_err(write_error)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { files: RunFiles { path: path.to_owned() }, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(Error::RunLocked { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(write_error(source)),
-        }
+        let lock = lock_folder(path)?;
+        Ok(Self { files: RunFiles { path: path.to_owned() }, _lock: lock })
     }
+}
+
+/// Makes the folder where it is missing, and holds it for this process as long as the returned file lives.
+///
+/// # Errors
+/// [`Error::Write`]; [`Error::RunLocked`] when another process holds it.
+pub fn lock_folder(path: &Path) -> Result<File> {
+    let write_error = |source| Error::Write { path: path.to_owned(), source };
+    fs::create_dir_all(path).map_err(write_error)?;
+    let lock = File::create(path.join(LOCK)).map_err(write_error)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Error::RunLocked { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(write_error(source)),
+    }
+}
+
+/// Renames a folder to a free name beside it, which is returned.
+///
+/// # Errors
+/// [`Error::Write`].
+pub fn move_aside(path: &Path) -> Result<PathBuf> {
+    let write_error = |source| Error::Write { path: path.to_owned(), source };
+    let name = |i: u32| PathBuf::from(format!("{}-old-{i}", path.display()));
+    let free = (1..10_000).map(name).find(|path| !path.exists());
+    let free = free.ok_or_else(|| write_error(ErrorKind::AlreadyExists.into()))?;
+    fs::rename(path, &free).map_err(write_error)?;
+    Ok(free)
 }
 
 /// Writes a value as indented JSON with a final line end, atomically.

@@ -170,7 +170,7 @@ fn names_are_those_of_the_files_and_others_are_refused() {
     }
     for name in ["cifar", "idx:", "images:", "imagenet:x", ""] {
         let text = name.parse::<DatasetName>().unwrap_err().to_string();
-        let expected = "expected mnist, cifar10, synthetic, idx:DIR or images:DIR";
+        let expected = "expected mnist, cifar10, stl10, synthetic, idx:DIR or images:DIR";
         assert_eq!(text, format!("data.dataset is {name}, {expected}"));
     }
     for name in ["bcop", "rko", "ossn", "svcm", "rk-l2ne", "bcop-fixed", "unconstrained", "bjorck"]

@@ -60,8 +60,9 @@ fn what_does_not_fit_is_named() {
     colour(&at("test/a/2.png"), [1, 2, 3], (4, 4));
     let error = image_folder(dir.path()).unwrap_err();
     let expected = format!(
-        "{} is 3 x 4 x 4, expected 3 x 4 x 5, the shape of the first image",
-        at("test/a/2.png").display()
+        "{} is 3 x 4 x 4, expected 3 x 4 x 5, the shape of {}",
+        at("test/a/2.png").display(),
+        at("train/a/1.png").display()
     );
     assert_eq!(error.to_string(), expected);
     grey(&at("test/a/2.png"), 1, (5, 4));

@@ -58,7 +58,7 @@ fn a_cell_takes_its_settings_from_budget_and_data_set() {
 #[test]
 fn names_that_nothing_has_are_refused() {
     let text = Experiment::find("table9").unwrap_err().to_string();
-    let expected = "expected table1, table2, table3, figure2, all or a file that ends in .toml";
+    let expected = "expected table1, table2, table3, table4, figure2, table4-stl10, all or a file that ends in .toml";
     assert_eq!(text, format!("experiment is table9, {expected}"));
     assert!(matches!(Experiment::find("no/such.toml").unwrap_err(), Error::Read { .. }));
     let experiment = Experiment::find("table1").unwrap();

@@ -295,14 +295,14 @@ struct Row {
 
 /// One image after the f64 evaluation.
 #[derive(Debug)]
-struct Sample {
-    logits: Vec<f64>,
-    norms: MeasuredNorms,
+pub(crate) struct Sample {
+    pub(crate) logits: Vec<f64>,
+    pub(crate) norms: MeasuredNorms,
 }
 
 /// Observes the norms of every image's signals, rounded up; layer by layer.
 #[derive(Debug, Default)]
-struct Norms {
+pub(crate) struct Norms {
     inputs: Vec<Vec<f64>>,
     outputs: Vec<Vec<f64>>,
 }
@@ -318,7 +318,7 @@ impl SignalObserver for Norms {
 }
 
 impl Sample {
-    fn split(chunk: ChunkOutput<Norms>) -> Vec<Self> {
+    pub(crate) fn split(chunk: ChunkOutput<Norms>) -> Vec<Self> {
         let n_classes = chunk.logits.len() / chunk.n_images.max(1);
         let of = |norms: &[Vec<f64>], i: usize| norms.iter().map(|layer| layer[i]).collect();
         let sample = |i: usize| Self {

@@ -192,6 +192,22 @@ pub enum Error {
         /// The longest one allowed.
         limit: usize,
     },
+    /// A network that is to be a critic has another number of outputs than one.
+    #[error("the network has {n_outputs} outputs, expected 1 for a critic")]
+    NotACritic {
+        /// The network's number.
+        n_outputs: usize,
+    },
+    /// A statistic needs more samples.
+    #[error("{got} samples of distribution {distribution}, expected at least {expected}")]
+    TooFewSamples {
+        /// Which one.
+        distribution: &'static str,
+        /// The number of samples.
+        got: usize,
+        /// The number needed.
+        expected: usize,
+    },
     /// A classifier did not produce the gradient of its logits with respect to its input.
     #[error("the classifier's logits do not depend on its input through differentiable operations")]
     NoGradient,

@@ -16,6 +16,7 @@ pub mod soundness;
 mod tensor;
 mod upper;
 pub mod verify;
+pub mod wasserstein;
 pub mod zero_padded;
 
 pub use arithmetic::Arithmetic;
@@ -35,4 +36,5 @@ pub use linear::LinearClassifier;
 pub use margin::{certified_accuracy, margins, nominal_radii};
 pub use soundness::check_soundness;
 pub use verify::verify;
+pub use wasserstein::{Critic, CriticValues, DualEstimate, DualEstimator};
 pub use zero_padded::{ZeroPaddedLayer, ZeroPaddedNetwork, ZeroPaddedSpec};

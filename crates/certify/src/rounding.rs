@@ -122,6 +122,13 @@ pub(crate) struct BallError {
     output_error: Line,
 }
 
+impl Centre {
+    /// e_L: the norm of the error of all logits.
+    pub(crate) fn output_error(&self) -> Upper {
+        self.output_error
+    }
+}
+
 impl Line {
     fn constant(at_centre: Upper) -> Self {
         Self { at_centre, slope: Upper::ZERO }

@@ -38,6 +38,15 @@ struct Header {
     progress: Progress,
 }
 
+/// What a header says of a run, beside its element type.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TrainingPart {
+    spec: NetworkSpec,
+    config: TrainConfig,
+    progress: Progress,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Kind {
@@ -71,26 +80,11 @@ impl Trainer {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) when the folder cannot be written to.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let network = self.network();
-        let header = Header {
-            kind: Kind::Training,
-            format: FORMAT,
-            dtype: StoredType::of(network.dtype()),
-            spec: network.spec().clone(),
-            config: *self.config(),
-            progress: self.progress.clone(),
-        };
+        let TrainingPart { spec, config, progress } = self.part();
+        let dtype = StoredType::of(self.network().dtype());
+        let header = Header { kind: Kind::Training, format: FORMAT, dtype, spec, config, progress };
         let mut writer = Writer::default();
-        match &self.state {
-            State::F32(state) => push_state(network, self.config(), state, &mut writer)?,
-            State::F64(state) => push_state(network, self.config(), state, &mut writer)?,
-            State::Portable(state) => match network.dtype() {
-                DType::F64 => {
-                    push_state::<f64>(network, self.config(), &on_host(state)?, &mut writer)?;
-                }
-                _ => push_state::<f32>(network, self.config(), &on_host(state)?, &mut writer)?,
-            },
-        }
+        self.push_tensors(&mut writer)?;
         writer.write(path, &header)
     }
 
@@ -104,25 +98,57 @@ impl Trainer {
     pub fn resume(path: &Path, device: &Device) -> Result<Self> {
         let mut reader = Reader::open(path)?;
         let header: Header = check_format(&reader)?;
-        let dtype = header.dtype.dtype();
-        let supply = |name: &str, shape: &[usize]| take(&mut reader, name, shape, dtype, device);
-        let network = Network::from_tensors(&header.spec, dtype, device, supply)?;
+        let Header { dtype, spec, config, progress, .. } = header;
+        let part = TrainingPart { spec, config, progress };
+        let trainer = Self::from_part(part, dtype.dtype(), &mut reader, device)?;
+        reader.finish()?;
+        Ok(trainer)
+    }
+
+    /// What a header says of the run.
+    pub(crate) fn part(&self) -> TrainingPart {
+        let (spec, progress) = (self.network().spec().clone(), self.progress.clone());
+        TrainingPart { spec, config: *self.config(), progress }
+    }
+
+    /// Adds all parameters, vectors and running means to a file.
+    pub(crate) fn push_tensors(&self, writer: &mut Writer) -> Result<()> {
+        let (network, config) = (self.network(), self.config());
+        match &self.state {
+            State::F32(state) => push_state(network, config, state, writer),
+            State::F64(state) => push_state(network, config, state, writer),
+            State::Portable(state) => match network.dtype() {
+                DType::F64 => push_state::<f64>(network, config, &on_host(state)?, writer),
+                _ => push_state::<f32>(network, config, &on_host(state)?, writer),
+            },
+        }
+    }
+
+    /// The run of a header, with its tensors taken out of a file.
+    pub(crate) fn from_part(
+        part: TrainingPart,
+        dtype: DType,
+        reader: &mut Reader,
+        device: &Device,
+    ) -> Result<Self> {
+        let TrainingPart { spec, config, progress } = part;
+        let supply = |name: &str, shape: &[usize]| take(reader, name, shape, dtype, device);
+        let network = Network::from_tensors(&spec, dtype, device, supply)?;
         let state = match dtype {
             DType::F64 if !device.is_cpu() => {
-                let state = take_state::<f64>(&network, &header.config, &mut reader)?;
+                let state = take_state::<f64>(&network, &config, reader)?;
                 State::Portable(on_device(&network, state)?)
             }
             _ if !device.is_cpu() => {
-                let state = take_state::<f32>(&network, &header.config, &mut reader)?;
+                let state = take_state::<f32>(&network, &config, reader)?;
                 State::Portable(on_device(&network, state)?)
             }
-            DType::F64 => State::F64(take_state(&network, &header.config, &mut reader)?),
-            _ => State::F32(take_state(&network, &header.config, &mut reader)?),
+            DType::F64 => State::F64(take_state(&network, &config, reader)?),
+            _ => State::F32(take_state(&network, &config, reader)?),
         };
-        reader.finish()?;
-        let mut trainer = Self::new(network, header.config)?;
+        let mut trainer = Self::new(network, config)?;
         trainer.state = state;
-        trainer.progress = header.progress;
+        trainer.progress = progress;
         Ok(trainer)
     }
 }

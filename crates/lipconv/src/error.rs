@@ -132,6 +132,26 @@ pub enum Error {
         /// The number of classes.
         n_classes: usize,
     },
+    /// Something is defined for another number of network outputs.
+    #[error("the network has {got} outputs, expected {expected} for {what}")]
+    NumberOfOutputs {
+        /// What is defined for `expected` outputs.
+        what: &'static str,
+        /// The number demanded.
+        expected: usize,
+        /// The network's number.
+        got: usize,
+    },
+    /// A batch for the comparison of two distributions lacks samples of one.
+    #[error(
+        "{n_samples} samples and none of label {label}, expected samples of both distributions: labels 0 and 1"
+    )]
+    EmptyDistribution {
+        /// The label that does not occur.
+        label: u32,
+        /// Samples in the batch.
+        n_samples: usize,
+    },
     /// A setting is outside its domain.
     #[error("{name} is {value}, expected {expected}")]
     InvalidSetting {

@@ -1,9 +1,16 @@
 //! Losses with their gradients in closed form.
 //!
-//! First-order multi-class hinge, the paper's loss (section 5.2): for logits `z`, class `y` and C classes,
+//! [`Loss::MultiClassHinge`], first-order multi-class hinge, the paper's loss (section 5.2): for logits `z`, class `y` and C classes,
 //! `L = 1/C Σ_{j ≠ y} max(0, m - z_y + z_j)`, averaged over the batch; PyTorch's `multi_margin_loss` with
 //! p = 1. A margin m = √2·ε asks for certification at ε. Its gradient is 1/(C·b) for every class whose margin
 //! is violated, and minus their sum for the class itself; at the kink it is 0.
+//!
+//! [`Loss::Wasserstein`], minus the dual objective of Kantorovich and Rubinstein, for critics: networks f of one
+//! output on batches of two distributions A (label 0) and B (label 1),
+//! `L = mean_B f - mean_A f`, of gradient 1/n_B and -1/n_A. Over the 1-Lipschitz f, -L is at most the Wasserstein
+//! distance of the two halves of the batch.
+
+mod dual;
 
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -21,7 +28,14 @@ pub enum Loss {
         /// The margin m, in units of the logits.
         margin: f64,
     },
+    /// `mean_B f - mean_A f` of one logit f; labels 0 = A, 1 = B.
+    Wasserstein,
 }
+
+/// Labels of the two distributions that [`Loss::Wasserstein`] compares.
+pub const DISTRIBUTION_A: u32 = 0;
+/// See [`DISTRIBUTION_A`].
+pub const DISTRIBUTION_B: u32 = 1;
 
 /// Loss and gradient of one batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,15 +44,55 @@ pub struct LossValue<T> {
     pub value: f64,
     /// Gradient with respect to the logits, row-major b x classes.
     pub d_logits: Vec<T>,
-    /// Samples whose largest logit is their class.
+    /// Samples whose largest logit is their class; 0 for a loss that knows no classes.
     pub n_correct: usize,
 }
 
 impl Loss {
+    /// Checks the domain of the settings.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] naming the setting.
+    pub fn validate(&self) -> Result<()> {
+        let Self::MultiClassHinge { margin } = *self else { return Ok(()) };
+        if margin > 0.0 && margin.is_finite() {
+            return Ok(());
+        }
+        let (value, expected) = (margin.to_string(), "a positive number");
+        Err(Error::InvalidSetting { name: "margin", value, expected })
+    }
+
+    /// Whether the loss is defined for so many logits.
+    ///
+    /// # Errors
+    /// [`Error::NumberOfOutputs`] for the Wasserstein loss of anything but one logit.
+    pub fn check_outputs(&self, n_logits: usize) -> Result<()> {
+        match self {
+            Self::Wasserstein if n_logits != 1 => Err(Error::NumberOfOutputs {
+                what: "the Wasserstein loss",
+                expected: 1,
+                got: n_logits,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the labels of a batch are such that the loss is defined.
+    ///
+    /// # Errors
+    /// [`Error::LabelOutOfRange`] at the first label that is no class; for the Wasserstein loss [`Error::EmptyDistribution`]
+    /// when all labels are the same.
+    pub fn check_labels(&self, labels: &[u32], n_logits: usize) -> Result<()> {
+        match self {
+            Self::MultiClassHinge { .. } => check_labels(labels, n_logits),
+            Self::Wasserstein => dual::counts(labels).map(|_| ()),
+        }
+    }
+
     /// Value and gradient on row-major `logits` (b x `n_classes`) and their `labels`.
     ///
     /// # Errors
-    /// [`Error::LabelOutOfRange`] for a label that is no class, [`Error::ShapeMismatch`] when there are not
+    /// Those of [`Loss::check_outputs`] and [`Loss::check_labels`], [`Error::ShapeMismatch`] when there are not
     /// as many labels as rows, [`Error::NonFinite`] when a logit is not finite.
     pub fn evaluate<T: Element>(
         &self,
@@ -46,10 +100,12 @@ impl Loss {
         labels: &[u32],
         n_classes: usize,
     ) -> Result<LossValue<T>> {
-        check(logits, labels, n_classes)?;
+        self.check(logits, labels, n_classes)?;
+        let Self::MultiClassHinge { margin } = *self else {
+            return dual::evaluate(logits, labels);
+        };
         let mut result =
             LossValue { value: 0.0, d_logits: vec![T::zero(); logits.len()], n_correct: 0 };
-        let Self::MultiClassHinge { margin } = *self;
         // the mean over the batch and PyTorch's mean over the classes
         let weight = 1.0 / (n_classes * labels.len()) as f64;
         let rows = logits.chunks_exact(n_classes).zip(result.d_logits.chunks_exact_mut(n_classes));
@@ -67,8 +123,36 @@ impl Loss {
     /// # Errors
     /// As for [`Loss::evaluate`], and [`Error::Candle`].
     pub fn forward(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
-        let Self::MultiClassHinge { margin } = *self;
-        multi_class_hinge(logits, labels, margin)
+        match *self {
+            Self::MultiClassHinge { margin } => multi_class_hinge(logits, labels, margin),
+            Self::Wasserstein => dual::forward(logits, labels),
+        }
+    }
+
+    /// The number of correct samples of logits b x C and labels b, a scalar in f32: [`LossValue::n_correct`] as a tensor.
+    pub(crate) fn n_correct(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+        if *self == Self::Wasserstein {
+            return Ok(Tensor::zeros((), DType::F32, logits.device())?);
+        }
+        let own = logits.gather(&labels.unsqueeze(1)?, 1)?;
+        let not_below = logits.broadcast_ge(&own)?.to_dtype(DType::F32)?.sum(1)?;
+        Ok(not_below.eq(1.0)?.to_dtype(DType::F32)?.sum_all()?)
+    }
+
+    fn check<T: Element>(&self, logits: &[T], labels: &[u32], n_classes: usize) -> Result<()> {
+        if n_classes == 0 || labels.is_empty() {
+            return Err(Error::Zero { what: "number of classes or of labels".into() });
+        }
+        if logits.len() != labels.len() * n_classes {
+            return Err(Error::ShapeMismatch {
+                what: "logits".into(),
+                expected: vec![labels.len(), n_classes],
+                got: vec![logits.len() / n_classes, n_classes],
+            });
+        }
+        self.check_outputs(n_classes)?;
+        self.check_labels(labels, n_classes)?;
+        crate::finite::check_finite("logits", logits)
     }
 }
 
@@ -96,21 +180,6 @@ fn hinge_row<T: Element>(
     }
     gradient[label] = T::of(-violations);
     (value, correct)
-}
-
-fn check<T: Element>(logits: &[T], labels: &[u32], n_classes: usize) -> Result<()> {
-    if n_classes == 0 || labels.is_empty() {
-        return Err(Error::Zero { what: "number of classes or of labels".into() });
-    }
-    if logits.len() != labels.len() * n_classes {
-        return Err(Error::ShapeMismatch {
-            what: "logits".into(),
-            expected: vec![labels.len(), n_classes],
-            got: vec![logits.len() / n_classes, n_classes],
-        });
-    }
-    check_labels(labels, n_classes)?;
-    crate::finite::check_finite("logits", logits)
 }
 
 /// # Errors

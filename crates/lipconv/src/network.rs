@@ -278,6 +278,22 @@ impl Network {
     /// # Errors
     /// [`Error::Candle`] when the batch does not fit.
     pub(crate) fn forward_portable(&self, images: &Tensor) -> Result<PortableForward> {
+        self.forward_portable_of(images, |variable| variable.as_tensor().clone())
+    }
+
+    /// The logits in candle's operations alone, the parameters being constants: differentiable in the images.
+    ///
+    /// # Errors
+    /// As for [`Network::forward_portable`].
+    pub(crate) fn forward_constant(&self, images: &Tensor) -> Result<Tensor> {
+        Ok(self.forward_portable_of(images, Var::as_detached_tensor)?.logits)
+    }
+
+    fn forward_portable_of(
+        &self,
+        images: &Tensor,
+        value: impl Fn(&Var) -> Tensor,
+    ) -> Result<PortableForward> {
         let mut forward =
             PortableForward { logits: images.clone(), vectors: Vec::new(), defects: Vec::new() };
         for layer in &self.layers {
@@ -288,8 +304,9 @@ impl Network {
             };
             let vector = p.vector.as_ref().map(Var::as_tensor);
             let Weight { weight, vector, defect } =
-                ops::portable::weight_of(p.parametrisation, p.weight.as_tensor(), vector)?;
-            let bias = Some(p.bias.as_tensor());
+                ops::portable::weight_of(p.parametrisation, &value(&p.weight), vector)?;
+            let bias = value(&p.bias);
+            let bias = Some(&bias);
             forward.logits = match layer.kind {
                 LayerKind::Conv { downsample, .. } => {
                     ops::portable::cyclic_conv(x, &weight, bias, downsample)?

@@ -7,11 +7,13 @@
 
 mod activation;
 mod cyclic_conv;
+mod generator;
 pub mod portable;
 mod weight;
 
 pub use activation::{group_sort, max_min};
 pub use cyclic_conv::{cyclic_conv, cyclic_pad, pixel_unshuffle};
+pub use generator::{BatchNormed, batch_norm, conv_transpose};
 pub use weight::{bcop, bjorck, ossn, rk_l2ne, rko};
 
 use candle_core::Tensor;

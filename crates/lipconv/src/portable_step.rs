@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor, Var};
 use projectors::tolerance;
 
 use crate::error::{Error, Result};
-use crate::loss::{Loss, check_labels};
+use crate::loss::Loss;
 use crate::network::{Network, Parameters};
 use crate::optim::{Optimizer, update_tensors};
 use crate::train::{Batch, Update};
@@ -43,7 +43,7 @@ pub(crate) fn portable_step(
     update: Update,
     state: &mut PortableState,
 ) -> Result<(f64, usize)> {
-    check_labels(&batch.labels, network.n_classes())?;
+    loss.check_labels(&batch.labels, network.n_classes())?;
     let labels = Tensor::new(batch.labels.as_slice(), network.device())?;
     let forward = network.forward_portable(&batch.images)?;
     let value = loss.forward(&forward.logits, &labels)?;
@@ -60,7 +60,7 @@ pub(crate) fn portable_step(
 
     let mut report = Report::default();
     report.push(&value)?;
-    report.push(&n_correct(&forward.logits, &labels)?)?;
+    report.push(&loss.n_correct(&forward.logits, &labels)?)?;
     report.push(&finite(&forward.logits)?)?;
     for defect in &forward.defects {
         report.push(defect)?;
@@ -120,13 +120,6 @@ impl Report {
 /// 0 for a tensor of finite numbers, NaN otherwise.
 fn finite(x: &Tensor) -> Result<Tensor> {
     Ok((x * 0.0)?.sum_all()?)
-}
-
-/// Samples whose own logit is larger than every other.
-fn n_correct(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
-    let own = logits.gather(&labels.unsqueeze(1)?, 1)?;
-    let not_below = logits.broadcast_ge(&own)?.to_dtype(DType::F32)?.sum(1)?;
-    Ok(not_below.eq(1.0)?.to_dtype(DType::F32)?.sum_all()?)
 }
 
 fn check_finite(what: &str, value: f64) -> Result<()> {

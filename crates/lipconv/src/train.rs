@@ -12,6 +12,8 @@
 //! A step that fails changes nothing: neither parameters nor running means nor the vectors of OSSN. SVCM kernels are
 //! clipped after every [`SVCM_PERIOD`] steps and after the last one of the run.
 
+mod input_gradient;
+
 use std::ops::ControlFlow;
 
 use candle_core::{DType, Tensor, Var};
@@ -69,15 +71,7 @@ impl TrainConfig {
                 expected: "a positive number",
             });
         }
-        let Loss::MultiClassHinge { margin } = self.loss;
-        if !(margin > 0.0 && margin.is_finite()) {
-            let value = margin.to_string();
-            return Err(Error::InvalidSetting {
-                name: "margin",
-                value,
-                expected: "a positive number",
-            });
-        }
+        self.loss.validate()?;
         self.optimizer.validate()?;
         self.schedule.validate()
     }
@@ -234,9 +228,10 @@ impl Trainer {
     /// A run from its beginning.
     ///
     /// # Errors
-    /// As for [`TrainConfig::validate`].
+    /// As for [`TrainConfig::validate`]; [`Error::NumberOfOutputs`] when the loss is not defined for the network's outputs.
     pub fn new(network: Network, config: TrainConfig) -> Result<Self> {
         config.validate()?;
+        config.loss.check_outputs(network.n_classes())?;
         let state = match network.dtype() {
             _ if !network.device().is_cpu() => {
                 State::Portable(PortableState::new(&network, &config.optimizer)?)
@@ -341,12 +336,12 @@ impl Trainer {
         Ok(Outcome::Finished)
     }
 
-    fn epoch_seed(&mut self) -> u64 {
+    pub(crate) fn epoch_seed(&mut self) -> u64 {
         let rng = &mut self.progress.rng;
         *self.progress.epoch_seed.get_or_insert_with(|| rng.next_u64())
     }
 
-    fn end_epoch(&mut self) -> EpochReport {
+    pub(crate) fn end_epoch(&mut self) -> EpochReport {
         let progress = &mut self.progress;
         let report = EpochReport { epoch: progress.epoch, ..progress.totals };
         progress.epoch += 1;
@@ -359,13 +354,13 @@ impl Trainer {
     /// One step on one batch; `n_batches` is the number of batches in an epoch, which the schedule needs.
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::DeviceMismatch`] or [`Error::LabelOutOfRange`]
-    /// when the batch does not fit the network. [`Error::Step`] with the number of the step when the computation
+    /// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::DeviceMismatch`], [`Error::LabelOutOfRange`] or
+    /// [`Error::EmptyDistribution`] when the batch does not fit the network or the loss. [`Error::Step`] with the number of the step when the computation
     /// fails: around [`Error::NonFinite`] when logits or a gradient are not finite, around [`Error::Algebra`],
     /// [`Error::Orthonormalisation`] or [`Error::ZeroWeight`] when a parameter has become rank-deficient. All but a
     /// failed clipping leave everything as it was.
     pub fn step(&mut self, batch: &Batch, n_batches: usize) -> Result<StepReport> {
-        self.check_batch(batch)?;
+        self.check_images(&batch.images, batch.labels.len())?;
         let total = (self.config.epochs * n_batches) as u64;
         let Progress { step, epoch, batch: index, .. } = self.progress;
         let learning_rate =
@@ -401,19 +396,20 @@ impl Trainer {
         })
     }
 
-    fn check_batch(&self, batch: &Batch) -> Result<()> {
+    /// Whether `images` are `n_images` of those that the network takes.
+    pub(crate) fn check_images(&self, images: &Tensor, n_images: usize) -> Result<()> {
         let input = self.network.spec().input;
-        let expected = vec![batch.labels.len(), input.channels, input.height, input.width];
-        if batch.images.dims() != expected {
-            let got = batch.images.dims().to_vec();
+        let expected = vec![n_images, input.channels, input.height, input.width];
+        if images.dims() != expected {
+            let got = images.dims().to_vec();
             return Err(Error::ShapeMismatch { what: "batch of images".into(), expected, got });
         }
-        if batch.images.dtype() != self.network.dtype() {
+        if images.dtype() != self.network.dtype() {
             let expected = self.network.dtype().as_str().into();
-            let got = batch.images.dtype().as_str().into();
+            let got = images.dtype().as_str().into();
             return Err(Error::DTypeMismatch { what: "batch of images".into(), expected, got });
         }
-        check_same_device("batch of images", self.network.device(), &batch.images)
+        check_same_device("batch of images", self.network.device(), images)
     }
 }
 
@@ -466,7 +462,7 @@ fn typed_step<T: Element>(
 /// An error of the computation, with the step in which it happened.
 fn in_step(step: u64, source: Error) -> Error {
     match source {
-        Error::LabelOutOfRange { .. } => source,
+        Error::LabelOutOfRange { .. } | Error::EmptyDistribution { .. } => source,
         source => Error::Step { step, source: Box::new(source) },
     }
 }

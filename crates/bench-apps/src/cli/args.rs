@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
+use super::plain_model::likely_dataset;
 use crate::config::{
     ActivationKind, AugmentationKind, DatasetName, DeviceKind, LayerKind, NetworkName, RunConfig,
     ScheduleKind,
@@ -79,7 +80,7 @@ pub(super) struct TrainFlags {
     /// Where to compute
     #[arg(long, value_enum)]
     device: Option<DeviceKind>,
-    /// Images: mnist, cifar10, synthetic, idx:DIR or images:DIR (train/CLASS/*.png, test/CLASS/*.png)
+    /// Images: mnist, cifar10, stl10, synthetic, idx:DIR or images:DIR (train/CLASS/*.png, test/CLASS/*.png)
     #[arg(long, value_name = "NAME")]
     dataset: Option<DatasetName>,
     /// Train on the first N images only
@@ -216,11 +217,14 @@ impl Model {
                 checkpoint.is_file(),
                 "{dir} holds no checkpoint yet; train it with --resume {dir}"
             );
-            (checkpoint, run.config()?, Some(run))
+            (checkpoint, Some(run.config()?), Some(run))
         } else {
-            (path.to_owned(), RunConfig::default(), None)
+            (path.to_owned(), None, None)
         };
-        let loaded = load_network(&file, &build::device(device.unwrap_or(config.device))?)?;
+        let trained_on = config.as_ref().map_or_else(DeviceKind::default, |config| config.device);
+        let loaded = load_network(&file, &build::device(device.unwrap_or(trained_on))?)?;
+        let likely = || RunConfig::of(likely_dataset(loaded.network.input()));
+        let config = config.unwrap_or_else(likely);
         if loaded.unfinished {
             let step = loaded.step.unwrap_or_default();
             eprintln!("note: {} is a run that has not ended (step {step})", path.display());

@@ -21,6 +21,7 @@ use crate::data::ImageSet;
 use crate::eps::Eps;
 use crate::progress::{Display, Progress, spoken};
 use crate::run_dir::{RunFiles, write_json};
+use crate::stdout::outln;
 use crate::text_table::{percent, text_table};
 
 /// Attack a network
@@ -157,7 +158,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
             let certificates = Certifier::new(network)?.certify(&pixels, &labels)?;
             let radii = &certificates.executed[&arithmetic];
             check_soundness(attack.name(), &outcome, &labels, radii, arithmetic)?;
-            println!("no image was broken inside its certified radius ({})", arithmetic.name());
+            outln!("no image was broken inside its certified radius ({})", arithmetic.name());
         }
         Architecture::KwSmall => {
             let network = load_kw_small(&args.model)?;
@@ -234,13 +235,13 @@ fn report(
     let seconds = start.elapsed().as_secs_f64();
     let name = if images.is_synthetic() { "synthetic digits" } else { images.name() };
     let time = spoken(Duration::from_secs_f64(seconds));
-    println!("{} test images of {name}, {time}\n", labels.len());
+    outln!("{} test images of {name}, {time}\n", labels.len());
     let rows = [
         ["accuracy, %".to_owned(), String::new()],
         ["clean".to_owned(), percent(Some(clean))],
         [format!("under {} at {}", attack.name(), args.eps), percent(Some(outcome.accuracy()))],
     ];
-    println!("{}", text_table(&rows.map(|row| row.to_vec())));
+    outln!("{}", text_table(&rows.map(|row| row.to_vec())));
     if let Some(path) = &args.json {
         let distances = outcome.distances.iter().map(|&d| d.is_finite().then_some(d)).collect();
         let written = Written {
@@ -255,7 +256,7 @@ fn report(
             predictions: &outcome.predictions,
         };
         write_json(path, &written)?;
-        println!("written to {}", path.display());
+        outln!("written to {}", path.display());
     }
     Ok(outcome)
 }

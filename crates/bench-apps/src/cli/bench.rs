@@ -28,6 +28,7 @@ use crate::config::{LayerKind, TrainingConfig};
 use crate::experiment::build::train_config;
 use crate::progress::Display;
 use crate::run_dir::write_json;
+use crate::stdout::outln;
 use crate::text_table::text_table;
 
 /// Measure our speed, beside PyTorch's where a script and an interpreter are given
@@ -129,7 +130,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     if wanted(What::Spectrum) {
         results.push(bench.spectrum()?);
     }
-    println!("{}", text_table(&rows(&results)).trim_end());
+    outln!("{}", text_table(&rows(&results)).trim_end());
     if let Some(path) = &args.json {
         write_json(path, &results)?;
     }

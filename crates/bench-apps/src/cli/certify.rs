@@ -12,6 +12,7 @@ use crate::config::DatasetName;
 use crate::eps::Eps;
 use crate::progress::{Display, Progress};
 use crate::provenance::Provenance;
+use crate::stdout::{out, outln};
 use crate::text_table::{percent, text_table};
 
 /// Write a certificate file: radii that someone else can check
@@ -38,15 +39,16 @@ pub(super) struct Args {
     /// Certify the first N test images only
     #[arg(long, value_name = "N")]
     test_limit: Option<usize>,
-    /// Radii at which to print certified accuracy, as in 0.5,1.58 or 36/255
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "0.5,1,1.58")]
-    eps: Vec<Eps>,
+    /// Radii at which to print certified accuracy, as in 0.5,1.58 or 36/255 [default: the data set's]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    eps: Option<Vec<Eps>>,
     #[command(flatten)]
     data: DataArgs,
 }
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let model = PlainModel::load(&args.model)?;
+    let eps = args.eps.clone().unwrap_or_else(|| model.radii(args.dataset.as_ref()));
     let images = model.images(&args.data, args.dataset.clone(), args.test_limit, display)?;
     let (pixels, labels) = tensors(&images, model.network.dtype())?;
     let code = Provenance::collect("CPU").commit.unwrap_or_else(|| "unknown".into());
@@ -57,8 +59,8 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     })?;
     bar.finish();
     file.write(&args.out)?;
-    print!("{}", table(&file, &args.eps));
-    println!("\n{} images, written to {}", labels.len(), args.out.display());
+    out!("{}", table(&file, &eps));
+    outln!("\n{} images, written to {}", labels.len(), args.out.display());
     Ok(ExitCode::SUCCESS)
 }
 

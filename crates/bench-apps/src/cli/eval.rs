@@ -14,6 +14,7 @@ use crate::experiment::evaluation::{Evaluated, evaluate};
 use crate::progress::{Display, spoken};
 use crate::report::attack_name;
 use crate::run_dir::{RunFiles, write_json};
+use crate::stdout::{out, outln};
 use crate::text_table::{percent, text_table};
 
 /// Clean, certified and attacked accuracy of a trained network
@@ -64,16 +65,16 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let dataset = args.data.load(&config, was_synthetic, display)?;
     let evaluated = evaluate(&loaded.network, &dataset.test, &config.evaluation, display)?;
     let label = if dataset.is_synthetic() { "synthetic digits" } else { dataset.test.name() };
-    println!(
+    outln!(
         "{} test images of {label}, {} in all",
         dataset.test.len(),
         spoken(Duration::from_secs_f64(evaluated.seconds))
     );
-    print!("{}", tables(&evaluated));
+    out!("{}", tables(&evaluated));
     let json = args.json.clone().or_else(|| run.map(|run| run.eval()));
     if let Some(path) = json {
         write_json(&path, &evaluated.summary(&dataset.test))?;
-        println!("\nwritten to {}", path.display());
+        outln!("\nwritten to {}", path.display());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -13,9 +13,11 @@ use crate::Error;
 use crate::interrupt;
 use crate::progress::Display;
 use crate::reproduction::cell::CellResult;
+use crate::reproduction::distances::spec::Choice;
 use crate::reproduction::queue::BUSY;
 use crate::reproduction::run::{End, Work, run_cell};
 use crate::reproduction::spec::{Experiment, NAMES};
+use crate::stdout::out;
 use crate::text_table::text_table;
 
 /// Cells of the paper's tables and figures, one by one
@@ -54,7 +56,7 @@ struct RunArgs {
 /// List the cells of an experiment, and which of them are finished
 #[derive(Debug, clap::Args)]
 struct ListArgs {
-    /// table1, table2, table3, figure2 or a file; all where none is named
+    /// table1, table2, table3, table4, figure2 or a file; all where none is named
     #[arg(value_name = "EXPERIMENT")]
     experiments: Vec<String>,
     /// Budget: quick, default or full
@@ -126,7 +128,15 @@ fn list(args: &ListArgs) -> Result<ExitCode> {
             };
             rows.push(vec![name.to_owned(), cell.id(), state]);
         }
+        let budget = args.budget.as_str();
+        let device = crate::config::DeviceKind::Cpu;
+        let choice = Choice { budget, seeds: None, only: None, device };
+        for plan in experiment.distance_cells(choice)?.0 {
+            let there = plan.result(&plan.folder(&args.out))?.is_some();
+            let state = if there { "finished" } else { "missing" };
+            rows.push(vec![name.to_owned(), plan.id(), state.to_owned()]);
+        }
     }
-    print!("{}", text_table(&rows));
+    out!("{}", text_table(&rows));
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use super::args::Model;
 use crate::atomic::write_atomic;
 use crate::config::DeviceKind;
 use crate::export::{python, write_weights};
+use crate::stdout::outln;
 
 /// Write a trained network for PyTorch: weights as safetensors, and the module that takes them
 ///
@@ -37,6 +38,6 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     write_weights(network, &args.out)?;
     let text = python(network)?.replace("FILE", &stem.unwrap_or_default());
     write_atomic(&module, text.as_bytes())?;
-    println!("{}\n{}", args.out.display(), module.display());
+    outln!("{}\n{}", args.out.display(), module.display());
     Ok(ExitCode::SUCCESS)
 }

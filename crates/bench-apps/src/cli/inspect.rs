@@ -11,6 +11,7 @@ use ndarray::Array4;
 
 use super::args::Model;
 use crate::experiment::write_up::shape_text;
+use crate::stdout::outln;
 use crate::text_table::text_table;
 
 /// Layers of a trained network: shapes, singular values, defects, bounds
@@ -32,7 +33,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let model = Model::load(&args.model, Some(crate::config::DeviceKind::Cpu))?;
     let network = &model.loaded.network;
     let input = network.input();
-    println!(
+    outln!(
         "{}: images {} x {} x {}, {} classes, {}",
         args.model.display(),
         input.channels,
@@ -44,11 +45,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(run) = &model.run {
         let history = run.metrics()?;
         let epochs = history.last().map_or(0, |row| row.epoch);
-        println!("trained for {epochs} of {} epochs", model.config.training.epochs);
+        outln!("trained for {epochs} of {} epochs", model.config.training.epochs);
     }
-    println!("\n{}", text_table(&rows(network)?));
+    outln!("\n{}", text_table(&rows(network)?));
     let bound = network.lipschitz_bound()?;
-    println!("Lipschitz constant of the network: at most 1 + {:.2e}", bound.value() - 1.0);
+    outln!("Lipschitz constant of the network: at most 1 + {:.2e}", bound.value() - 1.0);
     Ok(ExitCode::SUCCESS)
 }
 

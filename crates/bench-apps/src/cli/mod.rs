@@ -12,6 +12,7 @@ mod certify;
 mod eval;
 mod experiment;
 mod export;
+mod gan;
 mod inspect;
 mod plain_model;
 mod predict;
@@ -19,6 +20,7 @@ mod reproduce;
 mod reproduce_tables;
 mod train;
 mod verify;
+mod wasserstein;
 
 use std::process::ExitCode;
 
@@ -38,7 +40,7 @@ use crate::interrupt;
     after_help = "\
 Examples:
   lipconv reproduce                                the paper's BCOP-Small on MNIST, with a report
-  lipconv reproduce table1 --quick                 a table of the paper: table1, table2, table3, figure2, all
+  lipconv reproduce table1 --quick                 a table of the paper: table1 … table4, figure2, all
   lipconv train --out runs/first --epochs 3        train, in a folder of its own
   lipconv train --resume runs/first                go on after an interruption
   lipconv eval runs/first                          clean, certified and attacked accuracy
@@ -48,6 +50,8 @@ Examples:
   lipconv inspect runs/first                       layers, singular values, bounds
   lipconv export runs/first                        weights and module for PyTorch
   lipconv predict runs/first digit.png             class and certified radius of an image
+  lipconv gan --out runs/gan                       a generator of images like CIFAR-10's
+  lipconv wasserstein cifar10 generator:FILE       how far they are from the data, from below
 
 MNIST is looked for in --data-dir, in LIPCONV_DATA, in the cache, and is then downloaded.
 Without data and without a network, digits drawn by the program take its place and are
@@ -76,6 +80,8 @@ enum Command {
     Predict(predict::Args),
     Bench(bench::Args),
     Export(export::Args),
+    Gan(Box<gan::Args>),
+    Wasserstein(Box<wasserstein::Args>),
     Experiment(experiment::Args),
 }
 
@@ -111,6 +117,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Predict(args) => predict::run(&args, display),
         Command::Bench(args) => bench::run(&args, display),
         Command::Export(args) => export::run(&args),
+        Command::Gan(args) => gan::run(&args, display),
+        Command::Wasserstein(args) => wasserstein::run(&args, display),
         Command::Experiment(args) => experiment::run(&args, display),
     }
 }

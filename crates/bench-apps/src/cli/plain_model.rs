@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use lipconv::PlainNetwork;
+use lipconv::{ImageShape, PlainNetwork};
 
 use super::args::DataArgs;
 use crate::config::{DatasetName, RunConfig};
 use crate::data::ImageSet;
+use crate::eps::Eps;
 use crate::progress::Display;
 use crate::run_dir::RunFiles;
 
@@ -37,6 +38,12 @@ pub(super) fn weights_file(path: &Path) -> Result<(PathBuf, Option<RunFiles>)> {
     Ok((file, Some(run)))
 }
 
+/// What a network without a run was trained on, as far as its input tells.
+pub(super) fn likely_dataset(input: ImageShape) -> DatasetName {
+    let cifar10 = input == ImageShape::new(3, 32, 32);
+    if cifar10 { DatasetName::Cifar10 } else { DatasetName::Mnist }
+}
+
 impl PlainModel {
     pub(super) fn load(path: &Path) -> Result<Self> {
         let (file, run) = weights_file(path)?;
@@ -44,8 +51,20 @@ impl PlainModel {
         let bytes =
             std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let was_synthetic = run.as_ref().and_then(RunFiles::is_synthetic) == Some(true);
-        let config = run.map_or_else(|| Ok(RunConfig::default()), |run| run.config())?;
+        let config = match run {
+            Some(run) => run.config()?,
+            None => RunConfig::of(likely_dataset(network.input())),
+        };
         Ok(Self { network, bytes, config, was_synthetic })
+    }
+
+    /// Radii of certified accuracy: those of the run, or those of another data set.
+    pub(super) fn radii(&self, dataset: Option<&DatasetName>) -> Vec<Eps> {
+        let own = &self.config;
+        match dataset.filter(|name| **name != own.data.dataset) {
+            Some(other) => RunConfig::of(other.clone()).evaluation.eps,
+            None => own.evaluation.eps.clone(),
+        }
     }
 
     /// Test images: those of the run, or of another data set.

@@ -13,6 +13,7 @@ use super::args::{DataArgs, Model};
 use crate::experiment::evaluation::evaluated_logits;
 use crate::progress::Display;
 use crate::run_dir::RunFiles;
+use crate::stdout::outln;
 use crate::text_table::text_table;
 
 /// Class and certified radius of images
@@ -65,7 +66,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
                 .push(Subject { name: format!("test image {i}, a {}", test.labels()[i]), pixels });
         }
     }
-    println!("{}", text_table(&rows(network, &subjects)?).trim_end());
+    outln!("{}", text_table(&rows(network, &subjects)?).trim_end());
     Ok(ExitCode::SUCCESS)
 }
 

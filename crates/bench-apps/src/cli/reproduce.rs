@@ -23,6 +23,7 @@ use crate::provenance::Provenance;
 use crate::report::{Report, compared, render};
 use crate::results::write_results;
 use crate::run_dir::{RunDir, RunFiles};
+use crate::stdout::{out, outln};
 use crate::text_table::{counted, percent, text_table};
 
 /// Train, certify and attack the paper's BCOP-Small on MNIST, or reproduce its tables and figures
@@ -217,7 +218,7 @@ fn print_summary(report: &Report, out: &Path) {
     let label =
         if row.synthetic { " (SYNTHETIC DATA: compares with nothing in the paper)" } else { "" };
     let seconds = Duration::from_secs_f64(row.seconds.max(0.0));
-    println!(
+    outln!(
         "\n{} {} on {}{label}: {}, seed {}, {}, {}\n",
         row.layer,
         row.network,
@@ -227,9 +228,9 @@ fn print_summary(report: &Report, out: &Path) {
         row.device,
         spoken(seconds)
     );
-    print!("{}", comparison_table(report));
-    println!("\nreport:  {}", out.join("report.html").display());
-    println!("results: {}", out.join("results.json").display());
+    out!("{}", comparison_table(report));
+    outln!("\nreport:  {}", out.join("report.html").display());
+    outln!("results: {}", out.join("results.json").display());
 }
 
 fn comparison_table(report: &Report) -> String {

@@ -13,10 +13,13 @@ use crate::progress::Display;
 use crate::report::reproduction::{markdown, page, terminal};
 use crate::reproduction::cell::Plan;
 use crate::reproduction::collect::collect;
-use crate::reproduction::queue::{self, Queue, Summary, Task};
+use crate::reproduction::distances::spec::Choice;
+use crate::reproduction::queue::{self, Queue, Summary, Task, TaskPlan};
 use crate::reproduction::slurm::{Job, SlurmOptions};
 use crate::reproduction::spec::{Experiment, NAMES};
 use crate::results::write_results;
+use crate::run_dir::write_json;
+use crate::stdout::{out, outln};
 use crate::text_table::counted;
 
 /// Where cells and report go.
@@ -212,13 +215,45 @@ impl Call<'_> {
             // a result that cannot be read is made again
             match plan.result(&folder) {
                 Ok(Some(_)) => planned.n_finished += 1,
-                _ => planned.missing.push(Task { folder, plan }),
+                _ => {
+                    let plan = TaskPlan::Classifier(Box::new(plan));
+                    planned.missing.push(Task { folder, plan });
+                }
             }
         }
-        planned.missing.sort_by_key(|task| task.plan.cell.seed);
+        for experiment in experiments {
+            self.plan_distances(experiment, &mut planned)?;
+        }
+        planned.missing.sort_by_key(Task::order);
         planned.impossible.sort();
         planned.impossible.dedup();
         Ok(planned)
+    }
+
+    /// Adds the cells of an experiment that measure distances.
+    fn plan_distances(&self, experiment: &Experiment, planned: &mut Planned) -> Result<()> {
+        let choice = Choice {
+            budget: self.budget(),
+            seeds: self.flags.seeds.as_deref(),
+            only: self.flags.only.as_deref(),
+            device: self.device,
+        };
+        let (plans, unknown) = experiment.distance_cells(choice)?;
+        planned.impossible.extend(unknown.iter().map(|e| format!("{}: {e}", experiment.name)));
+        for plan in plans {
+            let folder = plan.put(&self.out)?;
+            if planned.missing.iter().any(|task| task.folder == folder) {
+                continue;
+            }
+            match plan.result(&folder) {
+                Ok(Some(_)) => planned.n_finished += 1,
+                _ => {
+                    let plan = TaskPlan::Distance(Box::new(plan));
+                    planned.missing.push(Task { folder, plan });
+                }
+            }
+        }
+        Ok(())
     }
 
     fn worker_arguments(&self) -> Result<Vec<String>> {
@@ -229,7 +264,7 @@ impl Call<'_> {
 
     fn submit(&self, planned: &Planned) -> Result<ExitCode> {
         if planned.missing.is_empty() {
-            println!("nothing is missing; write it up with --collect");
+            outln!("nothing is missing; write it up with --collect");
             return Ok(ExitCode::SUCCESS);
         }
         let out = std::path::absolute(&self.out)?;
@@ -254,16 +289,16 @@ impl Call<'_> {
             },
         };
         if flags.print {
-            print!("{}", job.script());
+            out!("{}", job.script());
             return Ok(ExitCode::SUCCESS);
         }
         let number = job.submit()?;
-        println!(
+        outln!(
             "submitted {} as job array {number}; logs in {}",
             counted(job.cells.len(), "cell"),
             job.folder.display()
         );
-        println!(
+        outln!(
             "the same command submits what is missing then; --collect writes up what is finished"
         );
         Ok(if planned.impossible.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -272,11 +307,15 @@ impl Call<'_> {
     fn write_up(&self, experiments: &[Experiment]) -> Result<()> {
         let reproduction = collect(&self.out, experiments)?;
         write_results(&self.out.join("results.json"), &reproduction.result_rows())?;
+        let distances = reproduction.distance_rows();
+        if !distances.is_empty() {
+            write_json(&self.out.join("wasserstein.json"), &distances)?;
+        }
         write_atomic(&self.out.join("report.md"), markdown(&reproduction).as_bytes())?;
         write_atomic(&self.out.join("report.html"), page(&reproduction)?.as_bytes())?;
-        print!("{}", terminal(&reproduction));
+        out!("{}", terminal(&reproduction));
         for file in ["report.html", "report.md", "results.json"] {
-            println!("{}", self.out.join(file).display());
+            outln!("{}", self.out.join(file).display());
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use crate::interrupt;
 use crate::progress::{Display, spoken};
 use crate::provenance::Provenance;
 use crate::run_dir::RunDir;
+use crate::stdout::outln;
 
 /// Train a network in a run directory
 ///
@@ -78,6 +79,7 @@ fn default_dir(config: &RunConfig) -> PathBuf {
     let dataset = match &config.data.dataset {
         DatasetName::Mnist | DatasetName::Synthetic => "",
         DatasetName::Cifar10 => "cifar10-",
+        DatasetName::Stl10 => "stl10-",
         DatasetName::Idx(_) | DatasetName::Images(_) => "own-",
     };
     let name = format!(
@@ -103,12 +105,12 @@ fn finish(run: &RunDir, trained: Trained, synthetic: bool) -> Result<ExitCode> {
             let history = run.files().metrics()?;
             let last = history.last().and_then(|row| row.test_clean);
             let label = if synthetic { " (synthetic digits)" } else { "" };
-            println!(
+            outln!(
                 "trained in {}: test accuracy {} %{label}",
                 spoken(Duration::from_secs_f64(seconds)),
                 crate::text_table::percent(last)
             );
-            println!("evaluate it with: lipconv eval {dir}");
+            outln!("evaluate it with: lipconv eval {dir}");
             Ok(ExitCode::SUCCESS)
         }
         Trained::Interrupted { step, total } => {

@@ -5,14 +5,17 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use candle_core::Device;
 use certify::Pixels;
 use certify::verify::{Data, Selection, verify};
+use lipconv::PlainNetwork;
 
 use super::args::DataArgs;
-use super::plain_model::{tensors, test_images, weights_file};
+use super::plain_model::{likely_dataset, tensors, test_images, weights_file};
 use crate::config::{DatasetName, RunConfig};
 use crate::progress::{Display, Progress, spoken};
 use crate::run_dir::RunFiles;
+use crate::stdout::outln;
 
 /// Check a certificate file against the weights and the images
 ///
@@ -50,7 +53,12 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let (file, run) = weights_file(&args.model)?;
     let model = read(&file)?;
     let was_synthetic = run.as_ref().and_then(RunFiles::is_synthetic) == Some(true);
-    let config = run.map_or_else(|| Ok(RunConfig::default()), |run| run.config())?;
+    let config = match run {
+        Some(run) => run.config()?,
+        // a file that holds no network is the checker's to refuse
+        None => PlainNetwork::load(&file, &Device::Cpu)
+            .map_or_else(|_| RunConfig::default(), |n| RunConfig::of(likely_dataset(n.input()))),
+    };
     let limit = claimed_samples(&certificate);
     let images =
         test_images(config, was_synthetic, &args.data, args.dataset.clone(), limit, display)?;
@@ -76,7 +84,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     }
     let name = args.certificate.display();
     let report = report.map_err(|failure| anyhow::anyhow!("{name} is refused: {failure}"))?;
-    println!(
+    outln!(
         "{name} is confirmed: bounds of {} layers, claims about {} of {} images, in {}",
         report.n_layers,
         report.n_checked,

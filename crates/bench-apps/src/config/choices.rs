@@ -32,6 +32,8 @@ pub enum DatasetName {
     Mnist,
     /// CIFAR-10.
     Cifar10,
+    /// STL-10, its labelled images at 96 x 96.
+    Stl10,
     /// Digits drawn by the program.
     Synthetic,
     /// IDX files in MNIST's layout, in a folder.
@@ -45,6 +47,7 @@ impl fmt::Display for DatasetName {
         match self {
             Self::Mnist => f.write_str("mnist"),
             Self::Cifar10 => f.write_str("cifar10"),
+            Self::Stl10 => f.write_str("stl10"),
             Self::Synthetic => f.write_str("synthetic"),
             Self::Idx(dir) => write!(f, "idx:{}", dir.display()),
             Self::Images(dir) => write!(f, "images:{}", dir.display()),
@@ -60,6 +63,7 @@ impl FromStr for DatasetName {
         match text {
             "mnist" => return Ok(Self::Mnist),
             "cifar10" => return Ok(Self::Cifar10),
+            "stl10" => return Ok(Self::Stl10),
             "synthetic" => return Ok(Self::Synthetic),
             _ => {}
         }
@@ -72,7 +76,7 @@ impl FromStr for DatasetName {
         Err(Error::ConfigValue {
             key: "data.dataset",
             got: text.to_owned(),
-            expected: "mnist, cifar10, synthetic, idx:DIR or images:DIR".into(),
+            expected: "mnist, cifar10, stl10, synthetic, idx:DIR or images:DIR".into(),
         })
     }
 }

@@ -7,7 +7,7 @@
 //! allows it, with a note that says so and how to get the real data. Files that are there but damaged are an error, never a
 //! reason to go on to the next place.
 //!
-//! Errors: [`Error::DataNotFound`], and those of [`super::mnist`], [`super::cifar10`] and [`super::download`].
+//! Errors: [`Error::DataNotFound`], and those of [`super::mnist`], [`super::cifar10`], [`super::stl10`] and [`super::download`].
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use super::download::{DownloadOptions, DownloadProgress, download_all};
 use super::image_set::{Dataset, ImageSet};
 use super::manifest::Manifest;
 use super::mnist::MnistFiles;
+use super::stl10::Stl10Files;
 use super::synthetic::{self, SyntheticDigits};
 use crate::error::{Error, Result};
 
@@ -116,7 +117,20 @@ pub fn locate_cifar10(
     locate(&Manifest::cifar10()?, &options, observe)
 }
 
-/// As [`locate_mnist`] or, for a manifest of that name, [`locate_cifar10`], with a manifest of the caller's.
+/// Finds STL-10; nothing stands in for it.
+///
+/// # Errors
+/// See the module.
+pub fn locate_stl10(
+    options: &LocateOptions,
+    observe: &mut dyn FnMut(DownloadProgress<'_>),
+) -> Result<Dataset> {
+    let options = LocateOptions { fallback: Fallback::Refuse, ..options.clone() };
+    locate(&Manifest::stl10()?, &options, observe)
+}
+
+/// As [`locate_mnist`] or, for a manifest of that name, [`locate_cifar10`] or [`locate_stl10`], with a manifest of the
+/// caller's.
 ///
 /// # Errors
 /// See the module.
@@ -154,12 +168,14 @@ pub fn locate(
 enum Files {
     Mnist(MnistFiles),
     Cifar10(Cifar10Files),
+    Stl10(Stl10Files),
 }
 
 impl Files {
     fn find(manifest: &Manifest, dir: &Path) -> Option<Self> {
         match manifest.name.as_str() {
             "cifar10" => Cifar10Files::find(dir).map(Self::Cifar10),
+            "stl10" => Stl10Files::find(dir).map(Self::Stl10),
             _ => MnistFiles::find(dir).map(Self::Mnist),
         }
     }
@@ -172,6 +188,7 @@ impl Files {
                 Ok((train, test, files.hash_warnings(manifest)?))
             }
             Self::Cifar10(files) => files.load(manifest),
+            Self::Stl10(files) => files.load(manifest),
         }
     }
 }

@@ -75,6 +75,14 @@ impl Manifest {
         Self::parse("cifar10.toml", include_str!("../../../../datasets/cifar10.toml"))
     }
 
+    /// The manifest of STL-10 (binary version).
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] when the compiled-in file is invalid.
+    pub fn stl10() -> Result<Self> {
+        Self::parse("stl10.toml", include_str!("../../../../datasets/stl10.toml"))
+    }
+
     /// Parses and checks a manifest; `name` names it in errors.
     ///
     /// # Errors

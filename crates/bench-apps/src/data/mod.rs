@@ -24,10 +24,12 @@ pub mod locate;
 pub mod manifest;
 pub mod mnist;
 pub mod producer;
+pub mod resize;
+pub mod stl10;
 pub mod synthetic;
 
 pub use augment::Augmentation;
 pub use batches::{BatchOrder, EpochOrder};
 pub use image_set::{Dataset, ImageSet, ImageSetParts};
-pub use locate::{DataSource, Fallback, LocateOptions, locate_cifar10, locate_mnist};
+pub use locate::{DataSource, Fallback, LocateOptions, locate_cifar10, locate_mnist, locate_stl10};
 pub use producer::BatchProducer;

@@ -15,6 +15,7 @@ use crate::data::folders::{idx_folder, image_folder};
 use crate::data::synthetic::{self, SyntheticDigits};
 use crate::data::{
     Augmentation, Dataset, Fallback, ImageSet, LocateOptions, locate_cifar10, locate_mnist,
+    locate_stl10,
 };
 use crate::progress::{Display, Progress};
 use crate::text_table::counted;
@@ -127,6 +128,7 @@ pub fn dataset(config: &RunConfig, options: &DataOptions) -> Result<Dataset> {
         DatasetName::Synthetic => synthetic::dataset(&digits)?,
         DatasetName::Mnist => located(fallback, options, locate_mnist)?,
         DatasetName::Cifar10 => located(Fallback::Refuse, options, locate_cifar10)?,
+        DatasetName::Stl10 => located(Fallback::Refuse, options, locate_stl10)?,
         DatasetName::Idx(dir) => idx_folder(dir)?,
         DatasetName::Images(dir) => image_folder(dir)?,
     };

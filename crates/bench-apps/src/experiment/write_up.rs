@@ -109,6 +109,7 @@ impl Finished<'_> {
             _ if self.dataset.is_synthetic() => crate::data::synthetic::NAME,
             DatasetName::Mnist => "mnist",
             DatasetName::Cifar10 => "cifar10",
+            DatasetName::Stl10 => "stl10",
             _ => self.dataset.test.name(),
         }
     }

@@ -14,6 +14,7 @@
 mod base64;
 mod chart;
 mod comparison;
+pub mod distance;
 mod figures;
 mod page;
 pub mod paper;
@@ -28,7 +29,7 @@ use crate::results::ResultRow;
 pub use comparison::{Compared, compared};
 pub use figures::attack_name;
 pub use page::render;
-pub use picture::data_url;
+pub use picture::{data_url, png_data_url};
 
 /// What a report shows.
 #[derive(Debug, Clone)]

@@ -37,5 +37,11 @@ pub fn data_url(sample: &Sample) -> Result<String> {
     PngEncoder::new(&mut png)
         .write_image(&interleaved, w as u32, h as u32, colour)
         .map_err(|e| draw_error(e.to_string()))?;
-    Ok(format!("data:image/png;base64,{}", encode(png.get_ref())))
+    Ok(png_data_url(png.get_ref()))
+}
+
+/// A PNG file as a `data:` address.
+#[must_use]
+pub fn png_data_url(png: &[u8]) -> String {
+    format!("data:image/png;base64,{}", encode(png))
 }

@@ -22,8 +22,8 @@ use crate::report::CertifiedCurve;
 use crate::results::ResultRow;
 use crate::run_dir::write_json;
 
-const PLAN: &str = "cell.json";
-const RESULT: &str = "result.json";
+pub(super) const PLAN: &str = "cell.json";
+pub(super) const RESULT: &str = "result.json";
 
 /// What is trained and evaluated once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,7 +206,7 @@ impl CellResult {
     }
 }
 
-fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
+pub(super) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),

@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::cell::{CellResult, Plan};
+use super::distances::rows::{DistanceJson, read_distances};
+use super::distances::{DistanceResult, DistanceSection};
 use super::evidence::Spectra;
 use super::spec::{Experiment, NAMES};
 use crate::eps::Eps;
@@ -40,6 +42,8 @@ pub struct Section {
     pub rows: Vec<Row>,
     /// Figures of other work that the paper quotes.
     pub quoted: Vec<&'static Quoted>,
+    /// Distances, where the experiment measures any.
+    pub distances: Option<DistanceSection>,
 }
 
 /// Cells that differ in their seed alone.
@@ -228,12 +232,15 @@ impl Statistic {
 /// [`Error::Read`] when a folder cannot be listed.
 pub fn collect(dir: &Path, experiments: &[Experiment]) -> Result<Reproduction> {
     let (results, mut notes) = read_results(dir)?;
+    let (distances, unreadable) = read_distances(dir)?;
+    notes.extend(unreadable);
     for note in results.iter().flat_map(|result| &result.notes) {
         if !notes.contains(note) {
             notes.push(note.clone());
         }
     }
-    let sections = experiments.iter().map(|experiment| section(experiment, &results)).collect();
+    let sections =
+        experiments.iter().map(|experiment| section(experiment, &results, &distances)).collect();
     Ok(Reproduction { sections, notes })
 }
 
@@ -273,6 +280,16 @@ impl Reproduction {
         });
         rows.collect()
     }
+
+    /// The rows of `wasserstein.json`: one for each experiment and finished critic.
+    #[must_use]
+    pub fn distance_rows(&self) -> Vec<DistanceJson> {
+        let of = |section: &Section| {
+            let name = &section.experiment.name;
+            section.distances.as_ref().map_or_else(Vec::new, |distances| distances.json(name))
+        };
+        self.sections.iter().flat_map(of).collect()
+    }
 }
 
 fn read_results(dir: &Path) -> Result<(Vec<CellResult>, Vec<String>)> {
@@ -289,7 +306,7 @@ fn read_results(dir: &Path) -> Result<(Vec<CellResult>, Vec<String>)> {
     Ok((results, notes))
 }
 
-fn folders(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn folders(dir: &Path) -> Result<Vec<PathBuf>> {
     let read_error = |source| Error::Read { path: dir.to_owned(), source };
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -303,7 +320,11 @@ fn folders(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn section(experiment: &Experiment, results: &[CellResult]) -> Section {
+fn section(
+    experiment: &Experiment,
+    results: &[CellResult],
+    distances: &[DistanceResult],
+) -> Section {
     let position = |plan: &Plan| experiment.position(&plan.cell);
     let mut mine: Vec<&CellResult> =
         results.iter().filter(|result| position(&result.plan).is_some()).collect();
@@ -321,6 +342,7 @@ fn section(experiment: &Experiment, results: &[CellResult]) -> Section {
         rows,
         quoted: paper::QUOTED.iter().filter(|q| q.experiment == experiment.name).collect(),
         results: mine.into_iter().cloned().collect(),
+        distances: experiment.wasserstein.as_ref().map(|d| DistanceSection::new(d, distances)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The paper's tables and figures, from a list of cells to a page.
 //!
 //! Definition. A *cell* is a data set, a network, a method and a seed under a budget. An experiment is a set of cells, as a TOML
-//! file ([`spec`]). Each cell has a folder ([`cell`]), in which its plan is written before and its result after the work
+//! file ([`spec`]); those of Table 4 are of kinds of their own ([`distances`]). Each cell has a folder ([`cell`]), in which its plan is written before and its result after the work
 //! ([`run`]); everything else, the queue ([`queue`]), a batch system ([`slurm`]) and the write-up ([`collect`]), looks at
 //! these files alone.
 //!
@@ -13,6 +13,7 @@
 
 pub mod cell;
 pub mod collect;
+pub mod distances;
 pub mod evidence;
 pub mod published;
 pub mod queue;

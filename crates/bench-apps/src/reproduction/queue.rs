@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::cell::Plan;
+use super::distances::DistancePlan;
 use crate::config::{DatasetName, NetworkName};
 use crate::interrupt::{self, Deferred};
 use crate::progress::{Display, Progress, Report};
@@ -30,7 +31,74 @@ pub struct Task {
     /// Its folder.
     pub folder: PathBuf,
     /// Its plan.
-    pub plan: Plan,
+    pub plan: TaskPlan,
+}
+
+/// What a cell is about.
+#[derive(Debug, Clone)]
+pub enum TaskPlan {
+    /// A classifier.
+    Classifier(Box<Plan>),
+    /// A generator, anchors or critics.
+    Distance(Box<DistancePlan>),
+}
+
+impl Task {
+    /// The cell's name.
+    #[must_use]
+    pub fn id(&self) -> String {
+        match &self.plan {
+            TaskPlan::Classifier(plan) => plan.cell.id(),
+            TaskPlan::Distance(plan) => plan.id(),
+        }
+    }
+
+    /// Where the cell stands in the queue: what others wait for comes first, then one seed after another.
+    #[must_use]
+    pub fn order(&self) -> (bool, u64) {
+        match &self.plan {
+            TaskPlan::Classifier(plan) => (true, plan.cell.seed),
+            TaskPlan::Distance(plan) => match &**plan {
+                DistancePlan::Critic(critic) => (true, critic.seed),
+                DistancePlan::Generator(_) | DistancePlan::Anchors(_) => (false, 0),
+            },
+        }
+    }
+
+    /// The outcome in a few words, once there is one.
+    fn headline(&self) -> Option<String> {
+        match &self.plan {
+            TaskPlan::Classifier(plan) => {
+                plan.result(&self.folder).ok().flatten().map(|r| headline(&r))
+            }
+            TaskPlan::Distance(plan) => {
+                plan.result(&self.folder).ok().flatten().map(|r| r.headline())
+            }
+        }
+    }
+
+    fn cost(&self) -> u64 {
+        match &self.plan {
+            TaskPlan::Classifier(plan) => classifier_cost(plan),
+            // a thousand images of Small take about as long as three steps of a critic
+            TaskPlan::Distance(plan) => 1 + plan.cost() / 3,
+        }
+    }
+
+    /// How far the cell has come, from how far a part of its work has.
+    fn fraction(&self, report: &Report) -> f64 {
+        let part = report.done as f64 / report.total.max(1) as f64;
+        match &self.plan {
+            // about a quarter of the time goes into evaluation
+            TaskPlan::Classifier(_) if report.label == "training" => 0.75 * part,
+            TaskPlan::Classifier(_) => 0.75 + 0.2 * part,
+            // a critic that trains the generator first has not begun its own work
+            TaskPlan::Distance(plan) => match &**plan {
+                DistancePlan::Critic(_) if report.label == "generator" => 0.0,
+                _ => part,
+            },
+        }
+    }
 }
 
 /// How cells are run.
@@ -79,7 +147,7 @@ struct Worker {
 pub fn run(queue: &Queue, tasks: &[Task]) -> Result<Summary> {
     let deferred = Deferred::begin();
     let (sender, events) = channel();
-    let total: u64 = tasks.iter().map(cost).sum();
+    let total: u64 = tasks.iter().map(Task::cost).sum();
     let progress = Progress::new(queue.display, "cells", 0, total);
     let mut state = State {
         tasks,
@@ -138,6 +206,8 @@ impl State<'_> {
             .arg(&task.folder)
             .arg("--supervised")
             .args(&queue.arguments)
+            // candle's own threads wait for each other by spinning, against the other workers
+            .env("CANDLE_NUM_THREADS", "1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(stderr)
@@ -154,7 +224,8 @@ impl State<'_> {
         match events.recv_timeout(Duration::from_millis(200)) {
             Ok(Event::Progress { worker, report }) => {
                 if let Some(worker) = self.workers.iter_mut().find(|w| w.id == worker) {
-                    worker.fraction = fraction(&report).max(worker.fraction);
+                    worker.fraction =
+                        self.tasks[worker.task].fraction(&report).max(worker.fraction);
                 }
                 self.show(&report);
             }
@@ -170,11 +241,10 @@ impl State<'_> {
 
     fn show(&mut self, report: &Report) {
         let running =
-            self.workers.iter().map(|w| (w.fraction * cost(&self.tasks[w.task]) as f64) as u64);
+            self.workers.iter().map(|w| (w.fraction * self.tasks[w.task].cost() as f64) as u64);
         let done = self.done + running.sum::<u64>();
         let ended = self.next - self.workers.len();
-        let names: Vec<String> =
-            self.workers.iter().map(|w| self.tasks[w.task].plan.cell.id()).collect();
+        let names: Vec<String> = self.workers.iter().map(|w| self.tasks[w.task].id()).collect();
         let message = format!(
             "{ended} of {} cells, {}: {} {}",
             self.tasks.len(),
@@ -187,14 +257,14 @@ impl State<'_> {
 
     fn end(&mut self, worker: &Worker, status: std::io::Result<ExitStatus>) {
         let task = &self.tasks[worker.task];
-        let id = task.plan.cell.id();
-        self.done += cost(task);
+        let id = task.id();
+        self.done += task.cost();
         let code = status.as_ref().ok().and_then(ExitStatus::code);
         match code {
             Some(0) => {
                 self.summary.n_finished += 1;
-                let line = task.plan.result(&task.folder).ok().flatten().map(|r| headline(&r));
-                self.progress.note(&format!("{id}: {}", line.unwrap_or_else(|| "finished".into())));
+                let line = task.headline().unwrap_or_else(|| "finished".into());
+                self.progress.note(&format!("{id}: {line}"));
             }
             // Ctrl-C reaches the workers too, and may have ended them before it was seen here
             Some(code) if code == i32::from(interrupt::STATUS) && interrupt::requested() => {}
@@ -258,16 +328,9 @@ fn threads_each(jobs: usize) -> usize {
     (rayon::current_num_threads() / jobs).max(1)
 }
 
-/// How far a cell has come, from how far a part of its work has.
-fn fraction(report: &Report) -> f64 {
-    let part = report.done as f64 / report.total.max(1) as f64;
-    // about a quarter of the time goes into evaluation
-    if report.label == "training" { 0.75 * part } else { 0.75 + 0.2 * part }
-}
-
 /// Work of a cell in thousands of image passes of Small.
-fn cost(task: &Task) -> u64 {
-    let config = &task.plan.config;
+fn classifier_cost(plan: &Plan) -> u64 {
+    let config = &plan.config;
     // measured on the CPU: a step of training, and an image of an attack
     let (step, image) = match config.network.name {
         NetworkName::Small => (1, 1),
@@ -277,6 +340,7 @@ fn cost(task: &Task) -> u64 {
     let n_train = match config.data.dataset {
         DatasetName::Mnist => 60_000,
         DatasetName::Cifar10 => 50_000,
+        DatasetName::Stl10 => 5_000,
         _ => 10_000,
     };
     let n_train = config.data.train_limit.unwrap_or(n_train).min(n_train);

@@ -4,15 +4,16 @@
 //! as one that was not. Two workers never run the same cell: the second one gets
 //! [`Error::RunLocked`](crate::Error::RunLocked). A run that was begun with other settings is moved aside, never deleted.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::{DType, Device};
 use lipconv::{Network, PlainNetwork};
 
 use super::cell::{BestEpoch, CellResult, Plan};
+use super::distances::DistancePlan;
+use super::distances::run::run_distance;
 use super::evidence::{AdversarialSample, adversarial_samples, first_images, spectra};
 use super::published;
 use crate::config::RunConfig;
@@ -25,7 +26,7 @@ use crate::interrupt;
 use crate::metrics::EpochMetrics;
 use crate::progress::Display;
 use crate::provenance::Provenance;
-use crate::run_dir::{RunDir, RunFiles};
+use crate::run_dir::{RunDir, RunFiles, move_aside};
 
 /// How a worker works.
 #[derive(Debug, Clone)]
@@ -54,6 +55,9 @@ pub enum End {
 /// # Errors
 /// A plan that this version cannot follow, images that cannot be had, and those of training and evaluation.
 pub fn run_cell(folder: &Path, work: &Work) -> Result<End> {
+    if let Some(plan) = DistancePlan::read(folder)? {
+        return run_distance(folder, &plan, work);
+    }
     let plan = Plan::read(folder)?;
     if plan.result(folder)?.is_some() {
         return Ok(End::FinishedBefore);
@@ -97,16 +101,10 @@ fn open_run(path: &Path, config: &RunConfig, provenance: &Provenance) -> Result<
     if old.config().is_ok_and(|before| before.trains_as(config)) {
         return Ok(lock);
     }
-    let aside = free_name(path)?;
-    fs::rename(path, &aside).with_context(|| format!("cannot move {} aside", path.display()))?;
+    let aside = move_aside(path)?;
     drop(lock);
     eprintln!("starting anew, the settings differ; the old run is now {}", aside.display());
     Ok(RunDir::create(path, config, provenance)?)
-}
-
-fn free_name(path: &Path) -> Result<PathBuf> {
-    let name = |i: u32| PathBuf::from(format!("{}-old-{i}", path.display()));
-    (1..10_000).map(name).find(|path| !path.exists()).context("too many old runs beside it")
 }
 
 /// A trained cell.

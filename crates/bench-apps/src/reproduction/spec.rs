@@ -13,12 +13,16 @@ use serde::{Deserialize, Serialize};
 
 use super::cell::Cell;
 use super::collect::What;
+use super::distances::spec::Choice;
+use super::distances::{DistanceBudget, DistancePlan, Distances};
 use crate::config::{DatasetName, NetworkName, PgdConfig, RunConfig, ScheduleKind};
 use crate::eps::Eps;
 use crate::error::{Error, Result};
 
 /// The experiments that are compiled in, in their order.
-pub const NAMES: [&str; 4] = ["table1", "table2", "table3", "figure2"];
+pub const NAMES: [&str; 5] = ["table1", "table2", "table3", "table4", "figure2"];
+/// Those that are compiled in as well, but need data or machines that not everyone has.
+pub const FURTHER: [&str; 1] = ["table4-stl10"];
 
 /// A table or a figure.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -38,7 +42,11 @@ pub struct Experiment {
     #[serde(default)]
     pub columns: Option<Vec<What>>,
     /// Its cells, as products of lists.
+    #[serde(default)]
     pub cells: Vec<CellBlock>,
+    /// Distances that it measures.
+    #[serde(default)]
+    pub wasserstein: Option<Distances>,
     /// Budgets that replace those of the same name.
     #[serde(default)]
     pub budgets: BTreeMap<String, Budget>,
@@ -91,6 +99,9 @@ pub struct Budget {
     /// What FC-3 costs.
     #[serde(default, rename = "fc-3")]
     pub fc3: Extent,
+    /// What distances cost.
+    #[serde(default)]
+    pub wasserstein: Option<DistanceBudget>,
 }
 
 fn hundred() -> usize {
@@ -132,6 +143,8 @@ impl Experiment {
             "table1" => include_str!("../../../../experiments/table1.toml"),
             "table2" => include_str!("../../../../experiments/table2.toml"),
             "table3" => include_str!("../../../../experiments/table3.toml"),
+            "table4" => include_str!("../../../../experiments/table4.toml"),
+            "table4-stl10" => include_str!("../../../../experiments/table4-stl10.toml"),
             "figure2" => include_str!("../../../../experiments/figure2.toml"),
             file if Path::new(file).extension().is_some_and(|e| e == "toml") => {
                 let path = Path::new(file);
@@ -143,7 +156,11 @@ impl Experiment {
                 return Err(Error::InvalidArgument {
                     name: "experiment",
                     got: other.to_owned(),
-                    expected: format!("{}, all or a file that ends in .toml", NAMES.join(", ")),
+                    expected: format!(
+                        "{}, {}, all or a file that ends in .toml",
+                        NAMES.join(", "),
+                        FURTHER.join(", ")
+                    ),
                 });
             }
         };
@@ -177,6 +194,23 @@ impl Experiment {
             got: name.to_owned(),
             expected: budgets.into_keys().collect::<Vec<_>>().join(", "),
         })
+    }
+
+    /// The cells that measure distances under a budget, and the methods among them that this version does not have.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an unknown budget; [`Error::ConfigValue`] for one that says nothing about distances.
+    pub fn distance_cells(&self, choice: Choice<'_>) -> Result<(Vec<DistancePlan>, Vec<Error>)> {
+        let Some(distances) = &self.wasserstein else {
+            return Ok((Vec::new(), Vec::new()));
+        };
+        let budget = self.budget(choice.budget)?.wasserstein.ok_or_else(|| Error::ConfigValue {
+            key: "budgets.NAME.wasserstein",
+            got: "absent".into(),
+            expected: "a table: the experiment measures distances".into(),
+        })?;
+        budget.validate()?;
+        Ok(distances.cells(&budget, choice))
     }
 
     /// The cells under a budget, those of the first seed first; `seeds` and `only` (methods) choose among them.

@@ -14,4 +14,5 @@ mod evaluation;
 mod golden;
 mod hunt;
 mod kernels;
+mod wasserstein;
 mod zero_padded;

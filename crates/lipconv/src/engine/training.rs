@@ -14,7 +14,7 @@ use super::Step;
 use super::dense::{self, DenseBuffers, DenseGradient};
 use super::program::{ConvBlock, DenseBlock, DenseWeight, Program};
 use super::spatial::{self, SpatialBuffers};
-use crate::element::{Element, slice_of};
+use crate::element::{Element, slice_of, to_vec};
 use crate::error::Result;
 use crate::kernels::conv::{ConvGeometry, unpack_weights_add};
 use crate::loss::{Loss, LossValue};
@@ -63,6 +63,33 @@ pub(crate) fn loss_and_gradients<T: Element>(
         let program = program(network, &assembled, &weights, parameters);
         let (value, gradients) = run(&program, loss, images, labels, buffers)?;
         Ok((value, pull_back(parameters, &assembled, gradients)?))
+    })
+}
+
+/// Logits of a batch, and the gradient of `Σ d_logits · logits` with respect to the images, the parameters being constants.
+pub(crate) fn logits_and_image_gradient<T: Element>(
+    network: &Network,
+    images: &Tensor,
+    d_logits: &Tensor,
+    buffers: &mut TrainBuffers<T>,
+) -> Result<(Vec<T>, Vec<T>)> {
+    let batch = images.dims()[0];
+    let images = images.contiguous()?;
+    let (storage, layout) = images.storage_and_layout();
+    let images = slice_of::<T>(&storage, layout)?;
+    let mut d_logits = to_vec::<T>(d_logits)?;
+    with_parameters(network, |parameters| {
+        let assembled = assemble(parameters, &buffers.warm, &buffers.scratch)?;
+        let weights = weights_of(&assembled, parameters);
+        let program = program(network, &assembled, &weights, parameters);
+        let TrainBuffers { spatial, dense, .. } = buffers;
+        spatial::forward(&program, images, batch, false, spatial);
+        dense::forward(&program, &spatial.features, batch, dense);
+        let logits = dense.logits(&spatial.features).to_vec();
+        dense::backward(&program, &spatial.features, batch, false, &mut d_logits, dense);
+        let d_features = dense.d_inputs.first_mut().unwrap_or(&mut d_logits);
+        spatial::backward(&program, None, batch, true, d_features, spatial, &mut Vec::new());
+        Ok((logits, std::mem::take(&mut spatial.image_gradient)))
     })
 }
 

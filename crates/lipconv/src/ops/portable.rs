@@ -5,12 +5,16 @@
 //! factor, is a tensor too. Products are candle's matrix products (cuBLAS on CUDA); convolutions are products with the
 //! shifted views of the padded image, because candle's own convolution has a slow adjoint.
 
+mod batch_norm;
 mod conv;
+mod conv_transpose;
 mod kernel;
 mod polar;
 mod weight;
 
+pub use batch_norm::batch_norm;
 pub use conv::cyclic_conv;
+pub use conv_transpose::conv_transpose;
 pub use kernel::bcop;
 pub(crate) use polar::n_steps;
 pub use polar::{Factor, polar};

@@ -5,6 +5,10 @@
 mod bad_input;
 mod cases;
 mod checkpoints;
+mod critic;
+mod gan;
+mod generator;
+mod generator_ops;
 mod golden;
 mod laws;
 mod networks;

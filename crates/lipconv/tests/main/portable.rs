@@ -13,7 +13,7 @@ use lipconv::{
 use crate::support::{Stripes, check_close, distance, eps, uniform};
 use crate::training::config;
 
-fn devices() -> Vec<Device> {
+pub(crate) fn devices() -> Vec<Device> {
     let mut devices = vec![Device::Cpu];
     if cfg!(feature = "cuda") {
         devices.push(Device::new_cuda(0).unwrap());

@@ -6,6 +6,9 @@
 //! Not here: which numbers there are ([`crate::reproduction::collect`]).
 
 mod cells;
+mod distance_text;
+mod distance_words;
+mod distances;
 mod figures;
 mod page;
 mod text;

@@ -6,12 +6,14 @@ use super::cells::{
     CERTIFIED_NOTE, budget_text, columns, dataset_name, difference, figure as paper_figure,
     heading, is_mixed, method_name, network_name, quoted, statistic,
 };
+use super::distances;
 use super::figures::{self, Group};
 use crate::error::Result;
 use crate::progress::spoken;
 use crate::report::page::{STYLE, figure};
 use crate::reproduction::cell::CellResult;
 use crate::reproduction::collect::{Column, Reproduction, Row, Section, What};
+use crate::reproduction::distances::rows::activation_name;
 use crate::reproduction::evidence::AdversarialSample;
 use crate::text_table::counted;
 
@@ -67,18 +69,24 @@ fn unique(reproduction: &Reproduction) -> Vec<&CellResult> {
 }
 
 fn header(reproduction: &Reproduction, results: &[&CellResult]) -> Markup {
-    let seconds: f64 = results.iter().map(|r| r.row.seconds).sum();
+    let critics = || {
+        reproduction.sections.iter().filter_map(|s| s.distances.as_ref()).flat_map(|d| &d.critics)
+    };
+    let seconds: f64 =
+        results.iter().map(|r| r.row.seconds).chain(critics().map(|c| c.seconds)).sum();
+    let n_finished = results.len() + critics().count();
+    let synthetic = results.iter().any(|r| r.row.synthetic) || critics().any(|c| c.synthetic);
     html! {
         header {
             p.kicker { "lipconv · reproduction" }
             h1 { "Tables and figures of Li et al. 2019" }
             p.lead {
-                (counted(results.len(), "finished cell")) ", "
+                (counted(n_finished, "finished cell")) ", "
                 (spoken(std::time::Duration::from_secs_f64(seconds.max(0.0))))
                 " of training and evaluation. Every row says how many epochs and seeds it was made with; the paper's figures \
                 are means of 5 runs of 200 epochs."
             }
-            @if results.iter().any(|r| r.row.synthetic) {
+            @if synthetic {
                 p.banner {
                     strong { "Synthetic data. " }
                     "Some rows are on images drawn by the program; they say so, and compare with nothing in the paper."
@@ -90,7 +98,9 @@ fn header(reproduction: &Reproduction, results: &[&CellResult]) -> Markup {
 }
 
 fn section(section: &Section) -> Result<Markup> {
-    let body = if section.rows.is_empty() {
+    let body = if let Some(distances) = &section.distances {
+        distances::body(distances)?
+    } else if section.rows.is_empty() {
         html! { p.fine { "No cell is finished." } }
     } else if section.is_figure() {
         spectra(section)?
@@ -297,6 +307,16 @@ fn provenance(reproduction: &Reproduction) -> Markup {
                             th scope="row" {
                                 (section.experiment.name) ", " (dataset_name(&row.key)) " " (network_name(&row.key.network)) " "
                                 (method_name(&row.key.layer)) ", " (row.key.budget)
+                            }
+                            td { (row.seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")) }
+                            td { (row.devices.join("; ")) }
+                            td { (row.commits.join(", ")) }
+                            td.number { (spoken(std::time::Duration::from_secs_f64(row.seconds.max(0.0)))) }
+                        } }
+                        @for row in section.distances.iter().flat_map(|d| &d.rows) { tr {
+                            th scope="row" {
+                                (section.experiment.name) ", " (row.key.dataset) " " (row.key.size()) " px "
+                                (activation_name(row.key.activation())) ", " (row.key.budget())
                             }
                             td { (row.seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")) }
                             td { (row.devices.join("; ")) }

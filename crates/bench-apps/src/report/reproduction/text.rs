@@ -4,6 +4,7 @@ use super::cells::{
     CERTIFIED_NOTE, budget_text, columns, dataset_name, difference, figure, heading, is_mixed,
     method_name, network_name, quoted, statistic,
 };
+use super::distance_text;
 use crate::reproduction::collect::{Column, Reproduction, Row, Section, What};
 use crate::text_table::text_table;
 
@@ -22,7 +23,9 @@ pub fn markdown(reproduction: &Reproduction) -> String {
         if is_mixed(section) {
             text += "\nRows of different budgets stand side by side here; each names its own.\n";
         }
-        if section.rows.is_empty() {
+        if let Some(distances) = &section.distances {
+            text += &distance_text::markdown(distances);
+        } else if section.rows.is_empty() {
             text += "\nNo cell is finished.\n";
         } else if section.is_figure() {
             text += &spectra_table(section);
@@ -107,6 +110,10 @@ pub fn terminal(reproduction: &Reproduction) -> String {
     let mut text = String::new();
     for section in &reproduction.sections {
         text += &format!("\n{}\n\n", section.experiment.title);
+        if let Some(distances) = &section.distances {
+            text += &distance_text::terminal(distances);
+            continue;
+        }
         if section.rows.is_empty() {
             text += "no cell is finished\n";
             continue;

@@ -1,0 +1,357 @@
+//! `lipconv wasserstein`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use candle_core::Device;
+use lipconv::{ImageShape, PlainNetwork};
+
+use super::args::{DataArgs, log_to};
+use super::train::checkpoint_interval;
+use crate::Error;
+use crate::atomic::write_atomic;
+use crate::config::{ActivationKind, DeviceKind, LayerKind};
+use crate::experiment::build::{self, device_name};
+use crate::interrupt;
+use crate::progress::{Display, spoken};
+use crate::provenance::Provenance;
+use crate::report::distance::{DistanceReport, Side, curve_svg, render};
+use crate::run_dir::{lock_folder, write_json};
+use crate::stdout::{out, outln};
+use crate::text_table::text_table;
+use crate::wasserstein::search::{Found, RateResult, Search, SearchEnd};
+use crate::wasserstein::source::{Loading, check_shapes};
+use crate::wasserstein::transport::{self, assignment_distance};
+use crate::wasserstein::{
+    CriticConfig, CriticNetwork, Distribution, Estimate, Generated, Part, SourceName, estimate,
+};
+
+/// Bound the Wasserstein distance between two sets of images from below
+///
+/// A 1-Lipschitz critic is trained to tell the two apart; what it shows on images that it was not trained on, divided by a rigorous bound of
+/// its Lipschitz constant, is below the distance up to the sampling error that is printed with it. Lengths are L2 norms of
+/// images with values in [-1, 1]. The folder holds the critic, the estimate over the steps (SVG and in a page of its own) and
+/// wasserstein.json; the same command goes on after an interruption.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A and B are cifar10, stl10, mnist, synthetic, idx:DIR, images:DIR (every PNG and JPEG below DIR) or
+generator:FILE (of lipconv gan). Data sets report on their test images; a folder's images are cut
+into three parts: to train on, to choose a learning rate on, and to report on.
+
+Examples:
+  lipconv wasserstein cifar10 generator:runs/gan/generator.safetensors --out runs/distance
+  lipconv wasserstein images:summer images:winter --size 64 --out runs/seasons
+  lipconv wasserstein images:a images:b --population --learning-rate 0.01,0.001 --out runs/few
+  lipconv wasserstein cifar10 images:mine --size 32 --critic runs/distance/critic.safetensors")]
+pub(super) struct Args {
+    /// One set of images
+    #[arg(value_name = "A")]
+    a: SourceName,
+    /// The other
+    #[arg(value_name = "B")]
+    b: SourceName,
+    /// Folder of the results [default: runs/wasserstein; none with --critic]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Height and width, a multiple of 16 from 32 on [default: 64 for STL-10, 32 for CIFAR-10 and MNIST, a folder's own]
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<usize>,
+    /// The images at hand are the distributions themselves, not samples of them: train and report on all of them
+    #[arg(long)]
+    population: bool,
+    /// Measure with this trained critic, and train none
+    #[arg(long, value_name = "FILE", conflicts_with = "Training")]
+    critic: Option<PathBuf>,
+    /// Pairs of images to report on, as far as there are as many
+    #[arg(long, value_name = "N", default_value_t = 6400)]
+    pairs: usize,
+    /// Where to compute
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceKind,
+    #[command(flatten)]
+    training: Training,
+    #[command(flatten)]
+    data: DataArgs,
+}
+
+/// How the critic is trained.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Critic")]
+struct Training {
+    /// How convolutions are constrained: bcop, rko, ossn and so on
+    #[arg(long, value_name = "METHOD", default_value = "bcop")]
+    layer: LayerKind,
+    /// Nonlinearity
+    #[arg(long, value_enum, default_value = "maxmin")]
+    activation: ActivationKind,
+    /// Width; 1 is the paper's
+    #[arg(long, value_name = "X", default_value_t = 0.25)]
+    width: f64,
+    /// Epochs; the paper's are 256
+    #[arg(long, value_name = "N", default_value_t = 24)]
+    epochs: usize,
+    /// Steps in an epoch
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    epoch_steps: usize,
+    /// Images of each side in a step
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    batch_size: usize,
+    /// RMSprop's step size at the start; of several, the best on images kept for choosing
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "0.001",
+        allow_negative_numbers = true
+    )]
+    learning_rate: Vec<f64>,
+    /// Seed of initialisation and samples
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Seconds between checkpoints
+    #[arg(long, value_name = "S", default_value_t = 30.0, allow_negative_numbers = true)]
+    checkpoint_every: f64,
+}
+
+type Loaded = Box<dyn Distribution>;
+
+pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
+    ensure!(args.pairs >= 2, "--pairs is {}, expected at least 2", args.pairs);
+    let checkpoint_every = checkpoint_interval(args.training.checkpoint_every)?;
+    let device = build::device(args.device)?;
+    let (a, b) = (load(&args.a, args, &device, display)?, load(&args.b, args, &device, display)?);
+    check_shapes(a.as_ref(), b.as_ref())?;
+    match &args.critic {
+        Some(file) => measure(file, args, a.as_ref(), b.as_ref()),
+        None => train(args, a.as_ref(), b.as_ref(), &device, checkpoint_every, display),
+    }
+}
+
+fn load(name: &SourceName, args: &Args, device: &Device, display: Display) -> Result<Loaded> {
+    match name {
+        SourceName::Generator(file) => Ok(Box::new(Generated::load(file, args.size, device)?)),
+        SourceName::Data(data) => {
+            let options = args.data.options(true, display);
+            let loading =
+                Loading { size: args.size, population: args.population, options: &options };
+            let (images, notes) = loading.images(data)?;
+            notes.iter().for_each(|note| eprintln!("note: {note}"));
+            Ok(Box::new(images))
+        }
+    }
+}
+
+fn measure(
+    file: &Path,
+    args: &Args,
+    a: &dyn Distribution,
+    b: &dyn Distribution,
+) -> Result<ExitCode> {
+    let critic = PlainNetwork::load(file, &Device::Cpu).context("cannot load a critic")?;
+    let ImageShape { channels, height, width } = critic.input();
+    let expected = [channels, height, width];
+    if a.shape() != expected {
+        return Err(Error::CriticShape {
+            path: file.to_owned(),
+            expected,
+            images: a.name(),
+            got: a.shape(),
+        }
+        .into());
+    }
+    let found = estimate(&critic, a, b, Part::Report, args.pairs)?;
+    out!("{}", summary(args, a, b, &found));
+    if let Some(out) = &args.out {
+        let report = report(args, a, b, &found, &[], None)?;
+        write_json(&out.join("wasserstein.json"), &report.json())?;
+        outln!("{}", out.join("wasserstein.json").display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn train(
+    args: &Args,
+    a: &dyn Distribution,
+    b: &dyn Distribution,
+    device: &Device,
+    checkpoint_every: Duration,
+    display: Display,
+) -> Result<ExitCode> {
+    let start = Instant::now();
+    let config = args.training.config()?;
+    // a size that the critic cannot take is refused before the folder is made
+    let spec = config.spec(a.shape())?;
+    lipconv::Network::new(&spec, candle_core::DType::F32, &Device::Cpu, 0).context(
+        "the critic takes images with sides that are multiples of 16, from 32 on (--size)",
+    )?;
+    config.train_config()?;
+    let out = args.out.clone().unwrap_or_else(|| "runs/wasserstein".into());
+    let _lock = lock_folder(&out)?;
+    log_to(&out.join("log.txt"))?;
+    let search = Search {
+        config: &config,
+        rates: &args.training.learning_rate,
+        a,
+        b,
+        device,
+        folder: &out.join("training"),
+        purpose: purpose(args, &config),
+        n_select: args.pairs,
+        n_report: args.pairs,
+        checkpoint_every,
+        display,
+    };
+    let found = match search.run()? {
+        SearchEnd::Finished(found) => found,
+        SearchEnd::Interrupted => {
+            eprintln!("interrupted; the same command goes on");
+            return Ok(ExitCode::from(interrupt::STATUS));
+        }
+    };
+    write_up(args, a, b, &out, &found)?;
+    outln!("in {}", spoken(start.elapsed()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What decides the result, the folders of data aside.
+fn purpose(args: &Args, config: &CriticConfig) -> serde_json::Value {
+    serde_json::json!({
+        "a": args.a.to_string(),
+        "b": args.b.to_string(),
+        "size": args.size,
+        "population": args.population,
+        "pairs": args.pairs,
+        "device": args.device,
+        "critic": CriticConfig { learning_rate: 0.0, ..config.clone() },
+    })
+}
+
+fn write_up(
+    args: &Args,
+    a: &dyn Distribution,
+    b: &dyn Distribution,
+    out: &Path,
+    found: &Found,
+) -> Result<()> {
+    let best = &found.rates[found.best];
+    let shown = best.report.context("the chosen critic was not measured")?;
+    let critic = out.join("critic.safetensors");
+    let bytes = std::fs::read(&found.critic)
+        .with_context(|| format!("cannot read {}", found.critic.display()))?;
+    write_atomic(&critic, &bytes)?;
+    let report = report(args, a, b, &shown, &found.rates, Some(found.best))?;
+    write_json(&out.join("wasserstein.json"), &report.json())?;
+    write_atomic(&out.join("estimate.svg"), curve_svg(&report)?.as_bytes())?;
+    write_atomic(&out.join("report.html"), render(&report)?.as_bytes())?;
+    out!("{}", summary(args, a, b, &shown));
+    if found.rates.len() > 1 {
+        out!("\n{}", rate_table(&found.rates, found.best));
+    }
+    if let Some(exact) = report.exact {
+        outln!("the exact distance, by the best matching: {exact:.4}");
+    }
+    outln!("");
+    for file in ["report.html", "estimate.svg", "wasserstein.json", "critic.safetensors"] {
+        outln!("{}", out.join(file).display());
+    }
+    Ok(())
+}
+
+fn report(
+    args: &Args,
+    a: &dyn Distribution,
+    b: &dyn Distribution,
+    found: &Estimate,
+    rates: &[RateResult],
+    best: Option<usize>,
+) -> Result<DistanceReport> {
+    Ok(DistanceReport {
+        a: Side::of(a)?,
+        b: Side::of(b)?,
+        population: args.population,
+        critic: best.map(|_| args.training.config()).transpose()?,
+        estimate: *found,
+        exact: exact(a, b)?,
+        rates: rates.to_vec(),
+        best,
+        provenance: Provenance::collect(&device_name(args.device)),
+    })
+}
+
+/// The exact distance of two small populations of one size.
+fn exact(a: &dyn Distribution, b: &dyn Distribution) -> Result<Option<f64>> {
+    let (Some(n), Some(m)) = (a.n_held_out(Part::Report), b.n_held_out(Part::Report)) else {
+        return Ok(None);
+    };
+    if !(a.is_population() && b.is_population()) || n != m || n > transport::MOST {
+        return Ok(None);
+    }
+    let values = |of: &dyn Distribution| -> Result<Vec<f32>> {
+        Ok(of.held_out(Part::Report, 0..n)?.flatten_all()?.to_vec1()?)
+    };
+    let d = a.shape().iter().product();
+    Ok(Some(assignment_distance(&values(a)?, &values(b)?, d)?))
+}
+
+impl Training {
+    fn config(&self) -> Result<CriticConfig> {
+        let rates = &self.learning_rate;
+        let valid = |rate: &&f64| rate.is_finite() && **rate > 0.0;
+        if let Some(rate) = rates.iter().find(|rate| !valid(rate)) {
+            anyhow::bail!("--learning-rate is {rate}, expected positive numbers");
+        }
+        Ok(CriticConfig {
+            network: CriticNetwork::Paper { width: self.width },
+            method: self.layer,
+            activation: self.activation,
+            epochs: self.epochs,
+            epoch_steps: self.epoch_steps,
+            batch_size: self.batch_size,
+            learning_rate: rates[0],
+            seed: self.seed,
+        })
+    }
+}
+
+fn summary(args: &Args, a: &dyn Distribution, b: &dyn Distribution, found: &Estimate) -> String {
+    let label = if a.is_synthetic() || b.is_synthetic() { " (synthetic digits)" } else { "" };
+    let mut text = format!("W1({}, {}){label} is at least {:.4}", a.name(), b.name(), found.value);
+    if found.standard_error > 0.0 {
+        text += &format!(
+            " ± {:.4} (standard error); {:.4} with a confidence of 99 %",
+            found.standard_error, found.confident
+        );
+    }
+    if found.value <= 0.0 {
+        text += "; the critic shows nothing, and 0 is a better bound";
+    }
+    let what =
+        if args.population { "all there are" } else { "none of which the critic was trained on" };
+    let [n_a, n_b] = found.n_samples;
+    text += &format!("\n{n_a} and {n_b} images, {what}");
+    text += &format!("\nLipschitz constant of the critic: at most {:.9}\n", found.lipschitz);
+    text
+}
+
+fn rate_table(rates: &[RateResult], best: usize) -> String {
+    let heads = ["rate", "on images for choosing", "reported", "Lipschitz bound", ""];
+    let mut rows = vec![heads.map(str::to_owned).to_vec()];
+    for (i, rate) in rates.iter().enumerate() {
+        let number = |value: Option<f64>| value.map_or_else(String::new, |v| format!("{v:.4}"));
+        let note = match &rate.stopped {
+            Some(reason) => reason.clone(),
+            None if i == best => "chosen".into(),
+            None => String::new(),
+        };
+        rows.push(vec![
+            rate.learning_rate.to_string(),
+            number(rate.select.map(|e| e.value)),
+            number(rate.report.map(|e| e.value)),
+            number(rate.report.map(|e| e.lipschitz)),
+            note,
+        ]);
+    }
+    text_table(&rows)
+}

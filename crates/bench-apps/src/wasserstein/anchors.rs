@@ -1,0 +1,208 @@
+//! Exact anchors: pairs of distributions whose distance is known, to test critics on.
+//!
+//! Definition: on vectors of 64 values (images 1 x 8 x 8), by a seed,
+//! * *two points* at distance 2;
+//! * *shifted Gaussians* of standard deviation 1/2, shifted by 3/2;
+//! * *spheres*: circles of radius 1 and 5/2 around 0 in one plane;
+//! * *matched points*: two sets of 8 points each, whose exact distance is that of the best matching.
+//!
+//! Guarantee: an estimate above the exact value by more than its sampling error is an error of the estimator, and
+//! [`Anchor::check`] says so.
+
+use anyhow::{Result, ensure};
+use projectors::haar_orthogonal;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+#[cfg(test)]
+use super::distribution::Distribution;
+use super::estimate::Estimate;
+use super::exact::{Exact, Kind};
+use super::transport::assignment_distance;
+
+/// Shape of all samples.
+pub const SHAPE: [usize; 3] = [1, 8, 8];
+/// Values of a sample.
+const D: usize = 64;
+/// Points of a matched set.
+const N_POINTS: usize = 8;
+/// Standard errors that an estimate may lie above the exact value.
+const N_SIGMA: f64 = 4.0;
+
+/// A pair of distributions with its distance.
+#[derive(Debug)]
+pub struct Anchor {
+    /// Name for people.
+    pub name: &'static str,
+    /// One side.
+    pub a: Exact,
+    /// The other.
+    pub b: Exact,
+    /// The distance.
+    pub exact: f64,
+}
+
+/// What a critic makes of an anchor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnchorResult {
+    /// The anchor's name.
+    pub name: String,
+    /// Method of the critic.
+    pub method: String,
+    /// Its nonlinearity.
+    pub activation: String,
+    /// The known distance.
+    pub exact: f64,
+    /// What the critic shows.
+    pub estimate: Estimate,
+    /// Seed.
+    pub seed: u64,
+}
+
+impl AnchorResult {
+    /// Estimate over exact value.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        self.estimate.value / self.exact
+    }
+}
+
+impl Anchor {
+    /// All anchors, drawn by a seed.
+    ///
+    /// # Errors
+    /// None that the shapes here can cause.
+    pub fn all(seed: u64) -> Result<Vec<Self>> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let basis = directions(&mut rng);
+        Ok(vec![
+            points_apart(&basis, &mut rng)?,
+            gaussians(&basis)?,
+            spheres(&basis)?,
+            matched(&mut rng)?,
+        ])
+    }
+
+    /// Refuses an estimate that no lower bound could give.
+    ///
+    /// # Errors
+    /// An estimate above the exact value by more than four standard errors and rounding.
+    pub fn check(&self, estimate: &Estimate) -> Result<()> {
+        let most = self.exact * (1.0 + 1e-6) + N_SIGMA * estimate.standard_error;
+        ensure!(
+            estimate.value <= most,
+            "{}: the estimate {} exceeds the exact distance {} by more than {N_SIGMA} standard errors ({})",
+            self.name,
+            estimate.value,
+            self.exact,
+            estimate.standard_error
+        );
+        Ok(())
+    }
+}
+
+/// Rows of a random orthogonal matrix.
+fn directions(rng: &mut ChaCha8Rng) -> Vec<Vec<f32>> {
+    let matrix = haar_orthogonal::<f64>(D, rng);
+    matrix.rows().into_iter().map(|row| row.iter().map(|&x| x as f32).collect()).collect()
+}
+
+fn exact(name: &str, kind: Kind, salt: u64) -> Result<Exact> {
+    Ok(Exact::new(name, SHAPE, kind, salt)?)
+}
+
+fn scaled(direction: &[f32], factor: f32) -> Vec<f32> {
+    direction.iter().map(|x| factor * x).collect()
+}
+
+fn norm_of_difference(x: &[f32], y: &[f32]) -> f64 {
+    let square = |(a, b): (&f32, &f32)| (f64::from(*a) - f64::from(*b)).powi(2);
+    x.iter().zip(y).map(square).sum::<f64>().sqrt()
+}
+
+fn points_apart(basis: &[Vec<f32>], rng: &mut ChaCha8Rng) -> Result<Anchor> {
+    let x: Vec<f32> = (0..D).map(|_| rng.random_range(-0.5..0.5)).collect();
+    let y: Vec<f32> = x.iter().zip(&basis[0]).map(|(x, e)| x + 2.0 * e).collect();
+    // of the stored numbers, not of what they were meant to be
+    let distance = norm_of_difference(&x, &y);
+    // each point twice: the estimator asks for two samples of everything
+    let twice = |point: Vec<f32>| Kind::Points(point.repeat(2));
+    let (a, b) = (exact("x", twice(x), 0)?, exact("y", twice(y), 1)?);
+    Ok(Anchor { name: "two points", a, b, exact: distance })
+}
+
+fn gaussians(basis: &[Vec<f32>]) -> Result<Anchor> {
+    let shift = scaled(&basis[1], 1.5);
+    let distance = norm_of_difference(&shift, &[0.0; D]);
+    let a = exact("N(0, 1/4)", Kind::Gaussian(vec![0.0; D], 0.5), 2)?;
+    let b = exact("N(m, 1/4)", Kind::Gaussian(shift, 0.5), 3)?;
+    Ok(Anchor { name: "shifted Gaussians", a, b, exact: distance })
+}
+
+fn spheres(basis: &[Vec<f32>]) -> Result<Anchor> {
+    let plane = basis[2..4].concat();
+    let a = exact("circle of radius 1", Kind::Sphere(1.0, plane.clone()), 4)?;
+    let b = exact("circle of radius 5/2", Kind::Sphere(2.5, plane), 5)?;
+    Ok(Anchor { name: "concentric circles", a, b, exact: 1.5 })
+}
+
+fn matched(rng: &mut ChaCha8Rng) -> Result<Anchor> {
+    let mut set = |from: f32, to: f32| -> Vec<f32> {
+        (0..N_POINTS * D).map(|_| rng.random_range(from..to)).collect()
+    };
+    let (x, y) = (set(-0.5, 0.5), set(-0.3, 0.7));
+    let distance = assignment_distance(&x, &y, D)?;
+    let (a, b) = (exact("8 points", Kind::Points(x), 6)?, exact("8 others", Kind::Points(y), 7)?);
+    Ok(Anchor { name: "matched points", a, b, exact: distance })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wasserstein::Part;
+
+    /// The optimal critics of the first three anchors, on samples.
+    #[test]
+    fn known_critics_reach_the_exact_distances() {
+        let anchors = Anchor::all(3).unwrap();
+        let values = |side: &Exact, f: &dyn Fn(&[f32]) -> f64| -> f64 {
+            let n = side.n_held_out(Part::Report).unwrap_or(2000);
+            let samples = side.held_out(Part::Report, 0..n).unwrap().flatten_all().unwrap();
+            let samples = samples.to_vec1::<f32>().unwrap();
+            samples.chunks(D).map(f).sum::<f64>() / n as f64
+        };
+        let norm = |x: &[f32]| norm_of_difference(x, &[0.0; D]);
+        let circles = &anchors[2];
+        let found = values(&circles.b, &norm) - values(&circles.a, &norm);
+        assert!((found - circles.exact).abs() < 1e-4, "{found}");
+        let gaussians = &anchors[1];
+        let direction = values(&gaussians.b, &|x| f64::from(x[0]));
+        assert!(direction.is_finite());
+        let mean = |side: &Exact, i: usize| values(side, &|x| f64::from(x[i]));
+        let shift: f64 = (0..D)
+            .map(|i| (mean(&gaussians.a, i) - mean(&gaussians.b, i)).powi(2))
+            .sum::<f64>()
+            .sqrt();
+        assert!((shift - gaussians.exact).abs() < 0.1, "{shift}");
+        let points = &anchors[0];
+        assert!((points.exact - 2.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn an_estimate_above_the_exact_distance_is_refused() {
+        let anchor = &Anchor::all(0).unwrap()[0];
+        let at = |value: f64, standard_error| Estimate {
+            value,
+            standard_error,
+            confident: value,
+            difference: value,
+            lipschitz: 1.0,
+            n_samples: [1, 1],
+        };
+        anchor.check(&at(2.0, 0.0)).unwrap();
+        anchor.check(&at(2.03, 0.01)).unwrap();
+        let text = anchor.check(&at(2.1, 0.01)).unwrap_err().to_string();
+        assert!(text.starts_with("two points: the estimate 2.1 exceeds"), "{text}");
+    }
+}

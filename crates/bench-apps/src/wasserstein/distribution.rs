@@ -1,0 +1,230 @@
+//! What a distance is measured between.
+//!
+//! Definition. A distribution gives samples c x h x w with values in [-1, 1] (p / 127.5 - 1 for an 8-bit pixel p) for training,
+//! decided by a seed, and numbered samples of two other parts: one to choose a learning rate on, one to report. A *pool* is a
+//! distribution made of images: those of the three parts are disjoint. A *population* is one that consists of its images and
+//! nothing else; all parts are all of it.
+//!
+//! Guarantee: equal seeds give equal samples; a numbered sample is always the same.
+//!
+//! Errors: [`Error::TooFewImages`], [`Error::InvalidArgument`], [`Error::Tensor`].
+
+use std::fmt::Debug;
+use std::ops::Range;
+
+use candle_core::{Device, Tensor};
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::data::{ImageSet, ImageSetParts};
+use crate::error::{Error, Result};
+
+/// Images kept from training to choose a learning rate on, at most.
+const N_SELECT: usize = 6400;
+/// The fewest images that can be cut into three parts, two of them for a standard error.
+pub const FEWEST: usize = 4;
+
+/// What samples are for, beside training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Choosing a learning rate.
+    Select,
+    /// The reported estimate.
+    Report,
+}
+
+/// One of two distributions whose distance is looked for.
+pub trait Distribution: Debug + Send + Sync {
+    /// Name for people.
+    fn name(&self) -> String;
+
+    /// Channels, height and width of a sample.
+    fn shape(&self) -> [usize; 3];
+
+    /// `n` samples to train on, n x c x h x w in f32.
+    ///
+    /// # Errors
+    /// Those of the tensors.
+    fn draw(&self, n: usize, seed: u64) -> Result<Tensor>;
+
+    /// How many samples a part has; `None` for as many as anyone wants.
+    fn n_held_out(&self, part: Part) -> Option<usize>;
+
+    /// Some of a part's samples, by their numbers.
+    ///
+    /// # Errors
+    /// [`Error::IndexOutOfRange`] beyond the last one; those of the tensors.
+    fn held_out(&self, part: Part, range: Range<usize>) -> Result<Tensor>;
+
+    /// Whether the samples were drawn by the program in place of real images.
+    fn is_synthetic(&self) -> bool {
+        false
+    }
+
+    /// Whether the distribution consists of finitely many samples, all of which every part has.
+    fn is_population(&self) -> bool {
+        false
+    }
+}
+
+/// Images cut into three parts, or a population.
+#[derive(Debug, Clone)]
+pub struct ImagePool {
+    name: String,
+    train: ImageSet,
+    select: ImageSet,
+    report: ImageSet,
+    population: bool,
+}
+
+impl ImagePool {
+    /// Training and test images: the latter are reported on, and the last training images, 6400 or an eighth, are kept to choose
+    /// on.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where one of the sets is empty or the training set has one image.
+    pub fn of_dataset(name: &str, train: &ImageSet, test: &ImageSet) -> Result<Self> {
+        let invalid = |argument, got: usize, expected: &str| {
+            Err(Error::InvalidArgument {
+                name: argument,
+                got: got.to_string(),
+                expected: expected.into(),
+            })
+        };
+        if test.len() < 2 {
+            return invalid("number of test images", test.len(), "at least 2");
+        }
+        if train.len() < 2 {
+            return invalid("number of training images", train.len(), "at least 2");
+        }
+        let n_select = (train.len() / 8).clamp(1, N_SELECT);
+        let n_train = train.len() - n_select;
+        let select: Vec<usize> = (n_train..train.len()).collect();
+        Ok(Self {
+            name: name.to_owned(),
+            select: subset(train, &select)?,
+            train: train.head(n_train),
+            report: test.clone(),
+            population: false,
+        })
+    }
+
+    /// Images that are cut by chance, always the same way: a quarter to report on, an eighth to choose on, the rest to train on.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for fewer than 4 images.
+    pub fn cut(name: &str, images: &ImageSet) -> Result<Self> {
+        let n = images.len();
+        if n < FEWEST {
+            return Err(Error::InvalidArgument {
+                name: "number of images",
+                got: n.to_string(),
+                expected: format!("at least {FEWEST}, or a population"),
+            });
+        }
+        let mut order: Vec<usize> = (0..n).collect();
+        order.shuffle(&mut ChaCha8Rng::seed_from_u64(0));
+        let (report, rest) = order.split_at((n / 4).max(2));
+        let (select, train) = rest.split_at((n / 8).max(1));
+        Ok(Self {
+            name: name.to_owned(),
+            train: subset(images, train)?,
+            select: subset(images, select)?,
+            report: subset(images, report)?,
+            population: false,
+        })
+    }
+
+    /// The images themselves as a distribution.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] without any.
+    pub fn population(name: &str, images: &ImageSet) -> Result<Self> {
+        if images.is_empty() {
+            let (got, expected) = ("0".into(), "at least 1".into());
+            return Err(Error::InvalidArgument { name: "number of images", got, expected });
+        }
+        let [train, select, report] = [images.clone(), images.clone(), images.clone()];
+        Ok(Self { name: name.to_owned(), train, select, report, population: true })
+    }
+
+    /// The images that are trained on.
+    #[must_use]
+    pub fn training_images(&self) -> &ImageSet {
+        &self.train
+    }
+
+    fn part(&self, part: Part) -> &ImageSet {
+        match part {
+            Part::Select => &self.select,
+            Part::Report => &self.report,
+        }
+    }
+}
+
+/// The images at `indices`.
+fn subset(set: &ImageSet, indices: &[usize]) -> Result<ImageSet> {
+    let mut pixels = Vec::with_capacity(indices.len() * set.image_len());
+    for &index in indices {
+        pixels.extend_from_slice(set.image(index)?);
+    }
+    ImageSet::new(ImageSetParts {
+        name: set.name().to_owned(),
+        shape: set.shape(),
+        n_classes: set.n_classes(),
+        pixels,
+        labels: indices.iter().map(|&i| set.labels()[i]).collect(),
+        synthetic: set.is_synthetic(),
+    })
+}
+
+/// Images as a critic sees them, n x c x h x w in [-1, 1].
+pub(super) fn signed(set: &ImageSet, indices: &[usize]) -> Result<Tensor> {
+    let table: Vec<f32> = (0..=u8::MAX).map(|p| f32::from(p) / 127.5 - 1.0).collect();
+    let mut values = Vec::with_capacity(indices.len() * set.image_len());
+    for &index in indices {
+        values.extend(set.image(index)?.iter().map(|&p| table[usize::from(p)]));
+    }
+    let [c, h, w] = set.shape();
+    Ok(Tensor::from_vec(values, (indices.len(), c, h, w), &Device::Cpu)?)
+}
+
+impl Distribution for ImagePool {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.train.shape()
+    }
+
+    fn draw(&self, n: usize, seed: u64) -> Result<Tensor> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let indices: Vec<usize> = (0..n).map(|_| rng.random_range(0..self.train.len())).collect();
+        signed(&self.train, &indices)
+    }
+
+    fn n_held_out(&self, part: Part) -> Option<usize> {
+        Some(self.part(part).len())
+    }
+
+    fn held_out(&self, part: Part, range: Range<usize>) -> Result<Tensor> {
+        signed(self.part(part), &range.collect::<Vec<_>>())
+    }
+
+    fn is_synthetic(&self) -> bool {
+        self.train.is_synthetic()
+    }
+
+    fn is_population(&self) -> bool {
+        self.population
+    }
+}
+
+/// A seed for each side of each batch, from the epoch's.
+pub(super) fn batch_seed(epoch_seed: u64, batch: usize, side: u64) -> u64 {
+    let mut rng = ChaCha8Rng::seed_from_u64(epoch_seed);
+    rng.set_stream(2 * batch as u64 + side);
+    rng.random()
+}

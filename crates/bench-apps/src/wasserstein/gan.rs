@@ -1,0 +1,332 @@
+//! A generator brought forward, from the beginning or from its checkpoint, in a folder of its own.
+//!
+//! Definition: the folder holds `gan.json` (the settings), `checkpoint.safetensors`, `samples/step-N.png` (64 images of the same latent
+//! vectors after N steps, by the statistics that a frozen generator has), `history.jsonl` and, at the end,
+//! `generator.safetensors`: the frozen generator. One process writes at a time.
+//!
+//! Guarantee: on the CPU, an interrupted training ends with the same generator, to the bit, as an uninterrupted one.
+//!
+//! Errors: [`Error::RunLocked`], [`Error::OtherGan`] for a folder that was begun with other settings; those of files and tensors.
+//!
+//! Source: Li et al. 2019, section 5.3, with a 1-Lipschitz critic in place of a gradient penalty.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device, Tensor};
+use lipconv::{
+    Batch, BatchSource, FrozenGenerator, GanConfig, GanObserver, GanStepReport, GanTrainer,
+    Generator, GeneratorSpec, ImageShape, Methods, Network, NetworkSpec, Outcome, PlayerConfig,
+};
+use serde::{Deserialize, Serialize};
+
+use super::distribution::{Distribution, ImagePool, batch_seed};
+use super::grid::write_grid;
+use crate::error::Error;
+use crate::interrupt::Deferred;
+use crate::progress::{Display, Progress};
+use crate::run_dir::{lock_folder, write_json};
+
+/// Images of a grid, and how many stand in a row.
+const GRID: (usize, usize) = (64, 8);
+/// Seed of the latent vectors of the grids.
+const GRID_SEED: u64 = 0x9e1d;
+
+/// Settings of a generator and its training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GanSettings {
+    /// Features of the generator's first layer; the paper's are 1024.
+    pub hidden: usize,
+    /// Channels of its first image; the paper's are 32.
+    pub channels: usize,
+    /// Width of the critic; 1 is the paper's.
+    pub critic_width: f64,
+    /// Steps of the critic.
+    pub steps: usize,
+    /// Steps of the critic for one of the generator.
+    pub n_critic: usize,
+    /// Images of the data in a step.
+    pub batch_size: usize,
+    /// Step size of the generator.
+    pub learning_rate: f64,
+    /// Step size of the critic.
+    pub critic_learning_rate: f64,
+    /// Seed of everything.
+    pub seed: u64,
+}
+
+impl Default for GanSettings {
+    fn default() -> Self {
+        Self {
+            hidden: 1024,
+            channels: 32,
+            critic_width: 0.25,
+            steps: 6000,
+            n_critic: 2,
+            batch_size: 64,
+            learning_rate: 5e-4,
+            critic_learning_rate: 1e-3,
+            seed: 0,
+        }
+    }
+}
+
+impl GanSettings {
+    fn generator(&self, shape: ImageShape) -> GeneratorSpec {
+        let (hidden, channels) = (self.hidden, self.channels);
+        GeneratorSpec { hidden, channels, ..GeneratorSpec::paper(shape) }
+    }
+
+    fn config(&self) -> GanConfig {
+        let rate = |learning_rate| PlayerConfig { learning_rate, ..PlayerConfig::default() };
+        GanConfig {
+            epochs: 1,
+            n_critic: self.n_critic,
+            critic: rate(self.critic_learning_rate),
+            generator: rate(self.learning_rate),
+            seed: self.seed,
+        }
+    }
+}
+
+/// What the folder was begun with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Begun {
+    settings: GanSettings,
+    /// Name and shape of the images.
+    images: String,
+    shape: [usize; 3],
+    synthetic: bool,
+    train_sha256: String,
+}
+
+/// What training needs.
+#[derive(Debug)]
+pub struct GanJob<'a> {
+    /// Settings.
+    pub settings: &'a GanSettings,
+    /// Images; only those for training are used.
+    pub images: &'a ImagePool,
+    /// Where to compute.
+    pub device: &'a Device,
+    /// The folder.
+    pub folder: &'a Path,
+    /// Steps between grids.
+    pub grid_every: usize,
+    /// Time between checkpoints.
+    pub checkpoint_every: Duration,
+    /// How progress is shown.
+    pub display: Display,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum GanEnd {
+    /// The frozen generator, which is saved as well.
+    Finished(Box<FrozenGenerator>),
+    /// A request to stop came; the checkpoint is written.
+    Interrupted {
+        /// Steps done.
+        step: u64,
+    },
+}
+
+/// A line of the history.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GanMetrics {
+    /// Steps of the critic.
+    pub step: u64,
+    /// What the critic shows between images and generated ones, mean over the steps since the line before.
+    pub objective: f64,
+}
+
+/// Where the frozen generator of a folder is, or will be.
+#[must_use]
+pub fn generator_file(folder: &Path) -> PathBuf {
+    folder.join("generator.safetensors")
+}
+
+/// The newest grid of a folder.
+#[must_use]
+pub fn last_grid(folder: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(folder.join("samples")).ok()?;
+    let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == "png"));
+    paths.sort();
+    paths.pop()
+}
+
+/// Trains to the end or to an interruption.
+///
+/// # Errors
+/// See the module.
+pub fn train_gan(job: &GanJob<'_>) -> Result<GanEnd> {
+    let _lock = lock_folder(job.folder)?;
+    begin(job)?;
+    let file = generator_file(job.folder);
+    if file.is_file() {
+        let generator = FrozenGenerator::load(&file, job.device)?;
+        return Ok(GanEnd::Finished(Box::new(generator)));
+    }
+    let deferred = Deferred::begin();
+    let mut trainer = open(job)?;
+    let mut images = RealImages { job, epoch_seed: 0 };
+    let mut monitor = Monitor::new(job, &deferred, &trainer);
+    if trainer.n_steps() == 0 {
+        monitor.grid(&trainer)?;
+    }
+    let outcome = trainer.fit(&mut images, &mut monitor);
+    if let Some(failure) = monitor.failure.take() {
+        return Err(failure);
+    }
+    if outcome? == Outcome::Stopped {
+        monitor.save(&trainer)?;
+        return Ok(GanEnd::Interrupted { step: trainer.n_steps() });
+    }
+    monitor.grid(&trainer)?;
+    monitor.progress.finish();
+    let frozen = trainer.generator().freeze()?;
+    frozen.save(&file)?;
+    Ok(GanEnd::Finished(Box::new(frozen)))
+}
+
+/// Records what the folder is for, or checks that it is for this.
+fn begin(job: &GanJob<'_>) -> Result<()> {
+    let path = job.folder.join("gan.json");
+    let images = job.images.training_images();
+    let present = Begun {
+        settings: job.settings.clone(),
+        images: job.images.name(),
+        shape: job.images.shape(),
+        synthetic: job.images.is_synthetic(),
+        train_sha256: images.sha256(),
+    };
+    let Ok(text) = fs::read_to_string(&path) else {
+        return Ok(write_json(&path, &present)?);
+    };
+    let before: Option<Begun> = serde_json::from_str(&text).ok();
+    if before.as_ref() == Some(&present) {
+        return Ok(());
+    }
+    Err(Error::OtherGan { path: job.folder.to_owned() }.into())
+}
+
+fn checkpoint(folder: &Path) -> PathBuf {
+    folder.join("checkpoint.safetensors")
+}
+
+fn open(job: &GanJob<'_>) -> Result<GanTrainer> {
+    let path = checkpoint(job.folder);
+    if path.is_file() {
+        return Ok(GanTrainer::resume(&path, job.device)?);
+    }
+    let (settings, [c, h, w]) = (job.settings, job.images.shape());
+    let shape = ImageShape::new(c, h, w);
+    let generator =
+        Generator::new(&settings.generator(shape), DType::F32, job.device, settings.seed)?;
+    let critic = NetworkSpec::critic(shape, Methods::BCOP, settings.critic_width)?;
+    let critic = Network::new(&critic, DType::F32, job.device, settings.seed)
+        .with_context(|| format!("images of {h} x {w}"))?;
+    Ok(GanTrainer::new(generator, critic, settings.config())?)
+}
+
+/// Batches of real images, all in one long epoch.
+struct RealImages<'a> {
+    job: &'a GanJob<'a>,
+    epoch_seed: u64,
+}
+
+impl BatchSource for RealImages<'_> {
+    fn n_batches(&self) -> usize {
+        self.job.settings.steps
+    }
+
+    fn start_epoch(&mut self, _epoch: usize, seed: u64) {
+        self.epoch_seed = seed;
+    }
+
+    fn batch(&mut self, index: usize) -> lipconv::Result<Batch> {
+        let n = self.job.settings.batch_size;
+        let images = self.job.images.draw(n, batch_seed(self.epoch_seed, index, 0));
+        let images = images.map_err(|e| candle_core::Error::msg(e.to_string()))?;
+        Ok(Batch { images: images.to_device(self.job.device)?, labels: vec![0; n] })
+    }
+}
+
+/// Shows progress, saves, draws grids, and stops when asked to.
+struct Monitor<'a> {
+    job: &'a GanJob<'a>,
+    deferred: &'a Deferred,
+    progress: Progress,
+    last_save: Instant,
+    sum: (f64, usize),
+    failure: Option<anyhow::Error>,
+}
+
+impl<'a> Monitor<'a> {
+    fn new(job: &'a GanJob<'a>, deferred: &'a Deferred, trainer: &GanTrainer) -> Self {
+        let total = job.settings.steps as u64;
+        let progress = Progress::new(job.display, "generator", trainer.n_steps(), total);
+        let last_save = Instant::now();
+        Self { job, deferred, progress, last_save, sum: (0.0, 0), failure: None }
+    }
+
+    fn save(&mut self, trainer: &GanTrainer) -> Result<()> {
+        trainer.save(&checkpoint(self.job.folder))?;
+        self.last_save = Instant::now();
+        Ok(())
+    }
+
+    fn grid(&self, trainer: &GanTrainer) -> Result<()> {
+        let images: Tensor = trainer.generator().freeze()?.sample(GRID.0, GRID_SEED, 0)?;
+        let name = format!("samples/step-{:06}.png", trainer.n_steps());
+        Ok(write_grid(&self.job.folder.join(name), &images, GRID.1)?)
+    }
+
+    fn record(&mut self, step: u64) -> Result<()> {
+        let (sum, n) = std::mem::take(&mut self.sum);
+        let line = GanMetrics { step, objective: sum / n.max(1) as f64 };
+        let line = serde_json::to_string(&line).context("numbers have a JSON form")? + "\n";
+        let path = self.job.folder.join("history.jsonl");
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        file.and_then(|mut file| file.write_all(line.as_bytes()))
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    fn step_done(&mut self, trainer: &GanTrainer, report: &GanStepReport) -> Result<()> {
+        self.sum.0 += report.objective;
+        self.sum.1 += 1;
+        let mean = self.sum.0 / self.sum.1 as f64;
+        self.progress.update(report.step, &format!("objective {mean:.3}"));
+        if report.step.is_multiple_of(self.job.grid_every.max(1) as u64) {
+            self.grid(trainer)?;
+            self.record(report.step)?;
+        }
+        if self.last_save.elapsed() >= self.job.checkpoint_every {
+            self.save(trainer)?;
+        }
+        Ok(())
+    }
+}
+
+impl GanObserver for Monitor<'_> {
+    fn after_step(
+        &mut self,
+        trainer: &GanTrainer,
+        report: &GanStepReport,
+    ) -> lipconv::Result<ControlFlow<()>> {
+        Ok(match self.step_done(trainer, report) {
+            Ok(()) if self.deferred.requested() => ControlFlow::Break(()),
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                self.failure = Some(failure);
+                ControlFlow::Break(())
+            }
+        })
+    }
+}

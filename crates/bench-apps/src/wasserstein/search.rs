@@ -1,0 +1,207 @@
+//! The best of several learning rates.
+//!
+//! Definition: a critic is trained with each rate from the same beginning. Each is measured on the samples kept for choosing and on those
+//! that are reported; the one with the largest estimate on the *former* is the result.
+//!
+//! Guarantee: the reported samples take no part in the choice, so that the reported estimate of the chosen rate is as unbiased as
+//! that of any. A rate whose training broke down counts with what it had, or not at all. What is finished is not run again;
+//! a folder that was begun for something else is moved aside, never deleted.
+//!
+//! Files: `begun.json`, and for each rate `lr-RATE/` with checkpoint, curve, `critic.safetensors` and, at the end, `rate.json`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use lipconv::PlainNetwork;
+use serde::{Deserialize, Serialize};
+
+use super::critic::CriticConfig;
+use super::distribution::{Distribution, Part};
+use super::estimate::{Estimate, estimate};
+use super::training::{CriticEnd, CriticJob, CurvePoint, train_critic};
+use crate::progress::{Display, Progress};
+use crate::run_dir::write_json;
+
+/// What one learning rate came to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RateResult {
+    /// The rate at the start.
+    pub learning_rate: f64,
+    /// On the samples kept for choosing.
+    pub select: Option<Estimate>,
+    /// On the reported samples.
+    pub report: Option<Estimate>,
+    /// The estimate over the steps.
+    pub curve: Vec<CurvePoint>,
+    /// Steps done.
+    pub n_steps: u64,
+    /// Why training ended early or nothing could be measured, where that is so.
+    pub stopped: Option<String>,
+    /// Time spent by the process that finished it.
+    pub seconds: f64,
+}
+
+/// What a search needs.
+#[derive(Debug)]
+pub struct Search<'a> {
+    /// Settings; the learning rate is replaced.
+    pub config: &'a CriticConfig,
+    /// Rates to try.
+    pub rates: &'a [f64],
+    /// The distribution with the larger critic.
+    pub a: &'a dyn Distribution,
+    /// The other.
+    pub b: &'a dyn Distribution,
+    /// Where to compute.
+    pub device: &'a Device,
+    /// Folder of everything.
+    pub folder: &'a Path,
+    /// What the folder is for, as JSON: a folder for something else is not gone on with.
+    pub purpose: serde_json::Value,
+    /// Pairs to choose on.
+    pub n_select: usize,
+    /// Pairs to report.
+    pub n_report: usize,
+    /// Time between checkpoints.
+    pub checkpoint_every: Duration,
+    /// How progress is shown.
+    pub display: Display,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum SearchEnd {
+    /// All rates are done.
+    Finished(Found),
+    /// A request to stop came; what was done is saved.
+    Interrupted,
+}
+
+/// All rates, and which of them is the best.
+#[derive(Debug)]
+pub struct Found {
+    /// In the order in which they were given.
+    pub rates: Vec<RateResult>,
+    /// Index of the best.
+    pub best: usize,
+    /// File of its critic.
+    pub critic: PathBuf,
+}
+
+impl Search<'_> {
+    /// Trains and measures what is missing.
+    ///
+    /// # Errors
+    /// Those of training, tensors and files; where no rate has an estimate.
+    pub fn run(&self) -> Result<SearchEnd> {
+        self.claim()?;
+        let total = self.config.n_steps() * self.rates.len() as u64;
+        let mut progress = Progress::new(self.display, "critic", 0, total);
+        let mut results = Vec::new();
+        for (i, &rate) in self.rates.iter().enumerate() {
+            let before = i as u64 * self.config.n_steps();
+            match self.one(rate, &mut progress, before)? {
+                Some(result) => results.push(result),
+                None => return Ok(SearchEnd::Interrupted),
+            }
+        }
+        progress.finish();
+        let chosen = |result: &RateResult| result.select.map(|e| e.value).filter(|v| v.is_finite());
+        let scores = results.iter().map(chosen).enumerate();
+        let scores = scores.filter_map(|(i, score)| Some((i, score?)));
+        let Some((best, _)) = scores.max_by(|a, b| a.1.total_cmp(&b.1)) else {
+            let reasons: Vec<String> = results
+                .iter()
+                .filter_map(|r| Some(format!("{}: {}", r.learning_rate, r.stopped.as_ref()?)))
+                .collect();
+            bail!("no learning rate led to a critic ({})", reasons.join("; "));
+        };
+        let critic = critic_file(&self.rate_folder(self.rates[best]));
+        Ok(SearchEnd::Finished(Found { rates: results, best, critic }))
+    }
+
+    /// Makes the folder this search's own.
+    fn claim(&self) -> Result<()> {
+        let path = self.folder.join("begun.json");
+        let text = fs::read_to_string(&path).ok();
+        let before: Option<serde_json::Value> =
+            text.and_then(|text| serde_json::from_str(&text).ok());
+        if before.as_ref() == Some(&self.purpose) {
+            return Ok(());
+        }
+        if before.is_some() {
+            let aside = crate::run_dir::move_aside(self.folder)?;
+            eprintln!("starting anew, the settings differ; the old run is now {}", aside.display());
+        }
+        Ok(write_json(&path, &self.purpose)?)
+    }
+
+    fn rate_folder(&self, rate: f64) -> PathBuf {
+        self.folder.join(format!("lr-{rate:e}"))
+    }
+
+    /// One rate, from the file where it is finished; `None` after an interruption.
+    fn one(&self, rate: f64, progress: &mut Progress, before: u64) -> Result<Option<RateResult>> {
+        let folder = self.rate_folder(rate);
+        let file = folder.join("rate.json");
+        if let Ok(text) = fs::read_to_string(&file)
+            && let Ok(result) = serde_json::from_str(&text)
+        {
+            return Ok(Some(result));
+        }
+        let start = Instant::now();
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("cannot write {}", folder.display()))?;
+        let config = CriticConfig { learning_rate: rate, ..self.config.clone() };
+        let job = CriticJob {
+            config: &config,
+            a: self.a,
+            b: self.b,
+            device: self.device,
+            folder: Some(&folder),
+            checkpoint_every: self.checkpoint_every,
+        };
+        let mut result = RateResult {
+            learning_rate: rate,
+            select: None,
+            report: None,
+            curve: Vec::new(),
+            n_steps: 0,
+            stopped: None,
+            seconds: 0.0,
+        };
+        match train_critic(&job, progress, before, &format!("rate {rate}"))? {
+            CriticEnd::Interrupted => return Ok(None),
+            CriticEnd::Lost { reason, curve, n_steps } => {
+                (result.curve, result.n_steps, result.stopped) = (curve, n_steps, Some(reason));
+            }
+            CriticEnd::Finished(critic) => {
+                critic.network.save(&critic_file(&folder))?;
+                self.measure(&critic.network, &mut result);
+                result.stopped = critic.stopped.or(result.stopped.take());
+                (result.curve, result.n_steps) = (critic.curve, critic.n_steps);
+            }
+        }
+        result.seconds = start.elapsed().as_secs_f64();
+        write_json(&file, &result)?;
+        Ok(Some(result))
+    }
+
+    /// A critic that cannot be measured, as one with infinite weights, has no estimate.
+    fn measure(&self, network: &PlainNetwork, result: &mut RateResult) {
+        let on = |part, n| estimate(network, self.a, self.b, part, n).context("not measured");
+        match (on(Part::Select, self.n_select), on(Part::Report, self.n_report)) {
+            (Ok(select), Ok(report)) => {
+                (result.select, result.report) = (Some(select), Some(report));
+            }
+            (Err(error), _) | (_, Err(error)) => result.stopped = Some(format!("{error:#}")),
+        }
+    }
+}
+
+fn critic_file(folder: &Path) -> PathBuf {
+    folder.join("critic.safetensors")
+}

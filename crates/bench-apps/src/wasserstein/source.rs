@@ -1,0 +1,139 @@
+//! Where the images of a distance come from, by name.
+//!
+//! Definition: `cifar10`, `stl10`, `mnist`, `synthetic` and `idx:DIR` are data sets, whose test images are reported on; `images:DIR` is every
+//! PNG and JPEG file in a folder and below it; `generator:FILE` is a frozen generator. Images are brought to a size where one is
+//! given; without it, data sets take one that a critic accepts (32 for MNIST and CIFAR-10, 64 for STL-10) and folders their own.
+//! STL-10 trains on its unlabelled images where they are at hand.
+//!
+//! Errors: [`Error::ConfigValue`] for a name that nothing has; those of [`crate::data`].
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::Result;
+
+use super::distribution::{Distribution, FEWEST, ImagePool};
+use crate::config::{DatasetName, RunConfig};
+use crate::data::folders::flat_folder;
+use crate::data::resize::resized;
+use crate::data::stl10::{Stl10Files, Stl10Part};
+use crate::data::{DataSource, Dataset, ImageSet};
+use crate::error::Error;
+use crate::experiment::build::{self, DataOptions};
+
+/// A source by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceName {
+    /// A data set; `images:DIR` here is a folder without classes.
+    Data(DatasetName),
+    /// A frozen generator's file.
+    Generator(PathBuf),
+}
+
+impl fmt::Display for SourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Data(name) => name.fmt(f),
+            Self::Generator(file) => write!(f, "generator:{}", file.display()),
+        }
+    }
+}
+
+impl FromStr for SourceName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if let Some(file) = text.strip_prefix("generator:").filter(|file| !file.is_empty()) {
+            return Ok(Self::Generator(file.into()));
+        }
+        text.parse().map(Self::Data).map_err(|_| Error::ConfigValue {
+            key: "images",
+            got: text.to_owned(),
+            expected: "cifar10, stl10, mnist, synthetic, idx:DIR, images:DIR or generator:FILE"
+                .into(),
+        })
+    }
+}
+
+/// How a source is loaded.
+#[derive(Debug)]
+pub struct Loading<'a> {
+    /// Height and width; the source's own where absent.
+    pub size: Option<usize>,
+    /// Whether the images are the distribution itself.
+    pub population: bool,
+    /// Where images may come from.
+    pub options: &'a DataOptions,
+}
+
+impl Loading<'_> {
+    /// The images of a data set or a folder, with what a person should know about them.
+    ///
+    /// # Errors
+    /// See the module.
+    pub fn images(&self, name: &DatasetName) -> Result<(ImagePool, Vec<String>)> {
+        if let DatasetName::Images(dir) = name {
+            let at_least = if self.population { 2 } else { FEWEST };
+            let images = flat_folder(dir, self.size.map(|side| (side, side)), at_least)?;
+            return Ok((self.pool(&images)?, Vec::new()));
+        }
+        let dataset = build::dataset(&RunConfig::of(name.clone()), self.options)?;
+        let side = self.size.unwrap_or_else(|| side_of(name, dataset.train.shape()));
+        let test = resized(&dataset.test, side, side)?;
+        let unlabeled = match name {
+            DatasetName::Stl10 => unlabeled(&dataset, side)?,
+            _ => None,
+        };
+        let train = match unlabeled {
+            Some(images) => images,
+            None => resized(&dataset.train, side, side)?,
+        };
+        let pool = if self.population {
+            ImagePool::population(train.name(), &train)?
+        } else {
+            ImagePool::of_dataset(train.name(), &train, &test)?
+        };
+        Ok((pool, dataset.notes))
+    }
+
+    fn pool(&self, images: &ImageSet) -> Result<ImagePool> {
+        let name = images.name();
+        let cut = if self.population { ImagePool::population } else { ImagePool::cut };
+        Ok(cut(name, images)?)
+    }
+}
+
+/// The unlabelled images of STL-10, where they lie beside the others.
+fn unlabeled(dataset: &Dataset, side: usize) -> Result<Option<ImageSet>> {
+    let dir: &Path = match &dataset.source {
+        DataSource::Folder(dir) | DataSource::Downloaded(dir) => dir,
+        DataSource::Synthetic { .. } => return Ok(None),
+    };
+    match Stl10Files::find(dir).filter(Stl10Files::has_unlabeled) {
+        Some(files) => Ok(Some(files.read(Stl10Part::Unlabeled, side)?)),
+        None => Ok(None),
+    }
+}
+
+/// A side that the paper's critic accepts: multiples of 16 from 32 on.
+fn side_of(name: &DatasetName, [_, h, w]: [usize; 3]) -> usize {
+    let largest = h.max(w);
+    match name {
+        DatasetName::Stl10 => 64,
+        _ if largest <= 48 => 32,
+        _ => 64,
+    }
+}
+
+/// Checks that two sides can be compared.
+///
+/// # Errors
+/// [`Error::ShapesDiffer`].
+pub fn check_shapes(a: &dyn Distribution, b: &dyn Distribution) -> Result<()> {
+    let (a_shape, b_shape) = (a.shape(), b.shape());
+    if a_shape == b_shape {
+        return Ok(());
+    }
+    Err(Error::ShapesDiffer { a: a.name(), a_shape, b: b.name(), b_shape }.into())
+}

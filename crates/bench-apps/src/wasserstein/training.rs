@@ -1,0 +1,281 @@
+//! A critic brought forward: from the beginning, or from its checkpoint.
+//!
+//! Definition: every step draws 64 samples (say) of each distribution and moves f to raise mean_A f - mean_B f. Some 12 times over
+//! the run the critic is frozen, bounded and measured on samples kept for choosing: the curve.
+//!
+//! Guarantee: as for classifiers, on the CPU an interrupted training ends with the same weights as an uninterrupted one. A step that
+//! cannot be computed (weights beyond what f32 holds) ends the training, and the critic before it is the result: any
+//! critic gives a lower bound.
+//!
+//! Errors: a checkpoint of another network or other settings; those of the tensors and files.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use lipconv::loss::{DISTRIBUTION_A, DISTRIBUTION_B};
+use lipconv::{
+    Batch, BatchSource, EpochReport, Network, Observer, Outcome, PlainNetwork, StepReport, Trainer,
+};
+use serde::{Deserialize, Serialize};
+
+use super::critic::CriticConfig;
+use super::distribution::{Distribution, Part, batch_seed};
+use super::estimate::{Estimate, estimate};
+use crate::interrupt::Deferred;
+use crate::progress::Progress;
+use crate::run_dir::write_json;
+
+/// Points of the curve.
+const N_POINTS: usize = 12;
+/// Pairs that a point is measured on.
+const POINT_PAIRS: usize = 128;
+
+/// A point of the curve.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// Steps done.
+    pub step: u64,
+    /// What the critic shows, divided by its rigorous bound; absent where it could not be bounded.
+    pub estimate: Option<f64>,
+    /// Rigorous bound of its Lipschitz constant.
+    pub lipschitz: Option<f64>,
+}
+
+/// What training needs.
+#[derive(Debug)]
+pub struct CriticJob<'a> {
+    /// Settings.
+    pub config: &'a CriticConfig,
+    /// The distribution with the larger critic.
+    pub a: &'a dyn Distribution,
+    /// The other.
+    pub b: &'a dyn Distribution,
+    /// Where to compute.
+    pub device: &'a Device,
+    /// Folder of checkpoint and curve; nothing is kept without.
+    pub folder: Option<&'a Path>,
+    /// Time between checkpoints.
+    pub checkpoint_every: Duration,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub enum CriticEnd {
+    /// The critic, frozen.
+    Finished(Box<Critic>),
+    /// A critic that cannot be frozen any more, as one that has lost its rank.
+    Lost {
+        /// Why.
+        reason: String,
+        /// The estimate over the steps.
+        curve: Vec<CurvePoint>,
+        /// Steps done.
+        n_steps: u64,
+    },
+    /// A request to stop came; the checkpoint is written.
+    Interrupted,
+}
+
+/// A trained critic.
+#[derive(Debug)]
+pub struct Critic {
+    /// The frozen network.
+    pub network: PlainNetwork,
+    /// The estimate over the steps.
+    pub curve: Vec<CurvePoint>,
+    /// Steps done.
+    pub n_steps: u64,
+    /// Why training ended early, where it did.
+    pub stopped: Option<String>,
+}
+
+/// Trains to the end or to an interruption; `progress` counts from `done` on.
+///
+/// # Errors
+/// See the module.
+pub fn train_critic(
+    job: &CriticJob<'_>,
+    progress: &mut Progress,
+    done: u64,
+    label: &str,
+) -> Result<CriticEnd> {
+    let deferred = Deferred::begin();
+    let (mut trainer, curve) = open(job)?;
+    let mut pairs = Pairs { job, epoch_seed: 0 };
+    let mut monitor = Monitor {
+        job,
+        deferred: &deferred,
+        progress,
+        done,
+        label,
+        curve,
+        last_save: Instant::now(),
+        failure: None,
+    };
+    let outcome = trainer.fit(&mut pairs, &mut monitor);
+    if let Some(failure) = monitor.failure.take() {
+        return Err(failure);
+    }
+    let stopped = match outcome {
+        Ok(Outcome::Finished) => None,
+        Ok(Outcome::Stopped) => {
+            monitor.save(&trainer)?;
+            return Ok(CriticEnd::Interrupted);
+        }
+        // the state before the step is whole
+        Err(error @ lipconv::Error::Step { .. }) => Some(error.to_string()),
+        Err(error) => return Err(error.into()),
+    };
+    let curve = std::mem::take(&mut monitor.curve);
+    let n_steps = trainer.n_steps();
+    let network = match trainer.into_network().materialize() {
+        Ok(network) => network.to_device(&Device::Cpu)?,
+        Err(error) => {
+            let reason = format!("the critic cannot be frozen: {error}");
+            return Ok(CriticEnd::Lost { reason, curve, n_steps });
+        }
+    };
+    Ok(CriticEnd::Finished(Box::new(Critic { network, curve, n_steps, stopped })))
+}
+
+fn checkpoint(folder: &Path) -> PathBuf {
+    folder.join("checkpoint.safetensors")
+}
+
+fn curve_file(folder: &Path) -> PathBuf {
+    folder.join("curve.json")
+}
+
+fn open(job: &CriticJob<'_>) -> Result<(Trainer, Vec<CurvePoint>)> {
+    let spec = job.config.spec(job.a.shape())?;
+    let settings = job.config.train_config()?;
+    let saved = job.folder.map(checkpoint).filter(|path| path.is_file());
+    let Some(path) = saved else {
+        let network = Network::new(&spec, DType::F32, job.device, job.config.seed)?;
+        return Ok((Trainer::new(network, settings)?, Vec::new()));
+    };
+    let trainer = Trainer::resume(&path, job.device)?;
+    let same = *trainer.network().spec() == spec && *trainer.config() == settings;
+    let shown = path.display();
+    ensure!(
+        same,
+        "{shown} holds another critic or other training settings; remove it or choose another folder"
+    );
+    let text = job.folder.map(curve_file).and_then(|path| fs::read_to_string(path).ok());
+    let mut curve: Vec<CurvePoint> =
+        text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    curve.retain(|point| point.step <= trainer.n_steps());
+    Ok((trainer, curve))
+}
+
+/// Batches of both distributions.
+struct Pairs<'a> {
+    job: &'a CriticJob<'a>,
+    epoch_seed: u64,
+}
+
+impl BatchSource for Pairs<'_> {
+    fn n_batches(&self) -> usize {
+        self.job.config.epoch_steps
+    }
+
+    fn start_epoch(&mut self, _epoch: usize, seed: u64) {
+        self.epoch_seed = seed;
+    }
+
+    fn batch(&mut self, index: usize) -> lipconv::Result<Batch> {
+        let n = self.job.config.batch_size;
+        let draw = |of: &dyn Distribution, side| {
+            let samples = of.draw(n, batch_seed(self.epoch_seed, index, side));
+            let samples = samples.map_err(|e| candle_core::Error::msg(e.to_string()))?;
+            samples.to_device(self.job.device)
+        };
+        let images = Tensor::cat(&[draw(self.job.a, 0)?, draw(self.job.b, 1)?], 0)?;
+        let mut labels = vec![DISTRIBUTION_A; n];
+        labels.resize(2 * n, DISTRIBUTION_B);
+        Ok(Batch { images, labels })
+    }
+}
+
+/// Shows progress, measures the curve, saves, and stops when asked to.
+struct Monitor<'a, 'b> {
+    job: &'a CriticJob<'a>,
+    deferred: &'a Deferred,
+    progress: &'b mut Progress,
+    done: u64,
+    label: &'a str,
+    curve: Vec<CurvePoint>,
+    last_save: Instant,
+    failure: Option<anyhow::Error>,
+}
+
+impl Monitor<'_, '_> {
+    fn save(&mut self, trainer: &Trainer) -> Result<()> {
+        if let Some(folder) = self.job.folder {
+            write_json(&curve_file(folder), &self.curve)?;
+            trainer.save(&checkpoint(folder))?;
+        }
+        self.last_save = Instant::now();
+        Ok(())
+    }
+
+    /// A point after every n-th epoch; what cannot be bounded any more leaves a gap.
+    fn measure(&mut self, trainer: &Trainer) {
+        let job = self.job;
+        let network =
+            trainer.network().materialize().and_then(|network| network.to_device(&Device::Cpu));
+        let found = network
+            .map_err(anyhow::Error::from)
+            .and_then(|network| estimate(&network, job.a, job.b, Part::Select, POINT_PAIRS));
+        let found: Option<Estimate> = found.ok();
+        self.curve.push(CurvePoint {
+            step: trainer.n_steps(),
+            estimate: found.as_ref().map(|e| e.value),
+            lipschitz: found.as_ref().map(|e| e.lipschitz),
+        });
+    }
+
+    fn after(&mut self, outcome: Result<()>) -> ControlFlow<()> {
+        match outcome {
+            Ok(()) if self.deferred.requested() => ControlFlow::Break(()),
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                self.failure = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    }
+}
+
+impl Observer for Monitor<'_, '_> {
+    fn after_step(
+        &mut self,
+        trainer: &Trainer,
+        report: &StepReport,
+    ) -> lipconv::Result<ControlFlow<()>> {
+        let last = self.curve.last().and_then(|point| point.estimate);
+        let shown = last.map_or_else(String::new, |value| format!(", estimate {value:.3}"));
+        let message = format!("{}, objective {:.3}{shown}", self.label, -report.loss);
+        self.progress.update(self.done + report.step, &message);
+        let due = self.last_save.elapsed() >= self.job.checkpoint_every;
+        let saved = if due && self.job.folder.is_some() { self.save(trainer) } else { Ok(()) };
+        Ok(self.after(saved))
+    }
+
+    fn after_epoch(
+        &mut self,
+        trainer: &Trainer,
+        report: &EpochReport,
+    ) -> lipconv::Result<ControlFlow<()>> {
+        let every = self.job.config.epochs.div_ceil(N_POINTS);
+        let epoch = report.epoch + 1;
+        if epoch.is_multiple_of(every) || epoch == self.job.config.epochs {
+            self.measure(trainer);
+        }
+        Ok(self.after(Ok(())))
+    }
+}
