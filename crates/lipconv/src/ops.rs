@@ -7,12 +7,14 @@
 
 mod activation;
 mod cyclic_conv;
+mod dense;
 mod generator;
 pub mod portable;
 mod weight;
 
 pub use activation::{group_sort, max_min};
 pub use cyclic_conv::{cyclic_conv, cyclic_pad, pixel_unshuffle};
+pub use dense::dense;
 pub use generator::{BatchNormed, batch_norm, conv_transpose};
 pub use weight::{bcop, bjorck, ossn, rk_l2ne, rko};
 
@@ -20,18 +22,6 @@ use candle_core::Tensor;
 
 use crate::error::Result;
 use crate::plain::{PlainLayer, PlainNetwork};
-
-/// `y = W x + β` for a batch of vectors: b x n_in to b x n_out.
-///
-/// # Errors
-/// [`Error::Candle`](crate::Error::Candle) when the shapes do not fit.
-pub fn dense(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let y = x.matmul(&weight.t()?)?;
-    Ok(match bias {
-        Some(bias) => y.broadcast_add(bias)?,
-        None => y,
-    })
-}
 
 /// One layer as tensor operations.
 ///

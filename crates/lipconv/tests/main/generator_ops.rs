@@ -69,6 +69,26 @@ fn conv_transpose_equals_that_of_candle() {
     }
 }
 
+#[test]
+fn dense_layers_equal_candles_product() {
+    for [batch, n_in, n_out] in [[1, 1, 1], [3, 5, 2], [64, 40, 70], [5, 300, 1]] {
+        for dtype in [DType::F64, DType::F32] {
+            // transposed: no usual layout
+            let x = uniform(&[n_in, batch], -1.0, 1.0, dtype, 1).t().unwrap();
+            let weight = uniform(&[n_in, n_out], -1.0, 1.0, dtype, 2).t().unwrap();
+            let arguments = [x, weight, uniform(&[n_out], -1.0, 1.0, dtype, 3)];
+            let candle = |t: &[Tensor]| {
+                t[0].matmul(&t[1].t().unwrap()).unwrap().broadcast_add(&t[2]).unwrap()
+            };
+            let ours = |t: &[Tensor]| ops::dense(&t[0], &t[1], Some(&t[2])).unwrap();
+            let expected = evaluate(&arguments, &candle);
+            let n_terms = batch.max(n_in).max(n_out);
+            let case = format!("{batch} x {n_in} -> {n_out}, {dtype:?}");
+            check_same(&case, &evaluate(&arguments, &ours), &expected, n_terms);
+        }
+    }
+}
+
 /// Views with other strides than the usual ones, in every argument.
 #[test]
 fn conv_transpose_takes_any_layout() {
