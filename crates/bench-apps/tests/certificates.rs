@@ -11,6 +11,10 @@ pub(crate) fn check_certificates(place: &Place) {
     let text = place.succeed(&["certify", "run", "--out", "certificate.json", "--quiet"]);
     assert!(text.contains("executed, f32_accumulate_f64"), "{text}");
     assert!(text.ends_with("200 images, written to certificate.json\n"), "{text}");
+    // the radii of the data set
+    for eps in ["0.25 ", "1.58 ", "2.5 "] {
+        assert!(text.lines().any(|line| line.starts_with(eps)), "{eps}: {text}");
+    }
     let verify = ["verify", "certificate.json", "--model", "run", "--quiet"];
     let text = place.succeed(&verify);
     let confirmed =

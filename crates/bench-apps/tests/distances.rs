@@ -105,6 +105,23 @@ fn populations_have_an_exact_distance_above_the_estimate() {
 }
 
 #[test]
+fn stl10_is_reported_on_its_test_images_at_the_size_that_is_asked_for() {
+    let place = Place::new();
+    let dir = place.path("data/stl10_binary");
+    for (name, n) in [("train", 4_usize), ("test", 3)] {
+        crate::support::write(&dir, &format!("{name}_X.bin"), &crate::stl10::drawn(n));
+        crate::support::write(&dir, &format!("{name}_y.bin"), &vec![1; n]);
+    }
+    crate::support::write(&dir, "unlabeled_X.bin", &crate::stl10::drawn(9));
+    let args = ["wasserstein", "stl10", "stl10", "--data-dir", "data", "--size", "32", "--quiet"];
+    let small = ["--width", "0.125", "--epochs", "1", "--epoch-steps", "1", "--batch-size", "4"];
+    let text = place.succeed(&[&args[..], &small, &["--out", "out"]].concat());
+    assert!(text.starts_with("W1(STL-10, STL-10) is at least "), "{text}");
+    assert!(text.contains("3 and 3 images"), "{text}");
+    assert_eq!(json(&place, "out/wasserstein.json")["a"]["shape"], serde_json::json!([3, 32, 32]));
+}
+
+#[test]
 fn images_that_cannot_be_compared_are_named() {
     let place = place();
     draw(&place.path("large"), 8, 48, true);
@@ -234,6 +251,9 @@ fn a_generator_is_trained_and_compared() {
         "out",
     ]);
     assert!(text.contains("6 and 10 images"), "{text}");
+    let generator = "generator:gan/generator.safetensors";
+    let text = place.fail(&["wasserstein", "images:left", generator, "--population"]);
+    assert!(text.starts_with("error: --population is for images at hand, "), "{text}");
     let text = place.fail(&[
         "wasserstein",
         "images:left",

@@ -20,7 +20,7 @@ fn pixel(i: usize, c: usize, y: usize, x: usize) -> u8 {
 }
 
 /// n images as their file has them: planes, and in them columns.
-fn drawn(n: usize) -> Vec<u8> {
+pub(crate) fn drawn(n: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for i in 0..n {
         for c in 0..3 {

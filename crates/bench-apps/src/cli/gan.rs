@@ -56,10 +56,10 @@ pub(super) struct Args {
     /// Width of the critic; 1 is the paper's
     #[arg(long, value_name = "X", default_value_t = GanSettings::default().critic_width)]
     critic_width: f64,
-    /// Adam's step size for the generator
+    /// Adam's step size for the generator at the start; both fall linearly to 0
     #[arg(long, value_name = "X", default_value_t = GanSettings::default().learning_rate)]
     learning_rate: f64,
-    /// Adam's step size for the critic
+    /// Adam's step size for the critic at the start
     #[arg(long, value_name = "X", default_value_t = GanSettings::default().critic_learning_rate)]
     critic_learning_rate: f64,
     /// Seed of initialisation, latent vectors and the order of images

@@ -104,3 +104,15 @@ pub(super) fn tensors(
     let (pixels, _) = images.batch(&indices, dtype, &Device::Cpu)?;
     Ok((pixels, images.labels().iter().map(|&label| usize::from(label)).collect()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_alone_tells_its_data_set_by_its_images() {
+        let radii = |input| RunConfig::of(likely_dataset(input)).evaluation.attack_eps;
+        assert_eq!(radii(ImageShape::new(3, 32, 32))[0].text(), "36/255");
+        assert_eq!(radii(ImageShape::new(1, 28, 28))[0].text(), "1.58");
+    }
+}

@@ -119,6 +119,11 @@ type Loaded = Box<dyn Distribution>;
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     ensure!(args.pairs >= 2, "--pairs is {}, expected at least 2", args.pairs);
+    let generated = [&args.a, &args.b].into_iter().any(|s| matches!(s, SourceName::Generator(_)));
+    ensure!(
+        !(args.population && generated),
+        "--population is for images at hand, a generator has as many as anyone wants"
+    );
     let checkpoint_every = checkpoint_interval(args.training.checkpoint_every)?;
     let device = build::device(args.device)?;
     let (a, b) = (load(&args.a, args, &device, display)?, load(&args.b, args, &device, display)?);

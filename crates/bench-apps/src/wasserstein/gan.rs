@@ -21,6 +21,7 @@ use candle_core::{DType, Device, Tensor};
 use lipconv::{
     Batch, BatchSource, FrozenGenerator, GanConfig, GanObserver, GanStepReport, GanTrainer,
     Generator, GeneratorSpec, ImageShape, Methods, Network, NetworkSpec, Outcome, PlayerConfig,
+    Schedule,
 };
 use serde::{Deserialize, Serialize};
 
@@ -52,9 +53,9 @@ pub struct GanSettings {
     pub n_critic: usize,
     /// Images of the data in a step.
     pub batch_size: usize,
-    /// Step size of the generator.
+    /// Step size of the generator at the start; both fall linearly to 0.
     pub learning_rate: f64,
-    /// Step size of the critic.
+    /// Step size of the critic at the start.
     pub critic_learning_rate: f64,
     /// Seed of everything.
     pub seed: u64,
@@ -83,7 +84,10 @@ impl GanSettings {
     }
 
     fn config(&self) -> GanConfig {
-        let rate = |learning_rate| PlayerConfig { learning_rate, ..PlayerConfig::default() };
+        // falling to 0: the images settle instead of following the critic's last turn
+        let schedule = Schedule::Linear;
+        let rate =
+            |learning_rate| PlayerConfig { learning_rate, schedule, ..PlayerConfig::default() };
         GanConfig {
             epochs: 1,
             n_critic: self.n_critic,

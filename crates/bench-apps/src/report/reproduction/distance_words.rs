@@ -12,7 +12,7 @@ use crate::wasserstein::anchors::AnchorResult;
 pub(super) const DISTANCE_NOTE: &str = "Images have values in [-1, 1]. An estimate is the mean difference of the critic on pairs that no \
     training saw, less its rounding error, divided by a rigorous bound of the critic’s Lipschitz constant and rounded down: in expectation a \
     lower bound of the distance, whatever the critic is. ± is the standard deviation over the seeds; the standard error of one estimate \
-    stands in brackets. The learning rate is chosen for each critic on other pairs than those reported.";
+    stands in brackets; all critics see the same pairs, so that differences between them are more certain than it says. The learning rate is chosen for each critic on other pairs than those reported.";
 
 /// What a reader of the anchors should know.
 pub(super) const ANCHOR_NOTE: &str = "Distributions whose distance is known exactly; means over the seeds. The standard error is 0 where the \
