@@ -187,10 +187,20 @@ impl GanTrainer {
         check_fit(&generator, &critic)?;
         let critic = Trainer::new(critic, config.train_config(config.critic))?;
         let state = VariableState::new(&config.generator.optimizer, &generator.variables())?;
-        let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
-        // another stream than the order of the data, which has the same seed
-        rng.set_stream(1);
-        Ok(Self { generator, critic, config, state, rng })
+        Ok(Self { generator, critic, config, state, rng: latent_rng(&config) })
+    }
+
+    /// As [`GanTrainer::new`], with the critic's steps and both updates in candle's operations even on the CPU: slow there,
+    /// and the same path that a GPU takes.
+    ///
+    /// # Errors
+    /// As [`GanTrainer::new`].
+    pub fn portable(generator: Generator, critic: Network, config: GanConfig) -> Result<Self> {
+        config.validate()?;
+        check_fit(&generator, &critic)?;
+        let state = VariableState::on_device(&config.generator.optimizer, &generator.variables())?;
+        let critic = Trainer::portable(critic, config.train_config(config.critic))?;
+        Ok(Self { generator, critic, config, state, rng: latent_rng(&config) })
     }
 
     /// The generator in its present state.
@@ -344,6 +354,13 @@ impl GanTrainer {
         let Self { generator, rng, .. } = self;
         draw_latents(generator.spec().latent, n, rng, generator.dtype(), generator.device())
     }
+}
+
+/// Another stream than the order of the data, which has the same seed.
+fn latent_rng(config: &GanConfig) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(config.seed);
+    rng.set_stream(1);
+    rng
 }
 
 /// Whether the critic takes the generator's images.

@@ -20,19 +20,22 @@ pub(super) enum VariableState {
 impl VariableState {
     /// Zeros for variables of one element type and device.
     pub(super) fn new(optimizer: &Optimizer, variables: &[(String, Var)]) -> Result<Self> {
-        let first = variables.first().map(|(_, v)| v);
-        let on_cpu = first.is_none_or(|v| v.device().is_cpu());
-        let n_kinds = optimizer.moment_names().len();
         let sizes = variables.iter().map(|(_, v)| v.elem_count());
-        Ok(match first.map(|v| v.dtype()) {
-            _ if !on_cpu => {
-                let zeros = |v: &Var| (0..n_kinds).map(|_| Ok(v.zeros_like()?)).collect();
-                let moments = variables.iter().map(|(_, v)| zeros(v));
-                Self::Device(moments.collect::<Result<_>>()?)
+        Ok(match variables.first().map(|(_, v)| (v.device().is_cpu(), v.dtype())) {
+            Some((false, _)) => Self::on_device(optimizer, variables)?,
+            Some((_, DType::F64)) => {
+                Self::F64(sizes.map(|n| Moments::zeros(optimizer, n)).collect())
             }
-            Some(DType::F64) => Self::F64(sizes.map(|n| Moments::zeros(optimizer, n)).collect()),
             _ => Self::F32(sizes.map(|n| Moments::zeros(optimizer, n)).collect()),
         })
+    }
+
+    /// Zeros as tensors, wherever the variables are.
+    pub(super) fn on_device(optimizer: &Optimizer, variables: &[(String, Var)]) -> Result<Self> {
+        let n_kinds = optimizer.moment_names().len();
+        let zeros = |v: &Var| (0..n_kinds).map(|_| Ok(v.zeros_like()?)).collect();
+        let moments = variables.iter().map(|(_, v)| zeros(v));
+        Ok(Self::Device(moments.collect::<Result<_>>()?))
     }
 
     /// One step of all variables, or an error and no change where a gradient is not finite.

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use lipconv::{
-    Batch, BatchSource, Error, FrozenGenerator, GanConfig, GanEpochReport, GanObserver,
+    AdamConfig, Batch, BatchSource, Error, FrozenGenerator, GanConfig, GanEpochReport, GanObserver,
     GanStepReport, GanTrainer, Generator, GeneratorSpec, ImageShape, LayerSpec, LinearMethod,
-    Methods, Network, NetworkSpec, Outcome, PlayerConfig, Schedule,
+    Methods, Network, NetworkSpec, Optimizer, Outcome, PlayerConfig, Schedule,
 };
 
-use crate::support::{uniform, values};
+use crate::support::{check_close, uniform, values};
 
 const CPU: Device = Device::Cpu;
 const IMAGE: ImageShape = ImageShape::new(1, 8, 8);
@@ -53,11 +53,15 @@ fn halves(dtype: DType) -> Halves {
 }
 
 fn critic(dtype: DType, methods: Methods) -> Network {
+    critic_on(&CPU, dtype, methods)
+}
+
+fn critic_on(device: &Device, dtype: DType, methods: Methods) -> Network {
     let conv = |c_out| LayerSpec::Conv { c_out, kernel_size: 4, stride: 2, method: methods.conv };
     let linear = LayerSpec::Linear { out_features: 1, method: methods.linear };
     let maxmin = LayerSpec::MaxMin;
     let layers = vec![conv(8), maxmin, conv(16), maxmin, LayerSpec::Flatten, linear];
-    Network::new(&NetworkSpec { input: IMAGE, layers }, dtype, &CPU, 2).unwrap()
+    Network::new(&NetworkSpec { input: IMAGE, layers }, dtype, device, 2).unwrap()
 }
 
 fn config(epochs: usize) -> GanConfig {
@@ -124,6 +128,49 @@ fn a_generator_learns_what_the_data_look_like() {
         assert!(mean < 0.5 * history.epochs[1].objective, "{:?}", history.epochs);
         let steps = history.steps[234..].iter().map(|s| s.objective).sum::<f64>() / 6.0;
         assert!((mean - steps).abs() < 1e-9, "the epoch's objective is the mean of its steps'");
+    }
+}
+
+/// The path of a GPU against the CPU's own, for every method, on every device at hand.
+#[test]
+fn portable_training_equals_that_of_the_engine() {
+    let smooth = Optimizer::Adam(AdamConfig { epsilon: 1e-2, ..AdamConfig::default() });
+    let player = PlayerConfig { optimizer: smooth, learning_rate: 1e-3, ..PlayerConfig::default() };
+    let config = GanConfig { critic: player, generator: player, ..config(1) };
+    let spec = GeneratorSpec { latent: 4, hidden: 32, channels: 8, output: IMAGE };
+    for device in &crate::portable::devices() {
+        for methods in [Methods::BCOP, Methods::RKO, Methods::OSSN] {
+            let generator = |device| Generator::new(&spec, DType::F64, device, 1).unwrap();
+            let critic = |device| critic_on(device, DType::F64, methods);
+            let mut engine = GanTrainer::new(generator(&CPU), critic(&CPU), config).unwrap();
+            let mut portable =
+                GanTrainer::portable(generator(device), critic(device), config).unwrap();
+            for index in 0..4 {
+                let images = halves(DType::F64).batch(index).unwrap().images;
+                let expected = engine.step(&images, 6).unwrap();
+                let got = portable.step(&images.to_device(device).unwrap(), 6).unwrap();
+                assert!((got.objective - expected.objective).abs() < 1e-5, "{got:?}, {expected:?}");
+                assert_eq!(got.generator.is_some(), expected.generator.is_some());
+            }
+            let all = |trainer: &GanTrainer| {
+                let variables = trainer.generator().variables();
+                let variables = variables.into_iter().chain(trainer.critic().variables());
+                let variables = variables.map(|(name, v)| (name, v.as_tensor().clone()));
+                variables.chain(trainer.generator().statistics().unwrap()).collect::<Vec<_>>()
+            };
+            for ((name, expected), (_, got)) in all(&engine).iter().zip(all(&portable)) {
+                let what = format!("{name}, {:?} on {device:?}", methods.conv);
+                check_close(&what, &got.to_device(&CPU).unwrap(), expected, 1e-9);
+            }
+            // and its checkpoint goes on where it stopped
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("gan.safetensors");
+            portable.save(&path).unwrap();
+            let mut resumed = GanTrainer::resume(&path, device).unwrap();
+            let images = halves(DType::F64).batch(4).unwrap().images.to_device(device).unwrap();
+            let (a, b) = (portable.step(&images, 6).unwrap(), resumed.step(&images, 6).unwrap());
+            assert!((a.objective - b.objective).abs() < 1e-5, "{a:?}, {b:?}");
+        }
     }
 }
 
