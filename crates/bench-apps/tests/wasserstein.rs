@@ -135,9 +135,9 @@ fn a_data_set_reports_on_its_test_images() {
 #[test]
 fn too_few_images_are_refused() {
     let text = ImagePool::cut("numbers", &numbered(3)).unwrap_err().to_string();
-    assert_eq!(text, "number of images is 3, expected at least 4, or a population");
+    assert_eq!(text, "number of images is 3, expected at least 6, or a population");
     let text = ImagePool::of_dataset("x", &numbered(1), &numbered(5)).unwrap_err().to_string();
-    assert_eq!(text, "number of training images is 1, expected at least 2");
+    assert_eq!(text, "number of training images is 1, expected at least 4");
     let text = ImagePool::of_dataset("x", &numbered(5), &numbered(1)).unwrap_err().to_string();
     assert_eq!(text, "number of test images is 1, expected at least 2");
 }

@@ -314,7 +314,8 @@ impl Call<'_> {
         write_atomic(&self.out.join("report.md"), markdown(&reproduction).as_bytes())?;
         write_atomic(&self.out.join("report.html"), page(&reproduction)?.as_bytes())?;
         out!("{}", terminal(&reproduction));
-        for file in ["report.html", "report.md", "results.json"] {
+        let further = (!distances.is_empty()).then_some("wasserstein.json");
+        for file in ["report.html", "report.md", "results.json"].into_iter().chain(further) {
             outln!("{}", self.out.join(file).display());
         }
         Ok(())

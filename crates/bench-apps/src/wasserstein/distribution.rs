@@ -22,8 +22,8 @@ use crate::error::{Error, Result};
 
 /// Images kept from training to choose a learning rate on, at most.
 const N_SELECT: usize = 6400;
-/// The fewest images that can be cut into three parts, two of them for a standard error.
-pub const FEWEST: usize = 4;
+/// The fewest images that can be cut into three parts of two, without which there is no standard error.
+pub const FEWEST: usize = 6;
 
 /// What samples are for, beside training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl ImagePool {
     /// on.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] where one of the sets is empty or the training set has one image.
+    /// [`Error::InvalidArgument`] for fewer than 4 training images or 2 test images.
     pub fn of_dataset(name: &str, train: &ImageSet, test: &ImageSet) -> Result<Self> {
         let invalid = |argument, got: usize, expected: &str| {
             Err(Error::InvalidArgument {
@@ -95,10 +95,10 @@ impl ImagePool {
         if test.len() < 2 {
             return invalid("number of test images", test.len(), "at least 2");
         }
-        if train.len() < 2 {
-            return invalid("number of training images", train.len(), "at least 2");
+        if train.len() < 4 {
+            return invalid("number of training images", train.len(), "at least 4");
         }
-        let n_select = (train.len() / 8).clamp(1, N_SELECT);
+        let n_select = (train.len() / 8).clamp(2, N_SELECT);
         let n_train = train.len() - n_select;
         let select: Vec<usize> = (n_train..train.len()).collect();
         Ok(Self {
@@ -113,7 +113,7 @@ impl ImagePool {
     /// Images that are cut by chance, always the same way: a quarter to report on, an eighth to choose on, the rest to train on.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for fewer than 4 images.
+    /// [`Error::InvalidArgument`] for fewer than 6 images.
     pub fn cut(name: &str, images: &ImageSet) -> Result<Self> {
         let n = images.len();
         if n < FEWEST {
@@ -126,7 +126,7 @@ impl ImagePool {
         let mut order: Vec<usize> = (0..n).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(0));
         let (report, rest) = order.split_at((n / 4).max(2));
-        let (select, train) = rest.split_at((n / 8).max(1));
+        let (select, train) = rest.split_at((n / 8).max(2));
         Ok(Self {
             name: name.to_owned(),
             train: subset(images, train)?,

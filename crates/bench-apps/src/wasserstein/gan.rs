@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::distribution::{Distribution, ImagePool, batch_seed};
 use super::grid::write_grid;
+use crate::atomic::write_atomic;
 use crate::error::Error;
 use crate::interrupt::Deferred;
 use crate::progress::{Display, Progress};
@@ -179,6 +180,7 @@ pub fn train_gan(job: &GanJob<'_>) -> Result<GanEnd> {
     }
     let deferred = Deferred::begin();
     let mut trainer = open(job)?;
+    cut_history(job.folder, trainer.n_steps())?;
     let mut images = RealImages { job, epoch_seed: 0 };
     let mut monitor = Monitor::new(job, &deferred, &trainer);
     if trainer.n_steps() == 0 {
@@ -218,6 +220,20 @@ fn begin(job: &GanJob<'_>) -> Result<()> {
         return Ok(());
     }
     Err(Error::OtherGan { path: job.folder.to_owned() }.into())
+}
+
+fn history(folder: &Path) -> PathBuf {
+    folder.join("history.jsonl")
+}
+
+/// Drops the lines that lie after the checkpoint: they will be written again.
+fn cut_history(folder: &Path, step: u64) -> Result<()> {
+    let Ok(text) = fs::read_to_string(history(folder)) else { return Ok(()) };
+    let before = |line: &&str| {
+        serde_json::from_str::<GanMetrics>(line).is_ok_and(|metrics| metrics.step <= step)
+    };
+    let kept: String = text.lines().filter(before).map(|line| format!("{line}\n")).collect();
+    Ok(write_atomic(&history(folder), kept.as_bytes())?)
 }
 
 fn checkpoint(folder: &Path) -> PathBuf {
@@ -296,7 +312,7 @@ impl<'a> Monitor<'a> {
         let (sum, n) = std::mem::take(&mut self.sum);
         let line = GanMetrics { step, objective: sum / n.max(1) as f64 };
         let line = serde_json::to_string(&line).context("numbers have a JSON form")? + "\n";
-        let path = self.job.folder.join("history.jsonl");
+        let path = history(self.job.folder);
         let file = OpenOptions::new().create(true).append(true).open(&path);
         file.and_then(|mut file| file.write_all(line.as_bytes()))
             .with_context(|| format!("cannot write {}", path.display()))
