@@ -16,6 +16,7 @@ use std::ops::Range;
 use candle_core::{Device, Tensor};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution as _, StandardNormal};
 
 use super::distribution::{Distribution, Part};
 use crate::error::{Error, Result};
@@ -97,12 +98,8 @@ impl Exact {
     }
 }
 
-/// A standard normal number, by Box and Muller.
 fn normal(rng: &mut ChaCha8Rng) -> f32 {
-    // in (0, 1], so that the logarithm is finite
-    let u = 1.0 - rng.random::<f64>();
-    let angle = std::f64::consts::TAU * rng.random::<f64>();
-    ((-2.0 * u.ln()).sqrt() * angle.cos()) as f32
+    StandardNormal.sample(rng)
 }
 
 impl Distribution for Exact {

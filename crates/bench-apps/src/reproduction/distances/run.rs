@@ -59,8 +59,9 @@ fn images(plan: &GeneratorPlan, work: &Work) -> Result<(ImagePool, Vec<String>)>
 
 fn run_generator(folder: &Path, plan: &GeneratorPlan, work: &Work) -> Result<End> {
     let start = Instant::now();
-    let (images, notes) = images(plan, work)?;
+    // before the images are read: a critic that waits comes here every second
     let _lock = lock_folder(folder)?;
+    let (images, notes) = images(plan, work)?;
     let whole = DistancePlan::Generator(plan.clone());
     if whole.result(folder)?.is_some() {
         return Ok(End::FinishedBefore);
