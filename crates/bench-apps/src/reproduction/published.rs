@@ -85,7 +85,8 @@ fn find(data: &DataOptions) -> Result<PathBuf> {
     Ok(found.ok_or_else(|| Error::DataNotFound {
         dataset: "network KW-Small".into(),
         reason: format!(
-            "expected {KW_SMALL} in the folder of --data-dir or LIPCONV_DATA, or in the cache"
+            "expected {KW_SMALL} in the folder of --data-dir or LIPCONV_DATA, or in the cache; \
+             datasets/README.md says where it comes from"
         ),
     })?)
 }
