@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::setup::InstallOption;
-use crate::{process, workspace};
+use crate::{process, release, workspace};
 
 /// Names an interpreter, for example that of a virtual environment.
 const PYTHON_VARIABLE: &str = "LIPCONV_PYTHON";
@@ -33,12 +33,8 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: Options, install: InstallOption) -> anyhow::Result<()> {
-    let mut arguments = options.arguments;
-    let environment = crate::setup::prepare(install.or_among(&mut arguments).policy())?;
-    let mut command = workspace::cargo("run");
-    command
-        .args(["--release", "--package", "bench-apps", "--bin", "lipconv", "--", "bench"])
-        .args(arguments);
+    let target = ["--package", "bench-apps", "--bin", "lipconv", "--", "bench"];
+    let mut command = release::command(&target, options.arguments, install)?;
     match python_with_torch() {
         Some(python) => command.args(peer_arguments(&workspace::root(), python)),
         None => {
@@ -48,7 +44,6 @@ pub(crate) fn run(options: Options, install: InstallOption) -> anyhow::Result<()
             &mut command
         }
     };
-    environment.apply(&mut command);
     process::hand_over(command)
 }
 

@@ -9,6 +9,7 @@ mod bench;
 mod check_layers;
 mod cuda;
 mod process;
+mod release;
 mod reproduce;
 mod setup;
 mod test;

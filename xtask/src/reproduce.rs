@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use crate::setup::InstallOption;
-use crate::{process, workspace};
+use crate::{process, release};
 
 /// Train, certify and attack a network, or reproduce the paper's tables and figures, and write a report
 ///
@@ -31,12 +31,6 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: Options, install: InstallOption) -> anyhow::Result<()> {
-    let mut arguments = options.arguments;
-    let environment = crate::setup::prepare(install.or_among(&mut arguments).policy())?;
-    let mut command = workspace::cargo("run");
-    command
-        .args(["--release", "--package", "bench-apps", "--bin", "lipconv", "--", "reproduce"])
-        .args(arguments);
-    environment.apply(&mut command);
-    process::hand_over(command)
+    let target = ["--package", "bench-apps", "--bin", "lipconv", "--", "reproduce"];
+    process::hand_over(release::command(&target, options.arguments, install)?)
 }

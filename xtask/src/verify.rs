@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use crate::setup::InstallOption;
-use crate::{process, workspace};
+use crate::{process, release};
 
 /// Check the theorems that the construction rests on, numerically
 ///
@@ -21,12 +21,6 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: Options, install: InstallOption) -> anyhow::Result<()> {
-    let mut arguments = options.arguments;
-    let environment = crate::setup::prepare(install.or_among(&mut arguments).policy())?;
-    let mut command = workspace::cargo("run");
-    command
-        .args(["--release", "--package", "blockconv", "--example", "verify", "--"])
-        .args(arguments);
-    environment.apply(&mut command);
-    process::hand_over(command)
+    let target = ["--package", "blockconv", "--example", "verify", "--"];
+    process::hand_over(release::command(&target, options.arguments, install)?)
 }
