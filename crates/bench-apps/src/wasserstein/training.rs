@@ -31,8 +31,8 @@ use crate::run_dir::write_json;
 
 /// Points of the curve.
 const N_POINTS: usize = 12;
-/// Pairs that a point is measured on.
-const POINT_PAIRS: usize = 128;
+/// Pairs that a point is measured on, as far as there are as many: with fewer, the brightness of the sample hides the critic.
+const POINT_PAIRS: usize = 1024;
 
 /// A point of the curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
