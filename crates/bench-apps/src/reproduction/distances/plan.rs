@@ -185,12 +185,14 @@ impl DistancePlan {
         plan
     }
 
-    /// Steps of training, in units of a critic's step of the default budget.
+    /// Steps of training, in units of a critic's step at a quarter of the paper's width.
     #[must_use]
     pub fn cost(&self) -> u64 {
+        // measured: between a quarter and a half, a step of twice the width costs about twice as much
+        let at_width = |steps: usize, width: f64| (steps as f64 * (4.0 * width).max(1.0)) as u64;
         match self {
             // measured: a step of both players is some three of the critic alone
-            Self::Generator(plan) => 3 * plan.settings.steps as u64,
+            Self::Generator(plan) => at_width(3 * plan.settings.steps, plan.settings.critic_width),
             Self::Anchors(plan) => {
                 let critics = plan.seeds.len() * plan.methods.len() * plan.activations.len();
                 (critics * plan.learning_rates.len() * plan.epochs * 25 * 4) as u64
@@ -198,7 +200,8 @@ impl DistancePlan {
             Self::Critic(plan) => {
                 // a sample that is measured costs about a sixth of one that is trained on
                 let pairs = (plan.n_select + plan.n_report) / (6 * plan.batch_size.max(1));
-                (plan.learning_rates.len() * (plan.epochs * plan.epoch_steps + pairs)) as u64
+                let steps = plan.epochs * plan.epoch_steps + pairs;
+                at_width(plan.learning_rates.len() * steps, plan.width)
             }
         }
     }
