@@ -188,7 +188,7 @@ impl DistancePlan {
     /// Steps of training, in units of a critic's step at a quarter of the paper's width.
     #[must_use]
     pub fn cost(&self) -> u64 {
-        // measured: between a quarter and a half, a step of twice the width costs about twice as much
+        // rough, and for the remaining time alone: wider critics cost more
         let at_width = |steps: usize, width: f64| (steps as f64 * (4.0 * width).max(1.0)) as u64;
         match self {
             // measured: a step of both players is some three of the critic alone
