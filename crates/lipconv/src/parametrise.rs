@@ -9,7 +9,7 @@
 //! * RK-L2NE: divided by a bound of the norm that row sums give, see [`row_sums`].
 //! * OSSN: divided by an estimate of the norm where that exceeds 1, see [`power`].
 //! * SVCM and unconstrained: the parameter itself. What makes SVCM another method is a projection after every
-//!   [`SVCM_PERIOD`](crate::train::SVCM_PERIOD) training steps, see `blockconv::clipping`.
+//!   [`SVCM_PERIOD`](crate::train::SVCM_PERIOD) training steps and at the end of an epoch, see `blockconv::clipping`.
 //!
 //! A frozen weight is what leaves training: RKO, RK-L2NE, OSSN and SVCM are divided by a proven bound of their norm on the
 //! layer's image size where that exceeds 1, so that no estimate is left in it.

@@ -10,7 +10,7 @@
 //! same weights, to the bit, as one that was never interrupted (on the CPU, with the same binary).
 //!
 //! A step that fails changes nothing: neither parameters nor running means nor the vectors of OSSN. SVCM kernels are
-//! clipped after every [`SVCM_PERIOD`] steps and after the last one of the run.
+//! clipped after every [`SVCM_PERIOD`] steps of an epoch and at its end.
 
 mod input_gradient;
 
@@ -374,7 +374,7 @@ impl Trainer {
             }
         };
         let (loss, n_correct) = done.map_err(|source| in_step(step + 1, source))?;
-        if (step + 1).is_multiple_of(SVCM_PERIOD) || step + 1 == total {
+        if svcm::is_due(index, n_batches) {
             svcm::clip_kernels(&self.network).map_err(|source| in_step(step + 1, source))?;
         }
         let n_samples = batch.labels.len();
