@@ -8,8 +8,9 @@ use lipconv::{
     BatchSource, ConvMethod, ImageShape, LayerSpec, LinearMethod, Loss, Methods, Network,
     NetworkSpec, Optimizer, Outcome, Schedule, TrainConfig, Trainer,
 };
+use ndarray::Array4;
 
-use crate::support::{Stripes, check_close, sum_tolerance};
+use crate::support::{Stripes, check_close, sum_tolerance, values};
 
 pub(crate) fn config(epochs: usize) -> TrainConfig {
     TrainConfig {
@@ -105,6 +106,40 @@ fn engine_and_graph_train_alike() {
             let allowed = sum_tolerance(dtype, 1 << 12, 1.0);
             check_close(&format!("{name} {dtype:?}"), a, &b, allowed);
         }
+    }
+}
+
+/// Norms of the first kernel of a network on 8 x 8 images, after every step.
+struct FirstNorms(Vec<f64>);
+
+impl Observer for FirstNorms {
+    fn after_step(
+        &mut self,
+        trainer: &Trainer,
+        _: &StepReport,
+    ) -> lipconv::Result<ControlFlow<()>> {
+        let kernel = trainer.network().variables()[0].1.as_tensor().clone();
+        let kernel = Array4::from_shape_vec(kernel.dims4()?, values(&kernel)).unwrap();
+        let sigma = blockconv::spectrum::layer_singular_values(kernel.view(), (4, 4)).unwrap();
+        self.0.push(sigma.iter().fold(0.0, |m, s| s.max(m)));
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// Kernels leave the unit ball within an epoch at a high rate, and are back before anyone looks between two epochs.
+#[test]
+fn svcm_projects_after_the_first_and_the_last_batch_of_an_epoch() {
+    let spec = NetworkSpec::small(ImageShape::new(1, 8, 8), 4, Methods::SVCM);
+    let network = Network::new(&spec, DType::F64, &Device::Cpu, 7).unwrap();
+    let settings = TrainConfig { learning_rate: 0.2, schedule: Schedule::Constant, ..config(3) };
+    let mut norms = FirstNorms(Vec::new());
+    let mut trainer = Trainer::new(network, settings).unwrap();
+    trainer.fit(&mut stripes(DType::F64), &mut norms).unwrap();
+    assert_eq!(norms.0.len(), 15);
+    for epoch in norms.0.chunks(5) {
+        let [first, second, _, fourth, last] = epoch else { unreachable!() };
+        assert!(*first < 1.02 && *last < 1.02, "not projected: {epoch:?}");
+        assert!(*second > 1.02 && *fourth > 1.02, "the rate is too low to tell: {epoch:?}");
     }
 }
 
