@@ -37,8 +37,8 @@ use crate::error::{Error, Result};
 use crate::generator::{Generator, TrainForward, draw_latents};
 use crate::loss::{DISTRIBUTION_A, DISTRIBUTION_B, Loss};
 use crate::network::Network;
-use crate::optim::{AdamConfig, Optimizer, Schedule};
-use crate::train::{Batch, BatchSource, Outcome, StepReport, TrainConfig, Trainer, Update};
+use crate::optim::{AdamConfig, Optimizer, Schedule, Update};
+use crate::train::{Batch, BatchSource, Outcome, StepReport, TrainConfig, Trainer};
 use descent::VariableState;
 
 /// How one of the two players moves.

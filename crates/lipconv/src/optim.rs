@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::element::Element;
 use crate::error::{Error, Result};
-use crate::train::Update;
 
 /// What changes the parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -127,6 +126,15 @@ impl AdamConfig {
         decay("beta2", self.beta2)?;
         positive("epsilon", self.epsilon)
     }
+}
+
+/// What an optimiser step needs to know.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Update {
+    pub(crate) optimizer: Optimizer,
+    pub(crate) learning_rate: f64,
+    /// Counts from 1.
+    pub(crate) step: u64,
 }
 
 /// The running means of one parameter, as many as its optimiser keeps; none for a parameter that is not trained.

@@ -10,8 +10,8 @@ use projectors::tolerance;
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::network::{Network, Parameters};
-use crate::optim::{Optimizer, update_tensors};
-use crate::train::{Batch, Update};
+use crate::optim::{Optimizer, Update, update_tensors};
+use crate::train::Batch;
 
 /// Defect of an orthogonal factor above which a step is refused, in units of what working precision allows.
 const MAX_DEFECT: f64 = 256.0;

@@ -29,7 +29,7 @@ use crate::error::{Error, Result};
 use crate::finite::check_finite;
 use crate::loss::{Loss, LossValue};
 use crate::network::{LayerKind, Network};
-use crate::optim::{Moments, Optimizer, Schedule, update_variable};
+use crate::optim::{Moments, Optimizer, Schedule, Update, update_variable};
 use crate::plain::check_same_device;
 use crate::portable_step::{PortableState, portable_step};
 use crate::svcm;
@@ -411,15 +411,6 @@ impl Trainer {
         }
         check_same_device("batch of images", self.network.device(), images)
     }
-}
-
-/// What an optimiser step needs to know.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Update {
-    pub(crate) optimizer: Optimizer,
-    pub(crate) learning_rate: f64,
-    /// Counts from 1.
-    pub(crate) step: u64,
 }
 
 /// Loss, gradients and update; returns the loss and the number of correct samples.

@@ -6,8 +6,7 @@ use candle_core::{DType, Tensor, Var};
 use crate::element::{Element, slice_of};
 use crate::error::{Error, Result};
 use crate::finite::check_finite;
-use crate::optim::{Moments, Optimizer, update_tensors, update_variable};
-use crate::train::Update;
+use crate::optim::{Moments, Optimizer, Update, update_tensors, update_variable};
 
 /// The running means, as numbers on the CPU and as tensors elsewhere.
 #[derive(Debug)]
