@@ -162,6 +162,16 @@ pub enum Error {
         /// The domain.
         expected: &'static str,
     },
+    /// No choice has this name.
+    #[error("unknown {what} `{name}`, expected one of `{}`", known.join("`, `"))]
+    UnknownName {
+        /// What the name should name.
+        what: &'static str,
+        /// The name found.
+        name: String,
+        /// All names.
+        known: Vec<&'static str>,
+    },
     /// A checkpoint lacks a tensor.
     #[error("{path}: tensor `{name}` is missing")]
     MissingTensor {

@@ -37,17 +37,16 @@ pub mod gan;
 pub mod generator;
 mod kernels;
 pub mod loss;
+mod methods;
 mod network;
 pub mod ops;
 pub mod optim;
-mod parametrise;
 mod plain;
 mod plain_file;
 mod portable_step;
 mod shape;
 mod spec;
 mod store;
-mod svcm;
 pub mod train;
 pub mod wide;
 
@@ -57,12 +56,13 @@ pub use error::{Error, Result};
 pub use gan::{GanConfig, GanEpochReport, GanObserver, GanStepReport, GanTrainer, PlayerConfig};
 pub use generator::{FrozenGenerator, Generator, GeneratorSpec};
 pub use loss::Loss;
+pub use methods::{ConvMethod, LinearMethod, Method, Sizes, Weight};
 pub use network::Network;
 pub use optim::{AdamConfig, Optimizer, RmsPropConfig, Schedule};
 pub use plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
 pub use projectors::LipschitzBound;
 pub use shape::{ImageShape, SignalShape};
-pub use spec::{ConvMethod, LayerSpec, LinearMethod, Methods, NetworkSpec};
+pub use spec::{LayerSpec, Methods, NetworkSpec};
 pub use train::{
     Batch, BatchSource, EpochReport, Observer, Outcome, StepReport, TrainConfig, Trainer,
 };

@@ -19,9 +19,8 @@ use crate::element::{Element, to_vec};
 use crate::engine::Step;
 use crate::error::{Error, Result};
 use crate::kernels::activation::Activation;
+use crate::methods::{self, Method, Sizes, Weight, estimated_norm, weight_of};
 use crate::ops;
-use crate::ops::portable::Weight;
-use crate::parametrise::{Parametrisation, estimated_norm, weight_of};
 use crate::plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
 use crate::shape::{ImageShape, SignalShape};
 use crate::spec::{LayerSpec, NetworkSpec};
@@ -57,16 +56,6 @@ pub(crate) enum LayerKind {
 }
 
 impl LayerKind {
-    /// Height and width of the image that a convolution's kernel meets.
-    pub(crate) fn conv_image(self) -> Option<(usize, usize)> {
-        match self {
-            Self::Conv { input, downsample } => {
-                Some((input.height / downsample, input.width / downsample))
-            }
-            _ => None,
-        }
-    }
-
     /// The layer as the engine's block form sees it.
     pub(crate) fn step(self) -> Step {
         match self {
@@ -83,13 +72,21 @@ impl LayerKind {
 #[derive(Debug)]
 pub(crate) struct Parameters {
     pub(crate) name: String,
-    pub(crate) parametrisation: Parametrisation,
+    pub(crate) method: Method,
+    pub(crate) sizes: Sizes,
     pub(crate) weight: Var,
     pub(crate) bias: Var,
-    /// The vector of OSSN's power iteration, c_in x h x w of the downsampled input.
+    /// What the method keeps between steps, such as the vector of OSSN's power iteration.
     pub(crate) vector: Option<Var>,
     /// Whether training changes the weight.
     pub(crate) trained: bool,
+}
+
+impl Parameters {
+    /// The layer as its method sees it.
+    pub(crate) fn layer(&self) -> methods::Layer<'_> {
+        methods::Layer { name: &self.name, sizes: self.sizes }
+    }
 }
 
 /// A forward pass in candle's operations.
@@ -97,8 +94,8 @@ pub(crate) struct PortableForward {
     pub(crate) logits: Tensor,
     /// For each linear layer, the vector that a training step goes on with.
     pub(crate) vectors: Vec<Option<Tensor>>,
-    /// For each layer made of orthogonal factors, how far they are from orthonormal.
-    pub(crate) defects: Vec<Tensor>,
+    /// For each linear layer made of orthogonal factors, how far they are from orthonormal.
+    pub(crate) defects: Vec<Option<Tensor>>,
 }
 
 /// The values of a layer's parameters.
@@ -119,11 +116,13 @@ impl Network {
     pub fn new(spec: &NetworkSpec, dtype: DType, device: &Device, seed: u64) -> Result<Self> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         Self::build(spec, dtype, device, |plan, _| {
+            let ParameterPlan { method, sizes } = plan;
             let (weight, bias, vector) = draw(plan, &mut rng);
-            let vector = plan.vector().map(|shape| Tensor::from_vec(vector, &shape, device));
+            let vector_shape = method.vector_shape(sizes);
+            let vector = vector_shape.map(|shape| Tensor::from_vec(vector, shape, device));
             Ok(Values {
-                weight: Tensor::from_vec(weight, &*plan.weight, device)?,
-                bias: Tensor::from_vec(bias, plan.n_out, device)?,
+                weight: Tensor::from_vec(weight, method.parameter_shape(sizes), device)?,
+                bias: Tensor::from_vec(bias, sizes.n_out, device)?,
                 vector: vector.transpose()?,
             })
         })
@@ -137,9 +136,11 @@ impl Network {
         mut supply: impl FnMut(&str, &[usize]) -> Result<Tensor>,
     ) -> Result<Self> {
         Self::build(spec, dtype, device, |plan, name| {
-            let weight = supply(&format!("{name}.weight"), &plan.weight)?;
-            let bias = supply(&format!("{name}.bias"), &[plan.n_out])?;
-            let vector = plan.vector().map(|shape| supply(&format!("{name}.vector"), &shape));
+            let ParameterPlan { method, sizes } = plan;
+            let weight = supply(&format!("{name}.weight"), &method.parameter_shape(sizes))?;
+            let bias = supply(&format!("{name}.bias"), &[sizes.n_out])?;
+            let vector_shape = method.vector_shape(sizes);
+            let vector = vector_shape.map(|shape| supply(&format!("{name}.vector"), &shape));
             Ok(Values { weight, bias, vector: vector.transpose()? })
         })
     }
@@ -176,11 +177,12 @@ impl Network {
                     let var = |t: Tensor| Var::from_tensor(&t.to_dtype(dtype)?.to_device(device)?);
                     Some(Parameters {
                         name,
-                        parametrisation: parameters.parametrisation,
+                        method: parameters.method,
+                        sizes: parameters.sizes,
                         weight: var(weight)?,
                         bias: var(bias)?,
                         vector: vector.map(var).transpose()?,
-                        trained: parameters.trained,
+                        trained: parameters.method.definition().is_trained(),
                     })
                 }
             };
@@ -304,7 +306,7 @@ impl Network {
             };
             let vector = p.vector.as_ref().map(Var::as_tensor);
             let Weight { weight, vector, defect } =
-                ops::portable::weight_of(p.parametrisation, &value(&p.weight), vector)?;
+                p.method.definition().weight(&p.sizes, &value(&p.weight), vector)?;
             let bias = value(&p.bias);
             let bias = Some(&bias);
             forward.logits = match layer.kind {
@@ -314,7 +316,7 @@ impl Network {
                 _ => ops::dense(x, &weight, bias)?,
             };
             forward.vectors.push(vector);
-            forward.defects.extend(defect);
+            forward.defects.push(defect);
         }
         Ok(forward)
     }
@@ -335,8 +337,7 @@ impl Network {
                 continue;
             };
             let vector = p.vector.as_ref().map(Var::as_tensor);
-            let (weight, next) =
-                weight_of(&p.name, p.parametrisation, p.weight.as_tensor(), vector)?;
+            let (weight, next) = weight_of(p.layer(), p.method, p.weight.as_tensor(), vector)?;
             let bias = Some(p.bias.as_tensor());
             x = match layer.kind {
                 LayerKind::Conv { downsample, .. } => {
@@ -347,6 +348,18 @@ impl Network {
             vectors.push(next);
         }
         Ok((x, vectors))
+    }
+
+    /// Projects the parameters whose methods do so after batch `index` (from 0) of an epoch of `n_batches`.
+    ///
+    /// # Errors
+    /// [`Error::Algebra`] when a parameter is not finite.
+    pub(crate) fn project_after(&self, index: usize, n_batches: usize) -> Result<()> {
+        let due = |p: &&Parameters| p.method.definition().projects_after(index, n_batches);
+        self.parameters().filter(due).try_for_each(|p| match self.dtype {
+            DType::F64 => project::<f64>(p),
+            _ => project::<f32>(p),
+        })
     }
 
     /// The plain network that the parameters stand for at this moment.
@@ -370,24 +383,31 @@ impl Network {
         let layers = self.layers.iter().filter_map(|layer| {
             let parameters = layer.parameters.as_ref()?;
             Some(match self.dtype {
-                DType::F64 => estimate::<f64>(layer.kind, parameters),
-                _ => estimate::<f32>(layer.kind, parameters),
+                DType::F64 => estimate::<f64>(parameters),
+                _ => estimate::<f32>(parameters),
             })
         });
         layers.collect()
     }
 }
 
-fn estimate<T: Element>(kind: LayerKind, p: &Parameters) -> Result<LipschitzBound> {
+fn project<T: Element>(p: &Parameters) -> Result<()> {
+    let parameter = array::<T, _>(p.weight.as_tensor(), p.weight.dims())?;
+    let projected = p.method.on_cpu().projected(p.layer(), parameter.view())?;
+    let values = projected.iter().copied().collect::<Vec<T>>();
+    Ok(p.weight.set(&Tensor::from_vec(values, p.weight.shape(), p.weight.device())?)?)
+}
+
+fn estimate<T: Element>(p: &Parameters) -> Result<LipschitzBound> {
     let on_cpu = |v: &Var| v.as_tensor().to_device(&Device::Cpu);
     let vector = p.vector.as_ref().map(on_cpu).transpose()?;
     let vector = vector.as_ref();
-    let (weight, _) = weight_of(&p.name, p.parametrisation, &on_cpu(&p.weight)?, vector)?;
-    let source = |source| Error::Orthonormalisation { layer: p.name.clone(), source };
-    if let Some(image) = kind.conv_image() {
+    let (weight, _) = weight_of(p.layer(), p.method, &on_cpu(&p.weight)?, vector)?;
+    let source = |source| p.layer().orthonormalisation(source);
+    if let Method::Conv(_) = p.method {
         let vector = vector.map(to_vec::<T>).transpose()?;
         let weight = array::<T, _>(&weight, weight.dims())?;
-        let norm = estimated_norm(weight.view(), image, vector);
+        let norm = estimated_norm(weight.view(), p.sizes.image, vector);
         return LipschitzBound::estimate(norm).map_err(source);
     }
     let weight = array::<T, _>(&weight, weight.dims2()?)?;
@@ -398,8 +418,7 @@ fn materialize_layer<T: Element>(layer: &Layer) -> Result<PlainLayer> {
     let Some(p) = &layer.parameters else { return Ok(plain_activation(layer.kind)) };
     let device = p.weight.device();
     let parameter = array::<T, _>(p.weight.as_tensor(), p.weight.dims())?;
-    let image = layer.kind.conv_image();
-    let weight = p.parametrisation.frozen_weight(&p.name, parameter.view(), image)?;
+    let weight = p.method.on_cpu().frozen(p.layer(), parameter.view())?;
     let shape = weight.shape().to_vec();
     let weight = Tensor::from_vec(weight.iter().copied().collect::<Vec<T>>(), shape, device)?;
     let bias = Some(p.bias.as_tensor().copy()?);

@@ -16,7 +16,7 @@ pub use activation::{group_sort, max_min};
 pub use cyclic_conv::{cyclic_conv, cyclic_pad, pixel_unshuffle};
 pub use dense::dense;
 pub use generator::{BatchNormed, batch_norm, conv_transpose};
-pub use weight::{bcop, bjorck, ossn, rk_l2ne, rko};
+pub use weight::weight;
 
 use candle_core::Tensor;
 

@@ -62,7 +62,7 @@ pub(crate) fn portable_step(
     report.push(&value)?;
     report.push(&loss.n_correct(&forward.logits, &labels)?)?;
     report.push(&finite(&forward.logits)?)?;
-    for defect in &forward.defects {
+    for defect in forward.defects.iter().flatten() {
         report.push(defect)?;
     }
     for gradient in gradients.iter().flatten().flatten() {
@@ -72,7 +72,8 @@ pub(crate) fn portable_step(
     let mut next = || read.next().expect("as many numbers as were pushed");
     let (value, n_correct) = (next(), next());
     check_finite("logits", next())?;
-    for p in network.parameters().filter(|p| p.parametrisation.is_orthogonal()) {
+    for (p, _) in network.parameters().zip(&forward.defects).filter(|(_, defect)| defect.is_some())
+    {
         check_defect(p, next())?;
     }
     for (p, gradients) in network.parameters().zip(&gradients) {

@@ -1,6 +1,6 @@
 //! Networks as data: what a checkpoint stores and a configuration names.
 //!
-//! A [`NetworkSpec`] says which layers stand in which order and how each weight is parametrised; it holds no
+//! A [`NetworkSpec`] says which layers stand in which order and by which [method](ConvMethod) each weight is constrained; it holds no
 //! numbers. The paper's networks are functions that return one. Their numbers of parameters, biases included; RKO, OSSN, SVCM,
 //! RK-L2NE and unconstrained networks all have as many, and BCOP-fixed trains the last column of BCOP's only:
 //!
@@ -18,39 +18,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::methods::{ConvMethod, LinearMethod};
 use crate::shape::ImageShape;
-
-/// How a convolution's weight is parametrised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum ConvMethod {
-    /// Block convolution orthogonal parametrisation: equation (5) of the paper, orthogonal at every step.
-    Bcop,
-    /// BCOP with the random orthogonal kernel that it starts from: only its bias is trained.
-    BcopFixed,
-    /// Reshaped kernel orthonormalisation: the polar factor of the c_out x c_in·k² reshape, divided by k.
-    Rko,
-    /// One-sided spectral normalisation: divided by an estimate of the operator norm where that exceeds 1.
-    Ossn,
-    /// Singular value clipping: free between projections that clip the spectrum at 1.
-    Svcm,
-    /// Divided by a bound of the norm: k √min(‖F Fᵗ‖_∞, ‖Fᵗ F‖_∞) for the reshape F.
-    RkL2ne,
-    /// The weight itself, with no constraint.
-    Unconstrained,
-}
-
-/// How a dense layer's weight is parametrised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum LinearMethod {
-    /// The orthogonal polar factor of a free matrix: what Björck orthonormalisation converges to.
-    Bjorck,
-    /// The weight itself, with no constraint.
-    Unconstrained,
-}
 
 /// One layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,14 +34,14 @@ pub enum LayerSpec {
         kernel_size: usize,
         /// Downsampling factor.
         stride: usize,
-        /// Parametrisation.
+        /// How its weight is constrained.
         method: ConvMethod,
     },
     /// A dense layer.
     Linear {
         /// Output features.
         out_features: usize,
-        /// Parametrisation.
+        /// How its weight is constrained.
         method: LinearMethod,
     },
     /// Maxima of channel i and i + c/2 first, minima after them.
@@ -96,7 +65,7 @@ impl LayerSpec {
     }
 
     /// The name that files have for the kind of layer.
-    fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Conv { .. } => "conv",
             Self::Linear { .. } => "linear",
@@ -118,7 +87,7 @@ pub struct NetworkSpec {
     pub layers: Vec<LayerSpec>,
 }
 
-/// The parametrisations of a whole network.
+/// The methods of a whole network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Methods {
     /// Of every convolution.

@@ -32,9 +32,8 @@ use crate::network::{LayerKind, Network};
 use crate::optim::{Moments, Optimizer, Schedule, Update, update_variable};
 use crate::plain::check_same_device;
 use crate::portable_step::{PortableState, portable_step};
-use crate::svcm;
 
-pub use crate::svcm::{SVCM_PERIOD, SVCM_ROUNDS};
+pub use crate::methods::{SVCM_PERIOD, SVCM_ROUNDS};
 
 /// Settings of a training run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -374,9 +373,8 @@ impl Trainer {
             }
         };
         let (loss, n_correct) = done.map_err(|source| in_step(step + 1, source))?;
-        if svcm::is_due(index, n_batches) {
-            svcm::clip_kernels(&self.network).map_err(|source| in_step(step + 1, source))?;
-        }
+        let projected = self.network.project_after(index, n_batches);
+        projected.map_err(|source| in_step(step + 1, source))?;
         let n_samples = batch.labels.len();
         let totals = &mut self.progress.totals;
         let seen = totals.n_samples + n_samples;

@@ -18,8 +18,8 @@ use crate::element::{Element, slice_of, to_vec};
 use crate::error::Result;
 use crate::kernels::conv::{ConvGeometry, unpack_weights_add};
 use crate::loss::{Loss, LossValue};
+use crate::methods::{Assembled, Start};
 use crate::network::{LayerKind, Network, Parameters};
-use crate::parametrise::{Assembled, Start};
 
 /// What a training run keeps between steps.
 #[derive(Debug, Default)]
@@ -127,31 +127,31 @@ fn assemble<T: Element>(
     parameters: &[Borrowed<'_, T>],
     warm: &[Option<Array2<T>>],
     scratch: &Scratch<T>,
-) -> Result<Vec<Assembled<T>>> {
+) -> Result<Vec<Box<dyn Assembled<T>>>> {
     let layers = parameters.par_iter().enumerate().map(|(n, p)| {
         let warm = warm.get(n).and_then(Option::as_ref).map(|warm| warm.view());
         let start = Start { warm, vector: p.vector, scratch: Some(scratch) };
-        p.layer.parametrisation.assemble_to_apply(&p.layer.name, p.weight.view(), start)
+        let method = p.layer.method.on_cpu();
+        method.assemble_to_apply(p.layer.layer(), p.weight.view(), start)
     });
     layers.collect()
 }
 
 /// The weights that are matrices of their own; `None` for those that stay factored.
 fn weights_of<T: Element>(
-    assembled: &[Assembled<T>],
+    assembled: &[Box<dyn Assembled<T>>],
     parameters: &[Borrowed<'_, T>],
 ) -> Vec<Option<ArrayD<T>>> {
-    let weights = assembled.iter().zip(parameters);
-    let weight = |(a, p): (&Assembled<T>, &Borrowed<'_, T>)| {
-        let explicit = a.factored().is_none();
-        explicit.then(|| a.weight(p.weight.view()).as_standard_layout().into_owned())
-    };
-    weights.map(weight).collect()
+    let weights = assembled.iter().zip(parameters).map(|(assembled, p)| {
+        let explicit = assembled.factored().is_none();
+        explicit.then(|| assembled.weight(p.weight.view()).as_standard_layout().into_owned())
+    });
+    weights.collect()
 }
 
 fn program<'a, T: Element>(
     network: &Network,
-    assembled: &'a [Assembled<T>],
+    assembled: &'a [Box<dyn Assembled<T>>],
     weights: &'a [Option<ArrayD<T>>],
     parameters: &'a [Borrowed<'_, T>],
 ) -> Program<'a, T> {
@@ -172,7 +172,7 @@ fn program<'a, T: Element>(
                 program.denses.push(DenseBlock {
                     n_in: shape[1],
                     n_out: shape[0],
-                    weight: dense_weight(assembled, weight.as_ref()),
+                    weight: dense_weight(assembled.as_ref(), weight.as_ref()),
                     bias: Some(p.bias),
                     activations: Vec::new(),
                 });
@@ -188,7 +188,7 @@ fn program<'a, T: Element>(
 }
 
 fn dense_weight<'a, T: Element>(
-    assembled: &'a Assembled<T>,
+    assembled: &'a dyn Assembled<T>,
     weight: Option<&'a ArrayD<T>>,
 ) -> DenseWeight<'a, T> {
     match (assembled.factored(), weight) {
@@ -259,12 +259,12 @@ fn conv_weight_gradients<T: Element>(
 
 fn pull_back<T: Element>(
     parameters: &[Borrowed<'_, T>],
-    assembled: &[Assembled<T>],
+    assembled: &[Box<dyn Assembled<T>>],
     gradients: WeightGradients<T>,
 ) -> Result<Vec<ParameterGradient<T>>> {
     let layers = parameters.par_iter().zip(assembled).zip(gradients);
     let pulled = layers.map(|((p, assembled), (d_weight, bias))| {
-        let pull = || assembled.pullback(&p.layer.name, p.weight.view(), d_weight);
+        let pull = || assembled.pullback(p.layer.layer(), p.weight.view(), d_weight);
         let weight = p.layer.trained.then(pull).transpose()?.map(into_row_major);
         let (vector, warm) = (assembled.next_vector(), assembled.warm_start());
         Ok(ParameterGradient { weight, bias, vector, warm })

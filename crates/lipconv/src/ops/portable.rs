@@ -8,15 +8,13 @@
 mod batch_norm;
 mod conv;
 mod conv_transpose;
-mod kernel;
 mod polar;
 mod weight;
 
 pub use batch_norm::batch_norm;
 pub use conv::cyclic_conv;
+pub(crate) use conv::{adjoint, adjoint_weight, reversed};
 pub use conv_transpose::conv_transpose;
-pub use kernel::bcop;
 pub(crate) use polar::n_steps;
 pub use polar::{Factor, polar};
-pub(crate) use weight::{Weight, weight_of};
-pub use weight::{ossn, rk_l2ne, rko};
+pub use weight::weight;

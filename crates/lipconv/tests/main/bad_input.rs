@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use lipconv::{
     AdamConfig, Batch, ConvMethod, CyclicConv, Dense, Error, ImageShape, LayerSpec, LinearMethod,
     Loss, Methods, Network, NetworkSpec, Optimizer, PlainLayer, PlainNetwork, RmsPropConfig,
-    Schedule, TrainConfig, Trainer, ops,
+    Schedule, Sizes, TrainConfig, Trainer, ops,
 };
 
 use crate::training::{config, small_spec, trainer};
@@ -224,37 +224,62 @@ fn a_device_mismatch_names_both_devices() {
 
 #[test]
 fn weight_operations_refuse_what_does_not_fit() {
+    let image = (4, 4);
+    let of = |method: ConvMethod, sizes: Sizes, parameter: &Tensor| {
+        ops::weight(method, &sizes, parameter, None)
+    };
     says(
-        ops::bcop(&zeros(&[3, 4, 5]), 4, 2),
-        "BCOP parameters has shape [3, 4, 5], expected [0, 4, 4]",
-    );
-    says(ops::bjorck(&zeros(&[3])), "Björck weight has shape [3], expected [0, 0]");
-    says(
-        ops::rko(&zeros(&[2, 2, 3, 2])),
-        "RKO weight has shape [2, 2, 3, 2], expected [0, 0, 3, 3]",
-    );
-    says(
-        ops::rk_l2ne(&zeros(&[2, 0, 1, 1])),
-        "RK-L2NE weight has shape [2, 0, 1, 1], expected [0, 0, 1, 1]",
-    );
-    let weight = zeros(&[2, 3, 3, 3]);
-    says(
-        ops::ossn(&weight, &zeros(&[2, 4, 4])),
-        "OSSN vector has shape [2, 4, 4], expected [3, 0, 0]",
+        of(ConvMethod::Bcop, Sizes::conv(4, 2, 2, image), &zeros(&[3, 4, 5])),
+        "BCOP parameter has shape [3, 4, 5], expected [3, 4, 4]",
     );
     says(
-        ops::ossn(&weight, &zeros(&[3, 4, 2])),
-        "ossn: a 3 x 3 kernel exceeds its 4 x 2 image; a cyclic convolution needs an image at least as \
+        ops::weight(LinearMethod::Bjorck, &Sizes::dense(3, 2), &zeros(&[3]), None),
+        "Björck parameter has shape [3], expected [3, 2]",
+    );
+    says(
+        of(ConvMethod::Rko, Sizes::conv(2, 2, 3, image), &zeros(&[2, 2, 3, 2])),
+        "RKO parameter has shape [2, 2, 3, 2], expected [2, 2, 3, 3]",
+    );
+    says(
+        of(ConvMethod::RkL2ne, Sizes::conv(2, 0, 1, image), &zeros(&[2, 0, 1, 1])),
+        "RK-L2NE: a size of the weight is 0, expected at least 1",
+    );
+    let (weight, sizes) = (zeros(&[2, 3, 3, 3]), Sizes::conv(2, 3, 3, image));
+    let ossn = |sizes: Sizes, weight: &Tensor, vector: &Tensor| {
+        ops::weight(ConvMethod::Ossn, &sizes, weight, Some(vector))
+    };
+    says(of(ConvMethod::Ossn, sizes, &weight), "OSSN vector has shape [], expected [3, 4, 4]");
+    says(
+        ossn(sizes, &weight, &zeros(&[2, 4, 4])),
+        "OSSN vector has shape [2, 4, 4], expected [3, 4, 4]",
+    );
+    says(
+        ossn(Sizes::conv(2, 3, 3, (4, 2)), &weight, &zeros(&[3, 4, 2])),
+        "OSSN: a 3 x 3 kernel exceeds its 4 x 2 image; a cyclic convolution needs an image at least as \
          large as the kernel",
     );
     let vector = Tensor::zeros((3, 4, 4), DType::F64, &CPU).unwrap();
-    says(ops::ossn(&weight, &vector), "OSSN vector has dtype f64, expected f32");
+    says(ossn(sizes, &weight, &vector), "OSSN vector has dtype f64, expected f32");
     let huge = weight.affine(0.0, 1e38).unwrap();
     let vector = zeros(&[3, 4, 4]).affine(0.0, 1.0).unwrap();
-    let overflow = ops::ossn(&huge, &vector).unwrap_err().to_string();
+    let overflow = ossn(sizes, &huge, &vector).unwrap_err().to_string();
     assert!(overflow.contains("ossn: the estimated norm holds "), "{overflow}");
-    let zero = ops::rk_l2ne(&weight).unwrap_err().to_string();
+    let zero = of(ConvMethod::RkL2ne, sizes, &weight).unwrap_err().to_string();
     assert!(zero.contains("rk-l2ne.weight is zero, expected a nonzero value"), "{zero}");
+}
+
+#[test]
+fn unknown_methods_are_refused_with_the_known_ones() {
+    says(
+        "lln".parse::<ConvMethod>(),
+        "unknown method of a convolution `lln`, expected one of `bcop`, `bcop-fixed`, `rko`, `ossn`, \
+         `svcm`, `rk-l2ne`, `unconstrained`",
+    );
+    let error = serde_json::from_str::<LinearMethod>("\"bcop\"").unwrap_err().to_string();
+    assert!(
+        error.starts_with("unknown method of a dense layer `bcop`, expected one of `bjorck`"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 
 use candle_core::{DType, Device, Tensor, Var};
 use lipconv::{
-    AdamConfig, Batch, BatchSource, ConvMethod, ImageShape, LayerSpec, LinearMethod, Network,
-    NetworkSpec, Observer, Optimizer, PlainLayer, RmsPropConfig, SignalShape, StepReport,
-    TrainConfig, Trainer, ops,
+    AdamConfig, Batch, BatchSource, ConvMethod, ImageShape, LayerSpec, LinearMethod, Method,
+    Network, NetworkSpec, Observer, Optimizer, PlainLayer, RmsPropConfig, SignalShape, Sizes,
+    StepReport, TrainConfig, Trainer, Weight, ops,
 };
 use ndarray::Array4;
 use rand::{Rng, SeedableRng};
@@ -44,17 +44,41 @@ const CONVS: [ConvShape; 12] = [
 /// n_in and n_out; the last is large enough to be applied in factors.
 const DENSES: [(usize, usize); 6] = [(1, 1), (3, 7), (7, 3), (6, 6), (40, 9), (70, 66)];
 
+/// What is known of the norm of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Norm {
+    /// All singular values are 1.
+    Orthogonal,
+    /// At most 1, in training and when frozen.
+    Bounded,
+    /// Estimated or clipped in training; at most 1 when frozen.
+    Estimated,
+    /// Anything.
+    Free,
+}
+
+/// What a method keeps between steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keeps {
+    /// The parameter, which is trained.
+    Parameter,
+    /// The parameter as it was drawn.
+    FixedParameter,
+    /// The parameter and a vector.
+    Vector,
+}
+
 /// One network: the layer in question comes first.
 #[derive(Debug, Clone)]
 struct Case {
     name: String,
+    method: Method,
+    norm: Norm,
+    keeps: Keeps,
+    sizes: Sizes,
     spec: NetworkSpec,
     dtype: DType,
     optimizer: Optimizer,
-    /// Whether what is materialised has norm at most 1.
-    bounded: bool,
-    /// Whether all its singular values are 1.
-    orthogonal: bool,
     /// Longest sum of products in the layer.
     inner: usize,
 }
@@ -66,44 +90,50 @@ fn sort(channels: usize) -> LayerSpec {
     LayerSpec::GroupSort { group: channels }
 }
 
-fn conv_cases(method: ConvMethod) -> impl Iterator<Item = Case> {
-    let orthogonal = matches!(method, ConvMethod::Bcop | ConvMethod::BcopFixed);
-    let rows = CONVS.iter().enumerate().flat_map(|(row, shape)| DTYPES.map(|d| (row, *shape, d)));
-    rows.map(move |(row, (c_in, c_out, kernel_size, stride, height, width), dtype)| {
-        let layer = LayerSpec::Conv { c_out, kernel_size, stride, method };
-        let input = ImageShape::new(c_in, height, width);
+fn cases(method: Method, norm: Norm, keeps: Keeps) -> impl Iterator<Item = Case> {
+    let layers: Vec<(LayerSpec, ImageShape, Sizes)> = match method {
+        Method::Conv(method) => CONVS.iter().map(|&shape| conv_layer(method, shape)).collect(),
+        Method::Linear(method) => DENSES.iter().map(|&shape| dense_layer(method, shape)).collect(),
+    };
+    let rows = layers.into_iter().enumerate().flat_map(|(row, l)| DTYPES.map(|d| (row, l, d)));
+    rows.map(move |(row, (layer, input, sizes), dtype)| {
+        let c_out = sizes.weight_shape()[0];
+        let layers = match method {
+            Method::Conv(_) => vec![layer, sort(c_out), LayerSpec::Flatten, HEAD],
+            Method::Linear(_) => vec![LayerSpec::Flatten, layer, sort(c_out), HEAD],
+        };
+        let inner = match layer {
+            LayerSpec::Conv { kernel_size, .. } => input.channels * kernel_size * kernel_size,
+            _ => input.channels,
+        };
         Case {
-            name: format!(
-                "{method:?} {c_in} -> {c_out} k{kernel_size} s{stride} {height} x {width} {dtype:?}"
-            ),
-            spec: NetworkSpec { input, layers: vec![layer, sort(c_out), LayerSpec::Flatten, HEAD] },
+            name: format!("{layer:?} on {input:?} {dtype:?}"),
+            method,
+            norm,
+            keeps,
+            sizes,
+            spec: NetworkSpec { input, layers },
             dtype,
             optimizer: optimizer(row),
-            bounded: method != ConvMethod::Unconstrained,
-            orthogonal,
-            inner: c_in * kernel_size * kernel_size + c_out,
+            inner: inner + c_out,
         }
     })
 }
 
-fn dense_cases(method: LinearMethod) -> impl Iterator<Item = Case> {
-    let rows = DENSES.iter().enumerate().flat_map(|(row, shape)| DTYPES.map(|d| (row, *shape, d)));
-    rows.map(move |(row, (n_in, out_features), dtype)| {
-        let layer = LayerSpec::Linear { out_features, method };
-        let input = ImageShape::new(n_in, 1, 1);
-        Case {
-            name: format!("{method:?} {n_in} -> {out_features} {dtype:?}"),
-            spec: NetworkSpec {
-                input,
-                layers: vec![LayerSpec::Flatten, layer, sort(out_features), HEAD],
-            },
-            dtype,
-            optimizer: optimizer(row),
-            bounded: method != LinearMethod::Unconstrained,
-            orthogonal: method == LinearMethod::Bjorck,
-            inner: n_in + out_features,
-        }
-    })
+fn conv_layer(method: ConvMethod, shape: ConvShape) -> (LayerSpec, ImageShape, Sizes) {
+    let (c_in, c_out, kernel_size, stride, height, width) = shape;
+    let layer = LayerSpec::Conv { c_out, kernel_size, stride, method };
+    let image = (height / stride, width / stride);
+    let sizes = Sizes::conv(c_out, c_in * stride * stride, kernel_size / stride, image);
+    (layer, ImageShape::new(c_in, height, width), sizes)
+}
+
+fn dense_layer(
+    method: LinearMethod,
+    (n_in, out_features): (usize, usize),
+) -> (LayerSpec, ImageShape, Sizes) {
+    let layer = LayerSpec::Linear { out_features, method };
+    (layer, ImageShape::new(n_in, 1, 1), Sizes::dense(out_features, n_in))
 }
 
 fn optimizer(row: usize) -> Optimizer {
@@ -198,10 +228,11 @@ fn check_resumption(case: &Case, source: &mut Noise, whole: &Network) {
     assert_eq!(bits(resumed.network()), bits(whole), "{}: a resumed run", case.name);
 }
 
-/// All parameters but fixed kernels, and the vectors of OSSN; and evaluation changes nothing.
+/// All parameters but fixed ones, and vectors; and evaluation changes nothing.
 #[track_caller]
 fn check_what_training_changes(case: &Case, start: &Network, end: &Network) {
-    let fixed = |name: &str| case.name.starts_with("BcopFixed") && name == "conv1.weight";
+    let first = &start.variables()[0].0;
+    let fixed = |name: &str| case.keeps == Keeps::FixedParameter && name == first;
     // a layer of one value has no choice when its norm is 1
     let has_choice = start.variables()[1].1.elem_count() > 1;
     for ((name, a), (_, b)) in start.variables().iter().zip(end.variables()) {
@@ -209,8 +240,8 @@ fn check_what_training_changes(case: &Case, start: &Network, end: &Network) {
             assert_eq!(distance(a, &b) == 0.0, fixed(name), "{}: {name}", case.name);
         }
     }
-    let is_ossn = case.name.starts_with("Ossn");
-    assert_eq!(end.vectors().len(), usize::from(is_ossn), "{}", case.name);
+    let has_vector = case.keeps == Keeps::Vector;
+    assert_eq!(end.vectors().len(), usize::from(has_vector), "{}", case.name);
     let before = bits(end);
     let ImageShape { channels, height, width } = end.spec().input;
     let x = uniform(&[2, channels, height, width], 0.0, 1.0, case.dtype, 3);
@@ -239,11 +270,11 @@ fn check_norms(case: &Case, network: &Network) {
     let (largest, smallest) = (sigma[0], sigma[sigma.len() - 1]);
     let allowed = norm_tolerance(case);
     assert!(
-        !case.bounded || largest <= 1.0 + allowed,
+        case.norm == Norm::Free || largest <= 1.0 + allowed,
         "{}: sigma_max {largest}, allowed {allowed:e}",
         case.name
     );
-    if case.orthogonal {
+    if case.norm == Norm::Orthogonal {
         let allowed = if case.dtype == DType::F32 { 1e-5 } else { allowed };
         assert!(smallest >= 1.0 - allowed, "{}: sigma_min {smallest}", case.name);
     }
@@ -268,7 +299,7 @@ fn check_norms(case: &Case, network: &Network) {
     let estimate = network.lipschitz_estimates().unwrap()[0];
     assert!(!estimate.is_rigorous(), "{}", case.name);
     let about_one = (estimate.value() - 1.0).abs() <= 1e-5;
-    assert!(about_one || !case.orthogonal, "{}: {}", case.name, estimate.value());
+    assert!(about_one || case.norm != Norm::Orthogonal, "{}: {}", case.name, estimate.value());
 }
 
 fn linear_layer(layers: &[PlainLayer]) -> (usize, &PlainLayer) {
@@ -277,22 +308,8 @@ fn linear_layer(layers: &[PlainLayer]) -> (usize, &PlainLayer) {
 }
 
 /// The parametrised weight of the layer in question, as a tensor operation on its parameter.
-fn weight(case: &Case, parameter: &Tensor, vector: Option<&Tensor>) -> Tensor {
-    let input = case.spec.input;
-    let layer = case.spec.layers.iter().find(|l| !matches!(l, LayerSpec::Flatten)).unwrap();
-    match *layer {
-        LayerSpec::Conv { c_out, stride, method, .. } => match method {
-            ConvMethod::Bcop | ConvMethod::BcopFixed => {
-                ops::bcop(parameter, c_out, input.channels * stride * stride).unwrap()
-            }
-            ConvMethod::Rko => ops::rko(parameter).unwrap(),
-            ConvMethod::RkL2ne => ops::rk_l2ne(parameter).unwrap(),
-            ConvMethod::Ossn => ops::ossn(parameter, vector.unwrap()).unwrap().0,
-            _ => parameter.clone(),
-        },
-        LayerSpec::Linear { method: LinearMethod::Bjorck, .. } => ops::bjorck(parameter).unwrap(),
-        _ => parameter.clone(),
-    }
+fn weight(case: &Case, parameter: &Tensor, vector: Option<&Tensor>) -> Weight {
+    ops::weight(case.method, &case.sizes, parameter, vector).unwrap()
 }
 
 /// What is materialised is the parametrised weight, divided by a number that is at least 1, and 1 where the
@@ -304,13 +321,12 @@ fn check_materialisation(case: &Case, network: &Network) {
     let (frozen, bias) = layer.parameters().unwrap();
     let vectors = network.vectors();
     let vector = vectors.first().map(|(_, vector)| vector);
-    let trained = weight(case, network.variables()[0].1.as_tensor(), vector);
+    let trained = weight(case, network.variables()[0].1.as_tensor(), vector).weight;
     let inner =
         |a: &Tensor, b: &Tensor| values(a).iter().zip(values(b)).map(|(a, b)| a * b).sum::<f64>();
     let factor = inner(&trained, frozen) / inner(frozen, frozen);
     let tolerance = norm_tolerance(case);
-    let estimated = ["Ossn", "Svcm"].iter().any(|kind| case.name.starts_with(kind));
-    let largest = if estimated { 1.1 } else { 1.0 + tolerance };
+    let largest = if case.norm == Norm::Estimated { 1.1 } else { 1.0 + tolerance };
     assert!(factor >= 1.0 - tolerance && factor <= largest, "{}: divided by {factor}", case.name);
     check_close(&case.name, &trained, &(frozen * factor).unwrap(), tolerance);
     // the same network with that factor put back
@@ -340,12 +356,12 @@ fn check_gradients(case: &Case, network: &Network) {
     let converged = |parameter: &Tensor| {
         let mut vector = network.vectors().first().map(|(_, vector)| vector.clone())?;
         for _ in 0..400 {
-            (_, vector) = ops::ossn(parameter, &vector).unwrap();
+            vector = weight(case, parameter, Some(&vector)).vector.unwrap();
         }
         Some(vector)
     };
     let value = |parameter: &Tensor, vector: Option<&Tensor>| {
-        let weight = weight(case, parameter, vector);
+        let weight = weight(case, parameter, vector).weight;
         let d = uniform(weight.dims(), -1.0, 1.0, DType::F64, 8);
         (weight * d).unwrap().sum_all().unwrap()
     };
@@ -369,47 +385,65 @@ fn check_gradients(case: &Case, network: &Network) {
 }
 
 macro_rules! laws {
-    ($($name:ident: $cases:expr;)+) => {$(
-        #[test]
-        fn $name() {
-            $cases.for_each(|case| check_case(&case));
-        }
-    )+};
+    ($($name:ident: $method:expr, $norm:expr, $keeps:expr;)+) => {
+        /// Every row.
+        const TABLE: &[(Method, Norm, Keeps)] = &[$(($method, $norm, $keeps)),+];
+
+        $(
+            #[test]
+            fn $name() {
+                cases($method, $norm, $keeps).for_each(|case| check_case(&case));
+            }
+        )+
+    };
 }
 
+use Method::{Conv, Linear};
+
 laws! {
-    bcop_obeys_every_law: conv_cases(ConvMethod::Bcop);
-    fixed_bcop_obeys_every_law: conv_cases(ConvMethod::BcopFixed);
-    rko_obeys_every_law: conv_cases(ConvMethod::Rko);
-    ossn_obeys_every_law: conv_cases(ConvMethod::Ossn);
-    svcm_obeys_every_law: conv_cases(ConvMethod::Svcm);
-    rk_l2ne_obeys_every_law: conv_cases(ConvMethod::RkL2ne);
-    unconstrained_convolutions_obey_every_law: conv_cases(ConvMethod::Unconstrained);
-    bjorck_obeys_every_law: dense_cases(LinearMethod::Bjorck);
-    unconstrained_dense_layers_obey_every_law: dense_cases(LinearMethod::Unconstrained);
+    bcop_obeys_every_law: Conv(ConvMethod::Bcop), Norm::Orthogonal, Keeps::Parameter;
+    fixed_bcop_obeys_every_law: Conv(ConvMethod::BcopFixed), Norm::Orthogonal, Keeps::FixedParameter;
+    rko_obeys_every_law: Conv(ConvMethod::Rko), Norm::Bounded, Keeps::Parameter;
+    ossn_obeys_every_law: Conv(ConvMethod::Ossn), Norm::Estimated, Keeps::Vector;
+    svcm_obeys_every_law: Conv(ConvMethod::Svcm), Norm::Estimated, Keeps::Parameter;
+    rk_l2ne_obeys_every_law: Conv(ConvMethod::RkL2ne), Norm::Bounded, Keeps::Parameter;
+    unconstrained_convolutions_obey_every_law: Conv(ConvMethod::Unconstrained), Norm::Free, Keeps::Parameter;
+    bjorck_obeys_every_law: Linear(LinearMethod::Bjorck), Norm::Orthogonal, Keeps::Parameter;
+    unconstrained_dense_layers_obey_every_law: Linear(LinearMethod::Unconstrained), Norm::Free, Keeps::Parameter;
+}
+
+#[test]
+fn every_method_has_a_row_and_a_name_of_its_own() {
+    let rows: Vec<Method> = TABLE.iter().map(|(method, ..)| *method).collect();
+    let convs = ConvMethod::ALL.iter().map(|&method| Conv(method));
+    let all: Vec<Method> = convs.chain(LinearMethod::ALL.iter().map(|&m| Linear(m))).collect();
+    assert_eq!(rows, all);
+    for &method in ConvMethod::ALL {
+        assert_eq!(method.name().parse::<ConvMethod>().unwrap(), method);
+        assert_eq!(serde_json::to_value(method).unwrap(), method.name());
+    }
+    for &method in LinearMethod::ALL {
+        assert_eq!(method.name().parse::<LinearMethod>().unwrap(), method);
+        assert_eq!(serde_json::to_value(method).unwrap(), method.name());
+    }
 }
 
 /// The engine and candle's graph train every kind of layer alike. ReLU after Flatten, where it does the same as before it or
 /// (on images, which are not negative) nothing, sends a network through the graph.
 #[test]
 fn engine_and_graph_train_every_kind_alike() {
-    use ConvMethod::{Bcop, BcopFixed, Ossn, RkL2ne, Rko, Svcm, Unconstrained};
-    for method in [Bcop, BcopFixed, Ossn, RkL2ne, Rko, Svcm, Unconstrained] {
-        for case in conv_cases(method) {
-            let mut on_engine = case.spec.layers.clone();
-            on_engine[1] = LayerSpec::Relu;
-            let mut on_graph = on_engine.clone();
-            on_graph.swap(1, 2);
-            check_alike(&case, [on_engine, on_graph]);
+    for case in TABLE.iter().flat_map(|&(method, norm, keeps)| cases(method, norm, keeps)) {
+        let mut on_engine = case.spec.layers.clone();
+        let mut on_graph = on_engine.clone();
+        match case.method {
+            Linear(_) => on_graph.insert(1, LayerSpec::Relu),
+            _ => {
+                on_engine[1] = LayerSpec::Relu;
+                on_graph.clone_from(&on_engine);
+                on_graph.swap(1, 2);
+            }
         }
-    }
-    for method in [LinearMethod::Bjorck, LinearMethod::Unconstrained] {
-        for case in dense_cases(method) {
-            let on_engine = case.spec.layers.clone();
-            let mut on_graph = on_engine.clone();
-            on_graph.insert(1, LayerSpec::Relu);
-            check_alike(&case, [on_engine, on_graph]);
-        }
+        check_alike(&case, [on_engine, on_graph]);
     }
 }
 

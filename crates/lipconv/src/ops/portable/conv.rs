@@ -50,12 +50,12 @@ fn columns(x: &Tensor, kernel: usize) -> Result<Tensor> {
 }
 
 /// The weight of the adjoint convolution: taps reversed, channels exchanged.
-pub(super) fn adjoint_weight(weight: &Tensor) -> Result<Tensor> {
+pub(crate) fn adjoint_weight(weight: &Tensor) -> Result<Tensor> {
     Ok(reversed(&reversed(weight, 2)?, 3)?.transpose(0, 1)?.contiguous()?)
 }
 
 /// The adjoint of the convolution, applied to b x c_out x h x w, for its [`adjoint_weight`].
-pub(super) fn adjoint(y: &Tensor, adjoint_weight: &Tensor) -> Result<Tensor> {
+pub(crate) fn adjoint(y: &Tensor, adjoint_weight: &Tensor) -> Result<Tensor> {
     let (.., kernel) = adjoint_weight.dims4()?;
     // the padding before and after change places
     let (before, after) = ((kernel / 2) as i32, (kernel.saturating_sub(1) / 2) as i32);
@@ -64,7 +64,7 @@ pub(super) fn adjoint(y: &Tensor, adjoint_weight: &Tensor) -> Result<Tensor> {
 }
 
 /// An axis in the opposite order, without an index tensor from the host.
-pub(super) fn reversed(x: &Tensor, axis: usize) -> Result<Tensor> {
+pub(crate) fn reversed(x: &Tensor, axis: usize) -> Result<Tensor> {
     let size = x.dims()[axis];
     let slices = (0..size).rev().map(|i| x.narrow(axis, i, 1));
     Ok(Tensor::cat(&slices.collect::<candle_core::Result<Vec<_>>>()?, axis)?)

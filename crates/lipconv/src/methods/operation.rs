@@ -1,11 +1,11 @@
-//! The parametrisations as candle operations, on the CPU.
+//! Weights on the CPU as candle operations.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
 use ndarray::ArrayViewD;
 
-use super::{Assembled, Parametrisation, Start};
+use super::{Assembled, Layer, Method, Sizes, Start};
 use crate::element::{Element, cpu_slice, to_vec};
 use crate::error::Result;
 
@@ -13,19 +13,20 @@ use crate::error::Result;
 /// training step goes on with; `vector` is the one to start from.
 ///
 /// # Errors
-/// As for [`Parametrisation::assemble`].
+/// As for [`CpuParametrisation::assemble`](super::CpuParametrisation::assemble).
 pub(crate) fn weight_of(
-    layer: &str,
-    parametrisation: Parametrisation,
+    layer: Layer<'_>,
+    method: Method,
     parameter: &Tensor,
     vector: Option<&Tensor>,
 ) -> Result<(Tensor, Option<Tensor>)> {
-    if parametrisation.is_identity() {
+    if method.definition().is_identity() {
         return Ok((parameter.clone(), None));
     }
     let saved = Arc::new(Saved {
-        layer: layer.to_owned(),
-        parametrisation,
+        layer: layer.name.to_owned(),
+        sizes: layer.sizes,
+        method,
         vector: vector.map(Tensor::detach),
         f32: Mutex::default(),
         f64: Mutex::default(),
@@ -34,19 +35,26 @@ pub(crate) fn weight_of(
     Ok((weight, saved.next_vector()?))
 }
 
-/// One application of a parametrisation, with what its pullback needs.
+/// One assembly of a weight, with what its pullback needs.
 struct Saved {
     layer: String,
-    parametrisation: Parametrisation,
+    sizes: Sizes,
+    method: Method,
     vector: Option<Tensor>,
-    f32: Mutex<Option<Assembled<f32>>>,
-    f64: Mutex<Option<Assembled<f64>>>,
+    f32: Slot<f32>,
+    f64: Slot<f64>,
 }
+
+type Slot<T> = Mutex<Option<Box<dyn Assembled<T>>>>;
 
 /// What candle's graph holds.
 struct Operation(Arc<Saved>);
 
 impl Saved {
+    fn layer(&self) -> Layer<'_> {
+        Layer { name: &self.layer, sizes: self.sizes }
+    }
+
     fn next_vector(&self) -> Result<Option<Tensor>> {
         let Some(vector) = &self.vector else { return Ok(None) };
         let (shape, device) = (vector.shape(), vector.device());
@@ -61,13 +69,13 @@ impl Saved {
         &self,
         storage: &CpuStorage,
         layout: &Layout,
-        saved: &Mutex<Option<Assembled<T>>>,
+        saved: &Slot<T>,
     ) -> Result<(CpuStorage, Shape)> {
         let parameter = ArrayViewD::from_shape(layout.dims(), cpu_slice::<T>(storage, layout)?)
             .expect("a contiguous tensor has as many values as its shape says");
         let vector = self.vector.as_ref().map(to_vec::<T>).transpose()?;
         let start = Start { warm: None, vector: vector.as_deref(), scratch: None };
-        let assembled = self.parametrisation.assemble(&self.layer, parameter.view(), start)?;
+        let assembled = self.method.on_cpu().assemble(self.layer(), parameter.view(), start)?;
         let weight = assembled.weight(parameter);
         let shape = Shape::from(weight.shape());
         *lock(saved) = Some(assembled);
@@ -78,20 +86,20 @@ impl Saved {
         &self,
         parameter: &Tensor,
         gradient: &Tensor,
-        saved: &Mutex<Option<Assembled<T>>>,
+        saved: &Slot<T>,
     ) -> Result<Tensor> {
         let parameter_values = crate::bounds::array::<T, _>(parameter, parameter.dims())?;
         let gradient = crate::bounds::array::<T, _>(gradient, gradient.dims())?;
         let saved = lock(saved);
         let assembled = saved.as_ref().expect("backward runs after forward");
-        let gradient = assembled.pullback(&self.layer, parameter_values.view(), gradient)?;
+        let gradient = assembled.pullback(self.layer(), parameter_values.view(), gradient)?;
         let values = gradient.iter().copied().collect::<Vec<T>>();
         Ok(Tensor::from_vec(values, parameter.shape(), parameter.device())?)
     }
 }
 
-fn next_vector<T: Element>(saved: &Mutex<Option<Assembled<T>>>) -> Option<Vec<T>> {
-    lock(saved).as_ref().and_then(Assembled::next_vector)
+fn next_vector<T: Element>(saved: &Slot<T>) -> Option<Vec<T>> {
+    lock(saved).as_ref().and_then(|assembled| assembled.next_vector())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

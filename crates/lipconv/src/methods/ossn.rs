@@ -7,21 +7,141 @@
 //! Pullback. u and v count as constants, so that dσ/dW is the weight gradient D of the convolution with input v and
 //! output gradient u, and the gradient in W is G / σ - ⟨G, W⟩ / σ² · D; G itself where σ <= 1.
 //!
-//! Guarantee. σ is an estimate from below; no bound. A frozen layer is divided by a proven one instead.
+//! Guarantee. σ is an estimate from below; no bound. Frozen, the parameter is divided by a proven bound of its norm where that
+//! exceeds 1; the estimate has no part in it.
+//!
+//! Shapes. Parameter and weight OIHW, at first uniform in ±1/√fan_in as in PyTorch: inside the unit ball.
+//!
+//! Between steps. The vector v.
 //!
 //! Cost. Twenty passes of one image through the layer, and one weight gradient.
 //!
 //! Source. Li et al., section 5 (OSSN); Farnia, Zhang and Tse (2019); Miyato et al. (2018) for the gradient.
 
-use ndarray::{Array4, ArrayView1, ArrayView4};
+use candle_core::Tensor;
+use ndarray::{Array4, ArrayD, ArrayView1, ArrayView4, ArrayViewD, Ix4};
 use num_traits::Float;
 use projectors::{Real, gemm};
+use rand_chacha::ChaCha8Rng;
 
+use super::arrays::{finite, ranked, within_unit_ball};
+use super::unconstrained::Unconstrained;
+use super::{Assembled, CpuParametrisation, Layer, Parametrisation, Sizes, Start, Weight};
+use crate::element::Element;
+use crate::error::Result;
+use crate::finite::check_finite;
 use crate::kernels::conv::{self, ConvGeometry};
+use crate::ops::portable::{adjoint, adjoint_weight, cyclic_conv};
 use crate::shape::ImageShape;
 
 /// Power iterations of one forward evaluation.
-pub(crate) const N_ITERATIONS: usize = 10;
+const N_ITERATIONS: usize = 10;
+
+/// One-sided spectral normalisation.
+#[derive(Debug)]
+pub(super) struct Ossn;
+
+impl Parametrisation for Ossn {
+    fn name(&self) -> &'static str {
+        "ossn"
+    }
+
+    fn title(&self) -> &'static str {
+        "OSSN"
+    }
+
+    fn draw(&self, sizes: &Sizes, rng: &mut ChaCha8Rng) -> Vec<f64> {
+        Unconstrained.draw(sizes, rng)
+    }
+
+    fn vector_shape(&self, sizes: &Sizes) -> Option<Vec<usize>> {
+        Some(vec![sizes.n_in, sizes.image.0, sizes.image.1])
+    }
+
+    fn weight(&self, _: &Sizes, parameter: &Tensor, vector: Option<&Tensor>) -> Result<Weight> {
+        let vector = vector.expect("every OSSN layer has its vector");
+        let fixed = parameter.detach();
+        let transposed = adjoint_weight(&fixed)?;
+        let round = |right: &Tensor| -> Result<(Tensor, Tensor)> {
+            let left = unit(&cyclic_conv(right, &fixed, None, 1)?)?;
+            let right = unit(&adjoint(&left, &transposed)?)?;
+            Ok((left, right))
+        };
+        let (mut left, mut right) = round(&vector.detach().unsqueeze(0)?)?;
+        for _ in 1..N_ITERATIONS {
+            (left, right) = round(&right)?;
+        }
+        let image = cyclic_conv(&right.detach(), parameter, None, 1)?;
+        let sigma = (image * left.detach())?.sum_all()?;
+        let divisor = sigma.maximum(&sigma.ones_like()?)?;
+        let weight = parameter.broadcast_div(&divisor)?;
+        Ok(Weight { weight, vector: Some(right.squeeze(0)?.detach()), defect: None })
+    }
+}
+
+/// `x / ‖x‖`; a zero tensor stays.
+fn unit(x: &Tensor) -> Result<Tensor> {
+    let norm = x.sqr()?.sum_all()?.sqrt()?;
+    let least = (norm.ones_like()? * f64::from(f32::MIN_POSITIVE))?;
+    Ok(x.broadcast_div(&norm.maximum(&least)?)?)
+}
+
+impl<T: Element> CpuParametrisation<T> for Ossn {
+    fn assemble(
+        &self,
+        layer: Layer<'_>,
+        parameter: ArrayViewD<'_, T>,
+        start: Start<'_, T>,
+    ) -> Result<Box<dyn Assembled<T>>> {
+        finite(layer, &parameter)?;
+        let vector = start.vector.expect("every OSSN layer has its vector");
+        let estimate = Estimate::new(ranked(parameter), layer.sizes.image, vector);
+        check_finite(&format!("{}: the estimated norm", layer.name), &[estimate.sigma])?;
+        Ok(Box::new(estimate))
+    }
+
+    fn frozen(&self, layer: Layer<'_>, parameter: ArrayViewD<'_, T>) -> Result<ArrayD<T>> {
+        within_unit_ball(layer, parameter.to_owned())
+    }
+}
+
+impl<T: Element> Assembled<T> for Estimate<T> {
+    fn weight(&self, parameter: ArrayViewD<'_, T>) -> ArrayD<T> {
+        self.scaled(ranked(parameter)).into_dyn()
+    }
+
+    fn pullback(
+        &self,
+        _: Layer<'_>,
+        parameter: ArrayViewD<'_, T>,
+        d_weight: ArrayD<T>,
+    ) -> Result<ArrayD<T>> {
+        Ok(self.gradient(ranked(parameter), ranked(d_weight.view())).into_dyn())
+    }
+
+    fn next_vector(&self) -> Option<Vec<T>> {
+        Some(self.right.clone())
+    }
+}
+
+/// The largest singular value of a cyclic convolution by a hundred power iterations, from `vector` or a fixed start: an
+/// estimate.
+pub(crate) fn estimated_norm<T: Element>(
+    weight: ArrayViewD<'_, T>,
+    image: (usize, usize),
+    vector: Option<Vec<T>>,
+) -> f64 {
+    let n = weight.shape()[1] * image.0 * image.1;
+    // without symmetry, so that no frequency is missed
+    let fixed = || (0..n).map(|i| T::of((i * 7919 % 1009) as f64 / 1009.0 - 0.45)).collect();
+    let start: Vec<T> = vector.unwrap_or_else(fixed);
+    let weight = ranked::<T, Ix4>(weight);
+    let mut estimate = Estimate::new(weight, image, &start);
+    for _ in 1..10 {
+        estimate = Estimate::new(weight, image, &estimate.right);
+    }
+    estimate.sigma.as_f64()
+}
 
 /// The cyclic convolution with one weight on one image size, and its adjoint.
 struct Operator<T> {
@@ -84,7 +204,7 @@ impl<T: Real> Operator<T> {
 
 /// An estimated largest singular value with its vectors.
 #[derive(Debug)]
-pub(crate) struct Ossn<T> {
+struct Estimate<T> {
     image: (usize, usize),
     sigma: T,
     /// c_out x h x w.
@@ -93,9 +213,9 @@ pub(crate) struct Ossn<T> {
     right: Vec<T>,
 }
 
-impl<T: Real> Ossn<T> {
+impl<T: Real> Estimate<T> {
     /// [`N_ITERATIONS`] of power iteration from `vector` (c_in x h x w).
-    pub(crate) fn estimate(weight: ArrayView4<'_, T>, image: (usize, usize), vector: &[T]) -> Self {
+    fn new(weight: ArrayView4<'_, T>, image: (usize, usize), vector: &[T]) -> Self {
         let mut operator = Operator::new(weight, image);
         let mut left = vec![T::zero(); operator.geometry.output().n_values()];
         let mut right = vector.to_vec();
@@ -112,24 +232,14 @@ impl<T: Real> Ossn<T> {
         Self { image, sigma, left, right }
     }
 
-    /// The estimate σ.
-    pub(crate) fn sigma(&self) -> T {
-        self.sigma
-    }
-
-    /// Where the next estimate starts.
-    pub(crate) fn vector(&self) -> &[T] {
-        &self.right
-    }
-
     /// W / max(σ, 1).
-    pub(crate) fn scaled(&self, weight: ArrayView4<'_, T>) -> Array4<T> {
+    fn scaled(&self, weight: ArrayView4<'_, T>) -> Array4<T> {
         let factor = Float::recip(Float::max(self.sigma, T::one()));
         weight.mapv(|x| x * factor)
     }
 
     /// The gradient in W of a function whose gradient in the scaled weight is `d`.
-    pub(crate) fn pullback(&self, weight: ArrayView4<'_, T>, d: ArrayView4<'_, T>) -> Array4<T> {
+    fn gradient(&self, weight: ArrayView4<'_, T>, d: ArrayView4<'_, T>) -> Array4<T> {
         if self.sigma <= T::one() {
             return d.to_owned();
         }
@@ -167,12 +277,12 @@ mod tests {
     }
 
     /// Enough starts one after the other for any gap that the cases have.
-    fn converged(weight: &Array4<f64>, image: (usize, usize)) -> Ossn<f64> {
+    fn converged(weight: &Array4<f64>, image: (usize, usize)) -> Estimate<f64> {
         let n = weight.dim().1 * image.0 * image.1;
         let start: Vec<f64> = (0..n).map(|i| ((i * i) % 11) as f64 - 4.6).collect();
-        let mut ossn = Ossn::estimate(weight.view(), image, &start);
+        let mut ossn = Estimate::new(weight.view(), image, &start);
         for _ in 0..200 {
-            ossn = Ossn::estimate(weight.view(), image, ossn.vector());
+            ossn = Estimate::new(weight.view(), image, &ossn.right);
         }
         ossn
     }
@@ -183,7 +293,7 @@ mod tests {
             let weight = weight(c_out, c_in, k);
             let exact =
                 blockconv::spectrum::layer_singular_values(weight.view(), image).unwrap()[0];
-            let estimate = converged(&weight, image).sigma();
+            let estimate = converged(&weight, image).sigma;
             assert!((estimate - exact).abs() < 1e-10 * exact, "{c_out} {c_in} {k}: {estimate}");
         }
     }
@@ -195,8 +305,8 @@ mod tests {
             let (d, direction) =
                 (weight.mapv(|x| (9.0 * x).sin()), weight.mapv(|x| (5.0 * x).cos()));
             let ossn = converged(&weight, image);
-            assert!(ossn.sigma() > 1.0);
-            let gradient = ossn.pullback(weight.view(), d.view());
+            assert!(ossn.sigma > 1.0);
+            let gradient = ossn.gradient(weight.view(), d.view());
             // converged again at both ends: the derivative through u and v vanishes there
             let value = |t: f64| {
                 let moved = &weight + &(&direction * t);
@@ -215,9 +325,9 @@ mod tests {
     fn the_zero_weight_is_left_alone_and_keeps_its_start() {
         let zero = Array4::<f32>::zeros((2, 2, 3, 3));
         let start: Vec<f32> = (0..18).map(|i| i as f32).collect();
-        let ossn = Ossn::estimate(zero.view(), (3, 3), &start);
-        assert_eq!((ossn.sigma(), ossn.vector()), (0.0, &start[..]));
+        let ossn = Estimate::new(zero.view(), (3, 3), &start);
+        assert_eq!((ossn.sigma, &ossn.right[..]), (0.0, &start[..]));
         assert_eq!(ossn.scaled(zero.view()), zero);
-        assert_eq!(ossn.pullback(zero.view(), zero.view()), zero);
+        assert_eq!(ossn.gradient(zero.view(), zero.view()), zero);
     }
 }

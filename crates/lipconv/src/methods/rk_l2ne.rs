@@ -11,18 +11,92 @@
 //! of that row: dφ/dA has rows t_j a_r, and Σ_j t_j a_j added to row r. The gradient in W of a function with gradient G
 //! in W / s is G / s - ⟨G, W⟩ / s² · k / (2 √φ) · dφ/dW. Where rows tie, the first counts.
 //!
+//! Shapes. Parameter and weight OIHW; F starts as for RKO. Frozen, the weight is divided by a proven bound of its norm where
+//! rounding left that above 1.
+//!
 //! Cost. c_out² c_in k² + c_out (c_in k²)² flops.
 //!
 //! Errors. A weight that is zero has no quotient; the caller turns `None` into an error.
 //!
 //! Source. Li et al., appendix (RK-L2NE), after Qian and Wegman (2018).
 
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use candle_core::{D, Tensor};
+use ndarray::{Array1, Array2, ArrayD, ArrayView1, ArrayView2, ArrayViewD, Axis};
 use projectors::{Real, gemm};
+use rand_chacha::ChaCha8Rng;
+
+use super::arrays::{finite, flat, shaped_like, within_unit_ball};
+use super::rko::Rko;
+use super::{Assembled, CpuParametrisation, Layer, Parametrisation, Sizes, Start, Weight};
+use crate::element::Element;
+use crate::error::{Error, Result};
+
+/// Division by a bound from row sums.
+#[derive(Debug)]
+pub(super) struct RkL2ne;
+
+impl Parametrisation for RkL2ne {
+    fn name(&self) -> &'static str {
+        "rk-l2ne"
+    }
+
+    fn title(&self) -> &'static str {
+        "RK-L2NE"
+    }
+
+    fn draw(&self, sizes: &Sizes, rng: &mut ChaCha8Rng) -> Vec<f64> {
+        Rko.draw(sizes, rng)
+    }
+
+    fn weight(&self, sizes: &Sizes, parameter: &Tensor, _: Option<&Tensor>) -> Result<Weight> {
+        let flat = parameter.reshape((sizes.n_out, ()))?;
+        let largest = |gram: Tensor| gram.abs()?.sum(D::Minus1)?.max(0);
+        let by_output = largest(flat.matmul(&flat.t()?)?)?;
+        let by_input = largest(flat.t()?.matmul(&flat)?)?;
+        let divisor = (by_output.minimum(&by_input)?.sqrt()? * sizes.kernel as f64)?;
+        Ok(parameter.broadcast_div(&divisor)?.into())
+    }
+}
+
+impl<T: Element> CpuParametrisation<T> for RkL2ne {
+    fn assemble(
+        &self,
+        layer: Layer<'_>,
+        parameter: ArrayViewD<'_, T>,
+        _: Start<'_, T>,
+    ) -> Result<Box<dyn Assembled<T>>> {
+        finite(layer, &parameter)?;
+        let sums = RowSums::new(flat(&parameter), layer.sizes.kernel);
+        let zero = || Error::ZeroWeight { layer: layer.name.to_owned() };
+        Ok(Box::new(sums.ok_or_else(zero)?))
+    }
+
+    fn frozen(&self, layer: Layer<'_>, parameter: ArrayViewD<'_, T>) -> Result<ArrayD<T>> {
+        let assembled = self.assemble(layer, parameter.view(), Start::COLD)?;
+        within_unit_ball(layer, assembled.weight(parameter))
+    }
+}
+
+impl<T: Element> Assembled<T> for RowSums<T> {
+    fn weight(&self, parameter: ArrayViewD<'_, T>) -> ArrayD<T> {
+        shaped_like(&parameter, self.scaled(flat(&parameter)))
+    }
+
+    fn pullback(
+        &self,
+        _: Layer<'_>,
+        parameter: ArrayViewD<'_, T>,
+        d_weight: ArrayD<T>,
+    ) -> Result<ArrayD<T>> {
+        let d_weight = d_weight.as_standard_layout();
+        let gradient = self.gradient(flat(&parameter), flat(&d_weight.view()));
+        Ok(shaped_like(&parameter, gradient))
+    }
+}
 
 /// The divisor of one kernel and where it comes from.
 #[derive(Debug)]
-pub(crate) struct RowSums<T> {
+struct RowSums<T> {
     kernel: usize,
     /// Whether the rows of A are those of F (output channels) or its columns.
     by_output: bool,
@@ -35,7 +109,7 @@ pub(crate) struct RowSums<T> {
 
 impl<T: Real> RowSums<T> {
     /// The divisor of the reshaped weight F; `None` for a zero weight.
-    pub(crate) fn new(flat: ArrayView2<'_, T>, kernel: usize) -> Option<Self> {
+    fn new(flat: ArrayView2<'_, T>, kernel: usize) -> Option<Self> {
         let by_output = largest_row(&gemm::gram(flat.t()));
         let by_input = largest_row(&gemm::gram(flat));
         let output_side = by_output.1 <= by_input.1;
@@ -48,13 +122,13 @@ impl<T: Real> RowSums<T> {
     }
 
     /// F / s.
-    pub(crate) fn scaled(&self, flat: ArrayView2<'_, T>) -> Array2<T> {
+    fn scaled(&self, flat: ArrayView2<'_, T>) -> Array2<T> {
         let factor = T::of(1.0 / self.divisor());
         flat.mapv(|x| x * factor)
     }
 
     /// The gradient in F of a function whose gradient in F / s is `d`.
-    pub(crate) fn pullback(&self, flat: ArrayView2<'_, T>, d: ArrayView2<'_, T>) -> Array2<T> {
+    fn gradient(&self, flat: ArrayView2<'_, T>, d: ArrayView2<'_, T>) -> Array2<T> {
         let s = self.divisor();
         let inner: f64 = d.iter().zip(flat).map(|(d, w)| d.as_f64() * w.as_f64()).sum();
         // ds/dφ = k / (2 √φ) = s / (2 φ)
@@ -76,7 +150,7 @@ impl<T: Real> RowSums<T> {
 
 /// The row of a Gram matrix with the largest absolute sum, that sum, and the row's signs.
 fn largest_row<T: Real>(gram: &Array2<T>) -> (usize, f64, Array1<T>) {
-    let sum = |row: ndarray::ArrayView1<'_, T>| row.iter().map(|x| x.as_f64().abs()).sum::<f64>();
+    let sum = |row: ArrayView1<'_, T>| row.iter().map(|x| x.as_f64().abs()).sum::<f64>();
     let (mut best, mut phi) = (0, 0.0);
     for (index, row) in gram.rows().into_iter().enumerate() {
         let value = sum(row);
