@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: our timings, and PyTorch's beside them where a python3 with torch is found.
 //!
-//! The measuring, of ours and of the peers, is done by `lipconv bench`, so that both run in the same minute; this file
-//! builds it for release and tells it where the peers' script and interpreter are.
+//! `lipconv bench` measures both in the same minute; this file builds it for release and passes on where the peers'
+//! script and interpreter are.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,21 +13,21 @@ use crate::{process, release, workspace};
 /// Names an interpreter, for example that of a virtual environment.
 const PYTHON_VARIABLE: &str = "LIPCONV_PYTHON";
 
-/// Measure our speed, beside PyTorch's where python3 with torch is found
+/// Measure our speed, and PyTorch's where python3 with torch is found
 ///
-/// What to measure is one of step (training steps), kernels, spectrum, infer, or all. Times are medians, in
-/// milliseconds. The peers are the same network without any constraint, the paper's algorithm written out in PyTorch,
-/// and the fastest published library, run in the same minute by bench/peer_torch.py.
+/// Measures one of step (training steps), kernels, spectrum and infer, or all. Times are medians in milliseconds. The
+/// peers are the same network without a constraint, the paper's algorithm in PyTorch, and the fastest published
+/// library; bench/peer_torch.py runs them in the same minute.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask bench step
   cargo xtask bench all --json bench.json
-  cargo xtask bench -- --help            all options of the benchmark itself
+  cargo xtask bench -- --help            all options of lipconv bench
 
 Peers: pip install torch orthogonium numpy. LIPCONV_PYTHON names another interpreter than python3.")]
 pub(crate) struct Options {
-    /// Passed to the benchmark as they are
+    /// Passed on to lipconv bench
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     arguments: Vec<OsString>,
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 
 use crate::process::{find, read, run as run_child};
-use crate::setup::InstallOption;
+use crate::setup::{Environment, InstallOption};
 use crate::workspace;
 
 /// Where the toolkit may be told to be, in the order in which the kernels' build looks.
@@ -18,14 +18,13 @@ const ARCHITECTURE_VARIABLE: &str = "CUDA_COMPUTE_CAP";
 
 /// Build the lipconv command for NVIDIA GPUs
 ///
-/// Needs the CUDA toolkit (nvcc), but no GPU: set CUDA_COMPUTE_CAP to the architecture to compile for (80 for A100, 90
-/// for H100) where there is none. Says at the end where the binary is, and what the machine that runs it must have.
+/// Needs the CUDA toolkit (nvcc), but no GPU: without one, set CUDA_COMPUTE_CAP to the architecture to compile for (80
+/// for A100, 90 for H100). Prints where the binary is and what the machine that runs it needs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {}
 
 pub(crate) fn run(_options: &Options, install: InstallOption) -> anyhow::Result<()> {
-    let variables = TOOLKIT_VARIABLES.map(|name| env::var_os(name).map(PathBuf::from));
-    let Some(compiler) = compiler(find("nvcc"), &variables) else {
+    let Some(compiler) = nvcc() else {
         bail!(
             "no CUDA toolkit: nvcc is neither on the PATH nor in the bin folder of {}; install the toolkit or set CUDA_PATH",
             TOOLKIT_VARIABLES.join(", ")
@@ -47,6 +46,27 @@ pub(crate) fn run(_options: &Options, install: InstallOption) -> anyhow::Result<
     run_child(environment.apply(&mut command))?;
     println!("{}", advice(&binary(&metadata)?, &release));
     Ok(())
+}
+
+/// Checks that the `cuda` feature compiles, where the toolkit is found; one line says so where it is not.
+///
+/// Without a GPU to ask, the kernels are compiled for the oldest architecture that the data centres still have.
+pub(crate) fn check(environment: &Environment) -> anyhow::Result<()> {
+    if nvcc().is_none() {
+        println!("skipped: no CUDA toolkit (nvcc) here, so the cuda feature is not compiled");
+        return Ok(());
+    }
+    let mut command = workspace::cargo("check");
+    command.args(["--package", "lipconv", "--package", "bench-apps", "--features", "cuda"]);
+    if env::var_os(ARCHITECTURE_VARIABLE).is_none() && find("nvidia-smi").is_none() {
+        command.env(ARCHITECTURE_VARIABLE, "80");
+    }
+    run_child(environment.apply(&mut command))
+}
+
+fn nvcc() -> Option<PathBuf> {
+    let variables = TOOLKIT_VARIABLES.map(|name| env::var_os(name).map(PathBuf::from));
+    compiler(find("nvcc"), &variables)
 }
 
 /// nvcc: on the PATH, or in the first toolkit folder that holds it.

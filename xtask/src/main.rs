@@ -7,13 +7,16 @@
 
 mod bench;
 mod check_layers;
+mod code;
 mod cuda;
 mod process;
 mod release;
 mod reproduce;
+mod rust_version;
 mod setup;
 mod test;
 mod tidy;
+mod tree;
 mod verify;
 mod workspace;
 
@@ -23,8 +26,8 @@ use clap::{Parser, Subcommand};
 
 /// Build, test, measure and reproduce lipconv.
 ///
-/// A fresh machine needs Rust and a C compiler; the commands look for a system OpenBLAS and install it with the
-/// machine's package manager where it is missing and they may.
+/// A fresh machine needs Rust and a C compiler. Every command looks for a system OpenBLAS and, where it is missing and
+/// the user has the rights, installs it with the machine's package manager.
 #[derive(Debug, Parser)]
 #[command(name = "xtask", bin_name = "cargo xtask", version, after_help = ENVIRONMENT)]
 struct Cli {
@@ -36,7 +39,7 @@ struct Cli {
 
 const ENVIRONMENT: &str = "\
 Environment:
-  LIPCONV_DATA        folder of the data sets (mnist/, cifar10/); a relative path is taken from where you stand
+  LIPCONV_DATA        folder of the data sets (mnist/, cifar10/), relative to the current folder
   LIPCONV_NO_INSTALL  any value but 0: same as --no-install
 
 Two to start with:
@@ -52,14 +55,14 @@ enum Command {
     Cuda(cuda::Options),
     /// Look for OpenBLAS and a C compiler, and install what is missing
     ///
-    /// Every command that compiles the crates does this first; on its own it prepares a machine, or a container image.
+    /// Every command that compiles the crates does this first. On its own it prepares a machine or a container image.
     Setup,
-    /// Compare the dependencies of every crate with the table of allowed edges
+    /// Check that crates, modules and files depend only on what lies below them
     ///
-    /// The table is xtask/src/check_layers/table.rs. Normal, build and development dependencies are checked, and
-    /// what the mathematical crates pull in through others.
+    /// The tables are in xtask/src/check_layers/table.rs. Checked are the dependencies of every crate, what the
+    /// mathematical crates pull in through others, the order of the modules of bench-apps, and circles of files.
     CheckLayers,
-    /// Check the text of the repository: module docs, spelling, sizes, manifests, links, architecture page
+    /// Check the text of the repository: module docs, file sizes, manifests, Markdown, the architecture page
     Tidy,
 }
 

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test, lint and doc check that CI runs, cheap ones first.
 //!
-//! The dependencies are compiled once for the tests and checked once for clippy and rustdoc, which share what they
-//! learn about them; so nothing here sets RUSTFLAGS or a profile of its own.
+//! Dependencies are compiled once for the tests and checked once for clippy and rustdoc together. A step that set
+//! RUSTFLAGS or its own profile would compile them again.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,12 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 
 use crate::setup::{Environment, InstallOption};
-use crate::{check_layers, process, tidy, workspace};
+use crate::{check_layers, cuda, process, rust_version, tidy, workspace};
 
 /// Run every test, lint and doc check that CI runs
 ///
-/// Steps run in order, cheap ones first, and the first that fails ends the run. Tests that want MNIST use it where
-/// LIPCONV_DATA names a folder that has it, and say in one line when they skip.
+/// Steps run in order, cheap ones first, and stop at the first failure. Tests that need MNIST look for it in the folder
+/// LIPCONV_DATA; without it they are skipped, each with one line.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -33,12 +33,14 @@ pub(crate) struct Options {
 /// The steps, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum StepName {
+    RustVersion,
     Fmt,
     Tidy,
     CheckLayers,
     Clippy,
     Test,
     Doc,
+    Cuda,
 }
 
 /// What one step does, why it exists, and what to do when it fails.
@@ -51,12 +53,18 @@ struct Step {
 
 enum Action {
     /// A command of ours, in this process.
-    Own(fn() -> anyhow::Result<()>),
+    Own(fn(&Environment) -> anyhow::Result<()>),
     /// A cargo subcommand, its arguments, and variables for it alone.
     Cargo(&'static str, &'static [&'static str], &'static [(&'static str, &'static str)]),
 }
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 8] = [
+    Step {
+        name: StepName::RustVersion,
+        why: "CI compiles with the oldest Rust that the manifest promises",
+        on_failure: "install that version in CI, or change rust-version in Cargo.toml",
+        action: Action::Own(|_| rust_version::check()),
+    },
     Step {
         name: StepName::Fmt,
         why: "one layout, so that changes show only what they change",
@@ -65,15 +73,15 @@ const STEPS: [Step; 6] = [
     },
     Step {
         name: StepName::Tidy,
-        why: "module docs, spelling, sizes, manifests, links: what no compiler looks at",
+        why: "module docs, sizes, manifests, documents: what no compiler looks at",
         on_failure: "mend what is named above; the rules are in xtask/src/tidy",
-        action: Action::Own(tidy::run),
+        action: Action::Own(|_| tidy::run()),
     },
     Step {
         name: StepName::CheckLayers,
-        why: "a crate depends only on those below it",
-        on_failure: "take the dependency out, or argue for the edge in xtask/src/check_layers/table.rs",
-        action: Action::Own(check_layers::run),
+        why: "crates, modules and files depend on what lies below them",
+        on_failure: "take the dependency out, or argue for it in xtask/src/check_layers/table.rs",
+        action: Action::Own(|_| check_layers::run()),
     },
     Step {
         name: StepName::Clippy,
@@ -100,6 +108,12 @@ const STEPS: [Step; 6] = [
             &["--workspace", "--no-deps"],
             &[("RUSTDOCFLAGS", "-D warnings")],
         ),
+    },
+    Step {
+        name: StepName::Cuda,
+        why: "the code for GPUs compiles, where there is a CUDA toolkit",
+        on_failure: "mend the errors; cargo xtask cuda builds the binary",
+        action: Action::Own(cuda::check),
     },
 ];
 
@@ -134,12 +148,14 @@ impl Options {
 impl StepName {
     fn text(self) -> &'static str {
         match self {
+            Self::RustVersion => "rust-version",
             Self::Fmt => "fmt",
             Self::Tidy => "tidy",
             Self::CheckLayers => "check-layers",
             Self::Clippy => "clippy",
             Self::Test => "test",
             Self::Doc => "doc",
+            Self::Cuda => "cuda",
         }
     }
 }
@@ -147,7 +163,7 @@ impl StepName {
 impl Action {
     fn run(&self, environment: &Environment) -> anyhow::Result<()> {
         match self {
-            Self::Own(command) => command(),
+            Self::Own(command) => command(environment),
             Self::Cargo(subcommand, arguments, variables) => {
                 let mut command = workspace::cargo(subcommand);
                 command.args(*arguments).envs(variables.iter().copied());

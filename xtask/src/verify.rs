@@ -5,17 +5,17 @@ use std::ffi::OsString;
 use crate::setup::InstallOption;
 use crate::{process, release};
 
-/// Check the theorems that the construction rests on, numerically
+/// Check the paper's theorems numerically
 ///
-/// One line per statement: how many cases were tried, the worst defect, the tolerance, and whether it holds. The exit
-/// status is non-zero if one does not.
+/// Prints one line per statement: the number of cases, the worst defect, the tolerance, and whether the statement holds.
+/// Exits with a non-zero status if one fails.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask verify
   cargo xtask verify --json theorems.json")]
 pub(crate) struct Options {
-    /// Passed to the checker as they are, such as --json FILE
+    /// Passed on to the checker, such as --json FILE
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     arguments: Vec<OsString>,
 }

@@ -26,6 +26,8 @@
 //! # What this crate does not do
 //! It knows no data sets, prints nothing, and reads and writes no files but checkpoints. Certificates and
 //! attacks are in `certify`.
+// a library returns values and calls back: it neither prints nor reads a clock
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_types)]
 
 mod bounds;
 pub mod checkpoint;

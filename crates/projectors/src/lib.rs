@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+// a library returns values and calls back: it neither prints nor reads a clock
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_types)]
 
 pub mod bjorck;
 mod dense;

@@ -1,21 +1,28 @@
-//! `cargo xtask check-layers`: the dependencies of every member against the table of allowed edges.
+//! `cargo xtask check-layers`: crates, modules and files depend on what lies below them.
 //!
-//! Reads `cargo metadata`. Reported are: a member without a row in the table, and a row without a member; an edge
+//! From `cargo metadata`, against the table of layers: a member without a row in the table, and a row without a member; an edge
 //! between members that the table does not allow, be it a normal, build or development dependency; an outside
 //! dependency of a forbidden group; and, where a row says so, a forbidden crate that is pulled in through others.
+//! From the sources: circles of files within a crate ([`files`] says what counts as one), and uses of a module that
+//! stands later in the table of modules.
 
+mod files;
 mod graph;
+mod modules;
+mod source;
 mod table;
 
 use anyhow::bail;
 
 use self::graph::{Dependency, Graph, Kind};
-use self::table::{LAYERS, Layer};
+use self::table::{LAYERS, Layer, MODULES};
+use crate::tree::Tree;
 use crate::workspace;
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let graph = Graph::from_metadata(&workspace::metadata()?)?;
-    let violations = violations(&graph, LAYERS);
+    let mut violations = violations(&graph, LAYERS);
+    violations.extend(modules::violations(&Tree::read(&workspace::root())?, MODULES));
     for violation in &violations {
         eprintln!("{violation}");
     }

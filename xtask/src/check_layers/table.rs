@@ -32,6 +32,38 @@ pub(crate) struct Group {
     pub(crate) also_through_others: bool,
 }
 
+/// The order of the modules of one crate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Modules {
+    /// The member's name.
+    pub(crate) krate: &'static str,
+    /// Modules of the root, lowest first; those of one rank may use one another and all before them.
+    pub(crate) order: &'static [&'static [&'static str]],
+}
+
+/// The crates whose modules have an order.
+pub(crate) const MODULES: &[Modules] = &[Modules {
+    krate: "bench-apps",
+    order: &[
+        &["error", "eps", "names", "words", "stdout", "interrupt"],
+        &["config", "data"],
+        &[
+            "files",
+            "run_dir",
+            "metrics",
+            "provenance",
+            "results",
+            "atomic",
+            "text_table",
+            "progress",
+        ],
+        &["wasserstein", "experiment", "export"],
+        &["jobs", "reproduction"],
+        &["report"],
+        &["cli"],
+    ],
+}];
+
 /// The edges.
 pub(crate) const LAYERS: &[Layer] = &[
     Layer {

@@ -1,8 +1,8 @@
 //! Rules about docs/ARCHITECTURE.md: it has a section for every member, and names nothing that is gone.
 
 use super::Finding;
-use super::code::words;
-use super::tree::{Member, Tree};
+use crate::code::words;
+use crate::tree::{Member, Tree};
 
 const PAGE: &str = "docs/ARCHITECTURE.md";
 /// The chapter whose `###` sections are the members.
@@ -69,6 +69,35 @@ pub(super) fn named_items_exist(tree: &Tree) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Every path in backticks is a file or folder of the repository.
+pub(super) fn named_paths_exist(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut member = None;
+    for (line_idx, line) in tree.text(PAGE).unwrap_or_default().lines().enumerate() {
+        if let Some(title) = line.strip_prefix("### ") {
+            member = tree.members().into_iter().find(|member| member.name == title.trim());
+        } else if line.starts_with("## ") {
+            member = None;
+        }
+        for path in line.split('`').skip(1).step_by(2).filter(|name| is_path(name)) {
+            let path = path.trim_end_matches('/');
+            let inside = member.as_ref().map(|member| format!("{}/{path}", member.folder));
+            if !tree.has(path) && !inside.is_some_and(|inside| tree.has(&inside)) {
+                findings.push(Finding::new(PAGE, line_idx + 1, format!("`{path}` does not exist")));
+            }
+        }
+    }
+    findings
+}
+
+/// Whether what stands in backticks is meant as a path of the repository: `a/b`, `a/` or `a.rs`.
+fn is_path(name: &str) -> bool {
+    let endings = [".rs", ".md", ".toml", ".py"];
+    let is_file = endings.iter().any(|ending| name.ends_with(ending));
+    let is_plain = name.chars().all(|c| c.is_alphanumeric() || "/._-".contains(c));
+    is_plain && !name.starts_with('/') && (is_file || name.contains('/')) && !name.contains("...")
 }
 
 fn sections(tree: &Tree) -> Vec<Section<'_>> {
@@ -169,6 +198,22 @@ mod tests {
             &[
                 "docs/ARCHITECTURE.md:13: `src/old.rs` is nowhere in crates/a",
                 "docs/ARCHITECTURE.md:16: `remake()` is nowhere in crates/a",
+            ],
+        );
+    }
+
+    #[test]
+    fn paths_that_are_gone_are_found() {
+        let page = format!(
+            "`crates/a/src/lib.rs`, `crates/a/`, `crates/b`, `none.rs`, `1 / n`, `a::b`, `f()`\n{GOOD}\n`src/lib.rs`\n"
+        );
+        check(
+            named_paths_exist,
+            &files(&page),
+            &[
+                "docs/ARCHITECTURE.md:1: `crates/b` does not exist",
+                "docs/ARCHITECTURE.md:1: `none.rs` does not exist",
+                "docs/ARCHITECTURE.md:25: `src/lib.rs` does not exist",
             ],
         );
     }

@@ -1,7 +1,7 @@
-//! Rules about Markdown: links lead somewhere, the changelog has a place for the next change.
+//! Rules about Markdown: links lead somewhere, each sentence has its line, the changelog has a place for the next change.
 
 use super::Finding;
-use super::tree::Tree;
+use crate::tree::Tree;
 
 /// Links to files of the repository resolve, and so do their `#sections`.
 pub(super) fn links_resolve(tree: &Tree) -> Vec<Finding> {
@@ -28,6 +28,81 @@ pub(super) fn changelog_has_an_unreleased_section(tree: &Tree) -> Vec<Finding> {
         .then(|| Finding::new("CHANGELOG.md", 0, "has no section `## [Unreleased]`"))
         .into_iter()
         .collect()
+}
+
+/// A sentence is one line: a change shows the sentence that changed, and a line that is too long is a sentence to split.
+///
+/// Looked at are paragraphs and the items of lists; headings, tables, quotes and code are free.
+pub(super) fn sentences_have_their_line(tree: &Tree) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (path, text) in tree.texts(&[".md"]) {
+        let lines: Vec<_> = prose(text);
+        for (at, (line_idx, line)) in lines.iter().enumerate().filter(|(_, (_, l))| is_sentence(l))
+        {
+            let next = lines.get(at + 1).filter(|(next, line)| {
+                *next == line_idx + 1 && is_sentence(line) && !begins_item(line)
+            });
+            if next.is_some() && !ends_sentence(line) {
+                findings.push(Finding::new(
+                    path,
+                    line_idx + 1,
+                    "a sentence goes on in the next line",
+                ));
+            }
+            if let Some(second) = second_sentence(line) {
+                let why = format!("a second sentence begins at \"{second}\"");
+                findings.push(Finding::new(path, line_idx + 1, why));
+            }
+        }
+    }
+    findings
+}
+
+/// Whether the line is of a paragraph or list item.
+fn is_sentence(line: &str) -> bool {
+    let text = line.trim_start();
+    let is_code = line.starts_with("    ") && !text.starts_with(['-', '*']);
+    !text.is_empty()
+        && !is_code
+        && !text.starts_with(['#', '|', '>', '<', '='])
+        && !text.starts_with("[")
+        || text.starts_with('[') && text.contains("](")
+}
+
+fn begins_item(line: &str) -> bool {
+    let text = line.trim_start();
+    let number = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    text.starts_with("- ") || text.starts_with("* ") || (number != text && number.starts_with(". "))
+}
+
+fn ends_sentence(line: &str) -> bool {
+    let text = line.trim_end().trim_end_matches([')', '*', '_', '"', '`', '”', '’']);
+    text.ends_with(['.', ':', ';', '?', '!', ','].as_slice()) && !text.ends_with(',')
+}
+
+/// The words with which a second sentence begins.
+fn second_sentence(line: &str) -> Option<&str> {
+    let text = line.trim_start();
+    let text = if begins_item(text) { text.split_once(' ')?.1 } else { text };
+    for (at, mark) in text.match_indices(['.', '?', '!']) {
+        let rest = text[at + 1..].trim_start_matches([')', '*', '_', '"', '’', '”']);
+        let Some(next) = rest.strip_prefix(' ') else { continue };
+        let begins = next.starts_with(|c: char| c.is_uppercase() || c == '`' || c == '[');
+        let word = text[..at].rsplit([' ', '(']).next().unwrap_or_default();
+        let is_short = mark == "." && (ABBREVIATIONS.contains(&word) || is_bold_title(text, at));
+        if begins && !is_short {
+            return Some(next.get(..next.find(' ').unwrap_or(next.len())).unwrap_or(next));
+        }
+    }
+    None
+}
+
+/// Words that end with a full stop inside a sentence.
+const ABBREVIATIONS: [&str; 8] = ["al", "e.g", "i.e", "vs", "Fig", "No", "St", "cf"];
+
+/// `**Title.** Text` at the beginning of a paragraph.
+fn is_bold_title(text: &str, at: usize) -> bool {
+    text.starts_with("**") && text[at + 1..].starts_with("**") && !text[2..at].contains("**")
 }
 
 /// The lines outside code blocks, without what stands between backticks; with their indices.
@@ -117,6 +192,24 @@ mod tests {
                 "docs/a.md:8: link b.md#none: no heading gives #none",
                 "docs/a.md:10: link n: no such file",
                 "docs/a.md:11: link ../../p: no such file",
+            ],
+        );
+    }
+
+    #[test]
+    fn sentences_are_told_apart() {
+        let text = "# Two words. One heading.\n\nOne sentence, by Li et al. 2019 (`a. B`), ends here.\nAnother one:\n\n\
+            * **Title.** An item.\n  Its second sentence.\n1. A step.\n2. Another\n\n    code. In a block\n    goes on\n\n\
+            | a. B | c |\n\n```\nCode. In a fence\ngoes on\n```\n";
+        check(sentences_have_their_line, &[("a.md", text)], &[]);
+        let text = "First. Second one.\n\nA sentence that\ngoes on.\n- An item. Two of them\n";
+        check(
+            sentences_have_their_line,
+            &[("a.md", text)],
+            &[
+                "a.md:1: a second sentence begins at \"Second\"",
+                "a.md:3: a sentence goes on in the next line",
+                "a.md:5: a second sentence begins at \"Two\"",
             ],
         );
     }

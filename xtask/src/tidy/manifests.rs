@@ -1,7 +1,10 @@
 //! Rules about the manifests of members: what the root manifest decides is decided there alone.
 
+use std::collections::BTreeSet;
+
 use super::Finding;
-use super::tree::{Member, Tree};
+use crate::code::{code_only, words};
+use crate::tree::{Member, Tree};
 
 /// A library is useful alone, so its page explains it alone.
 pub(super) fn crates_have_a_readme(tree: &Tree) -> Vec<Finding> {
@@ -29,6 +32,44 @@ pub(super) fn workspace_versions_apply(tree: &Tree) -> Vec<Finding> {
         .iter()
         .flat_map(|member| own_package_keys(member).into_iter().chain(own_dependencies(member)))
         .collect()
+}
+
+/// A member names each of its dependencies in its code, and each dependency of the workspace has a member that wants it.
+pub(super) fn dependencies_are_used(tree: &Tree) -> Vec<Finding> {
+    let (mut findings, mut wanted) = (Vec::new(), BTreeSet::new());
+    for member in tree.members() {
+        let folder = format!("{}/", member.folder);
+        let sources = tree.rust_files().filter(|(path, _)| path.starts_with(&folder));
+        let code: Vec<String> = sources.map(|(_, text)| code_only(text)).collect();
+        let said: BTreeSet<&str> = code.iter().flat_map(|code| words(code)).collect();
+        for (line, name) in dependencies(member.manifest) {
+            wanted.insert(name);
+            if !said.contains(name.replace('-', "_").as_str()) {
+                let why = format!("{name} is nowhere in the code of {}", member.name);
+                findings.push(Finding::new(&path(&member), line, why));
+            }
+        }
+    }
+    let root = dependencies(tree.text("Cargo.toml").unwrap_or_default());
+    let unwanted = root.into_iter().filter(|(_, name)| !wanted.contains(name));
+    findings.extend(unwanted.map(|(line, name)| {
+        Finding::new("Cargo.toml", line, format!("{name} is a dependency of no member"))
+    }));
+    findings
+}
+
+/// The entries under headers that end with `dependencies]`, with their lines from 1.
+fn dependencies(manifest: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut is_listed = false;
+    for (line_idx, line) in manifest.lines().map(str::trim).enumerate() {
+        if line.starts_with('[') {
+            is_listed = line.ends_with("dependencies]");
+        } else if is_listed && line.contains('=') && !line.starts_with('#') {
+            found.push((line_idx + 1, line.split(['=', '.', ' ']).next().unwrap_or(line)));
+        }
+    }
+    found
 }
 
 fn own_package_keys(member: &Member<'_>) -> Vec<Finding> {
@@ -120,6 +161,27 @@ mod tests {
             workspace_lints_apply,
             &[("a/Cargo.toml", &bad)],
             &["a/Cargo.toml: lacks `[lints] workspace = true`"],
+        );
+    }
+
+    #[test]
+    fn unused_dependencies_are_found() {
+        let manifest = "[package]\nname = \"a\"\n\n[dependencies]\nb-c.workspace = true\nd = { workspace = true }\n\n\
+            [dev-dependencies]\ne.workspace = true\n";
+        let root = "[workspace.dependencies]\nb-c = \"1\"\nd = \"1\"\ne = \"1\"\n# why\nf = \"1\"\n[profile.dev]\nx = 1\n";
+        let files = [
+            ("Cargo.toml", root),
+            ("a/Cargo.toml", manifest),
+            ("a/src/lib.rs", "use b_c::X; // d\n"),
+            ("a/tests/main.rs", "use e::f;"),
+        ];
+        check(
+            dependencies_are_used,
+            &files,
+            &[
+                "Cargo.toml:6: f is a dependency of no member",
+                "a/Cargo.toml:6: d is nowhere in the code of a",
+            ],
         );
     }
 

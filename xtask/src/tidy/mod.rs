@@ -4,18 +4,15 @@
 //! The same rules run as a test of this crate, so that a plain `cargo test` holds them too.
 
 mod architecture;
-mod code;
 mod documents;
 mod manifests;
 mod sources;
-mod spelling;
-mod tree;
 
 use std::fmt;
 
 use anyhow::bail;
 
-use self::tree::Tree;
+use crate::tree::Tree;
 use crate::workspace;
 
 /// A place that a rule objects to.
@@ -48,20 +45,19 @@ type Rule = fn(&Tree) -> Vec<Finding>;
 const RULES: &[Rule] = &[
     sources::module_docs_come_first,
     sources::files_are_short,
-    sources::whitespace_is_clean,
     sources::nothing_is_left_behind,
-    sources::libraries_do_not_print,
-    sources::libraries_have_no_clock,
     sources::paths_are_relative,
-    spelling::concepts_have_one_name,
     manifests::crates_have_a_readme,
     manifests::workspace_lints_apply,
     manifests::workspace_versions_apply,
+    manifests::dependencies_are_used,
     documents::links_resolve,
+    documents::sentences_have_their_line,
     documents::changelog_has_an_unreleased_section,
     architecture::members_have_sections,
     architecture::sections_are_complete,
     architecture::named_items_exist,
+    architecture::named_paths_exist,
 ];
 
 pub(crate) fn run() -> anyhow::Result<()> {

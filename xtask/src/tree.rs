@@ -25,10 +25,6 @@ pub(crate) struct Member<'t> {
     pub(crate) manifest: &'t str,
 }
 
-/// The library crates, which neither print nor leave anything undone.
-pub(crate) const LIBRARIES: [&str; 4] =
-    ["crates/projectors/", "crates/blockconv/", "crates/lipconv/", "crates/certify/"];
-
 impl Tree {
     /// Reads what git tracks or would track; without git, everything but hidden folders and `target`.
     pub(crate) fn read(root: &Path) -> anyhow::Result<Self> {
@@ -73,6 +69,13 @@ impl Tree {
     pub(crate) fn has(&self, path: &str) -> bool {
         let inside = if path.is_empty() { String::new() } else { format!("{path}/") };
         self.files.contains_key(path) || self.files.keys().any(|file| file.starts_with(&inside))
+    }
+
+    /// The sources of the member in this folder, test files left out, with paths below `src/`.
+    pub(crate) fn sources_of<'t>(&'t self, folder: &str) -> Vec<(&'t str, &'t str)> {
+        let folder = format!("{folder}/src/");
+        let shipped = self.rust_files().filter(|(path, _)| !is_test_file(path));
+        shipped.filter_map(|(path, text)| Some((path.strip_prefix(&folder)?, text))).collect()
     }
 
     /// Every manifest with a `[package]`, by folder.
