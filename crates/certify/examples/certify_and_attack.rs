@@ -6,7 +6,7 @@
 //!     cargo run --release -p certify --example certify_and_attack
 
 use candle_core::{Device, Tensor};
-use certify::{Arithmetic, Classifier, Pgd, Settings, classifier, evaluate};
+use certify::{Arithmetic, Classifier, EvaluationSettings, Pgd, evaluate, predicted_class};
 use lipconv::{Dense, ImageShape, PlainLayer, PlainNetwork};
 use projectors::haar_orthogonal;
 use rand::{Rng, SeedableRng};
@@ -31,10 +31,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // the network's own predictions serve as labels
     let logits: Vec<Vec<f64>> =
         Classifier::logits(&network, &images)?.to_dtype(candle_core::DType::F64)?.to_vec2()?;
-    let labels: Vec<usize> = logits.iter().map(|row| classifier::predicted_class(row)).collect();
+    let labels: Vec<usize> = logits.iter().map(|row| predicted_class(row)).collect();
 
     let pgd = Pgd::strong(0.3, 40, 2, 0);
-    let settings = Settings { eps: &[0.1, 0.3], attacks: &[&pgd], batch_size: 100 };
+    let settings = EvaluationSettings { eps: &[0.1, 0.3], attacks: &[&pgd], batch_size: 100 };
     let evaluation = evaluate(&network, &images, &labels, &settings, &mut |_| {})?;
     for row in &evaluation.certified {
         println!(

@@ -12,8 +12,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use certify::classifier::is_correct;
-use certify::evaluation::batched_logits;
+use certify::batched_logits;
+use certify::is_correct;
 use certify::{
     Attack, Boundary, Classifier, Fgsm, Pgd, Pointwise, ZeroPaddedNetwork, ZeroPaddedSpec,
 };

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
-use certify::classifier::is_correct;
+use certify::is_correct;
 use certify::{Arithmetic, Certifier, Classifier, ExecutedNetwork};
 use lipconv::PlainNetwork;
 use rand::{Rng, SeedableRng};

@@ -13,8 +13,9 @@
 //! The decision attacks, [`Boundary`] and [`Pointwise`], ask only for the class: they start from an image of another
 //! class and walk towards x, wherever that leads; ε decides what counts in the end.
 //!
-//! A sample is *broken* when the classifier takes one of the iterates inside the ball, the start included, for
-//! anything but its label (ties and NaNs count as broken); the perturbed image reported for it is such an iterate.
+//! A sample is *broken* when the classifier takes one of the iterates, the start included, for anything but its label
+//! (logits that tie or are NaN count as broken), and that iterate is a point of the ball and of [0, 1]. The perturbed image
+//! reported for it is such an iterate. What has left the ball, or is no number, breaks nothing.
 //!
 //! Shapes: images b x …, any classifier. Iterates live on the host; only forward and gradient run on the
 //! classifier's device.
@@ -40,21 +41,45 @@ mod noise;
 mod objective;
 mod pgd;
 mod pointwise;
-mod run;
 mod setup;
 mod step;
 
 pub use boundary::Boundary;
 pub use fgsm::Fgsm;
 pub use objective::Loss;
-pub use pgd::{Pgd, Start, Stopping};
+pub use pgd::Pgd;
 pub use pointwise::Pointwise;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::classifier::Classifier;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::margin::percent;
+use crate::tensor::{Pixel, batch_size};
+
+/// Where an attack starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttackStart {
+    /// At the image itself.
+    Zero,
+    /// Uniform in [-ε, ε] for every pixel, then projected to the ball and to [0, 1].
+    Random,
+}
+
+/// Whether samples that are broken leave the batch.
+///
+/// The same samples are broken either way; what differs is the iterate reported for them (the first
+/// that breaks, or the last one where that breaks too) and the time it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stopping {
+    /// Every sample takes all steps of all restarts.
+    Never,
+    /// A broken sample takes no further step.
+    WhenBroken,
+}
 
 /// An attack with its settings.
 pub trait Attack {
@@ -67,19 +92,94 @@ pub trait Attack {
     /// Attacks every image (n x …, the classifier's dtype) with its label.
     ///
     /// # Errors
-    /// See the [module documentation](self).
+    /// [`Error::InvalidSetting`] for settings outside their domain; label and shape errors; [`Error::PixelRange`] for pixels
+    /// outside [0, 1], NaN included; those of the classifier.
     fn run(
         &self,
         classifier: &dyn Classifier,
         images: &Tensor,
         labels: &[usize],
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Outcome>;
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<AttackOutcome>;
+}
+
+/// What sets one attack of this crate apart from the others; the frame around it is one for all.
+trait Strategy {
+    /// Its name in reports.
+    const NAME: &'static str;
+
+    /// The radius of the ball.
+    fn eps(&self) -> f64;
+
+    /// Checks the settings.
+    fn check(&self) -> Result<()>;
+
+    /// Attacks every image of the query.
+    fn attack(
+        &self,
+        query: Query<'_>,
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<AttackOutcome>;
+
+    /// Checks settings and images, and attacks.
+    fn attack_checked(
+        &self,
+        query: Query<'_>,
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<AttackOutcome> {
+        self.check()?;
+        query.check()?;
+        self.attack(query, progress)
+    }
+}
+
+impl<W: Strategy> Attack for W {
+    fn name(&self) -> &'static str {
+        W::NAME
+    }
+
+    fn eps(&self) -> f64 {
+        Strategy::eps(self)
+    }
+
+    fn run(
+        &self,
+        classifier: &dyn Classifier,
+        images: &Tensor,
+        labels: &[usize],
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<AttackOutcome> {
+        self.attack_checked(Query { classifier, images, labels, starts: None }, progress)
+    }
+}
+
+/// What is attacked.
+#[derive(Clone, Copy)]
+struct Query<'a> {
+    classifier: &'a dyn Classifier,
+    images: &'a Tensor,
+    labels: &'a [usize],
+    /// Adversarial images to start from, for the decision attacks.
+    starts: Option<&'a Tensor>,
+}
+
+impl Query<'_> {
+    fn check(&self) -> Result<()> {
+        setup::check(self.classifier, self.images, self.labels)?;
+        let Some(starts) = self.starts else { return Ok(()) };
+        if starts.dims() != self.images.dims() {
+            let (what, got) = ("batch of starting images", starts.dims().to_vec());
+            let expected = format!("{:?}", self.images.dims());
+            return Err(Error::ShapeMismatch { what, expected, got });
+        }
+        setup::check(self.classifier, starts, self.labels)?;
+        Ok(())
+    }
 }
 
 /// How far an attack has come; reported after every step of every batch of images.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Progress {
+pub struct AttackProgress {
     /// Name of the attack.
     pub attack: &'static str,
     /// Share of the work done, in [0, 1]; samples dropped early count as done.
@@ -92,7 +192,7 @@ pub struct Progress {
 
 /// What an attack achieved; every vector has one entry for each sample.
 #[derive(Debug, Clone)]
-pub struct Outcome {
+pub struct AttackOutcome {
     /// Perturbed images, of the images' shape: where broken, one that breaks; otherwise the last iterate of a
     /// gradient attack, and the nearest adversarial image of a decision attack (the image itself if there is none).
     pub adversarial: Tensor,
@@ -104,7 +204,47 @@ pub struct Outcome {
     pub distances: Vec<f64>,
 }
 
-impl Outcome {
+impl AttackOutcome {
+    /// The outcome without what is no point of the ball or of [0, 1]: it breaks nothing, whoever wrote the attack.
+    pub(crate) fn judged(mut self, images: &Tensor, eps: f64) -> Result<Self> {
+        match images.dtype() {
+            DType::F32 => self.judge::<f32>(images, eps)?,
+            _ => self.judge::<f64>(images, eps)?,
+        }
+        Ok(self)
+    }
+
+    fn judge<T: Pixel>(&mut self, images: &Tensor, eps: f64) -> Result<()> {
+        let (n, n_values) = batch_size(images)?;
+        let counts = [self.broken.len(), self.predictions.len(), self.distances.len()];
+        let what = "entries of an attack's outcome";
+        if let Some(&got) = counts.iter().find(|&&count| count != n) {
+            return Err(Error::CountMismatch { what, expected: n, got });
+        }
+        if self.adversarial.dims() != images.dims() {
+            let (expected, got) =
+                (format!("{:?}", images.dims()), self.adversarial.dims().to_vec());
+            return Err(Error::ShapeMismatch {
+                what: "batch of adversarial images",
+                expected,
+                got,
+            });
+        }
+        let images: Vec<T> = images.flatten_all()?.to_vec1()?;
+        let adversarial: Vec<T> = self.adversarial.flatten_all()?.to_vec1()?;
+        for i in 0..n {
+            if !self.broken[i] {
+                continue;
+            }
+            let row = i * n_values..(i + 1) * n_values;
+            let (point, image) = (&adversarial[row.clone()], &images[row]);
+            self.broken[i] = step::is_in_ball(point, image, eps);
+            self.distances[i] =
+                if self.broken[i] { step::distance_up(point, image) } else { f64::INFINITY };
+        }
+        Ok(())
+    }
+
     /// The share of samples that were not broken, in percent.
     #[must_use]
     pub fn accuracy(&self) -> f64 {

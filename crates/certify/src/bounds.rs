@@ -77,7 +77,8 @@ impl NetworkBounds {
     /// The bounds of `network`.
     ///
     /// # Errors
-    /// See the [module documentation](self).
+    /// [`Error::Network`] or [`Error::Norm`] where a weight is not finite; [`Error::DTypeMismatch`] for weights
+    /// that are neither f32 nor f64.
     pub fn new(network: &PlainNetwork) -> Result<Self> {
         Self::of_engine(network, &WideNetwork::new(network)?)
     }

@@ -18,10 +18,10 @@
 //! * if `margin` > 0: the logit of `label` exceeds every other logit of the exact real function by at least that;
 //! * if a radius r > 0: no perturbation of Euclidean norm less than r gives the image another class than `label`, for the
 //!   exact real function (`real`) and for the function as executed in the named arithmetic, for images that its storage
-//!   format holds; and r follows from K, A, B and the weights by the formulas of [`certifier`](crate::certifier).
+//!   format holds; and r follows from K, A, B and the weights by the formulas of [`Certifier`](crate::Certifier).
 //!
 //! Guarantee: what is written holds ([`Certifier`]), with layer bounds raised by [`ROOM`] so that a proof by another method
-//! has room to succeed. [`verify`](mod@crate::verify) checks every claim.
+//! has room to succeed. [`verify`](crate::verify) checks every claim.
 //!
 //! Errors: [`Error::Write`]; those of [`Certifier`]. Files are written whole or not at all.
 //!
@@ -42,19 +42,19 @@ use crate::certifier::{Certificates, Certifier};
 use crate::error::{Error, Result};
 
 /// The value of `format`.
-pub const FORMAT: &str = "lipconv-certificate";
+pub const CERTIFICATE_FORMAT: &str = "lipconv-certificate";
 /// The version that this crate writes and reads.
-pub const VERSION: u64 = 1;
+pub const CERTIFICATE_VERSION: u64 = 1;
 /// By how much the layer bounds of a file exceed the tightest that were found, relatively: 2^-30.
 pub const ROOM: f64 = 1.0 / (1u64 << 30) as f64;
 
-/// A certificate file; see the [module documentation](self) for its members.
+/// A certificate file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFile {
-    /// [`FORMAT`].
+    /// [`CERTIFICATE_FORMAT`].
     pub format: String,
-    /// [`VERSION`].
+    /// [`CERTIFICATE_VERSION`].
     pub version: u64,
     /// The program that made it.
     pub producer: String,
@@ -110,7 +110,7 @@ pub struct SampleRecord {
 
 /// What the caller knows of a certificate's origin.
 #[derive(Debug, Clone, Copy)]
-pub struct Origin<'a> {
+pub struct CertificateOrigin<'a> {
     /// The bytes of the safetensors file that the network was read from.
     pub model: &'a [u8],
     /// Name of the images.
@@ -132,7 +132,7 @@ impl CertificateFile {
         network: &PlainNetwork,
         images: &Tensor,
         labels: &[usize],
-        origin: Origin<'_>,
+        origin: CertificateOrigin<'_>,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
         let certifier = Certifier::new(network)?.with_raised_bounds(ROOM)?;
@@ -148,8 +148,8 @@ impl CertificateFile {
         }
         let sha256 = images_sha256(images, labels)?;
         Ok(Self {
-            format: FORMAT.into(),
-            version: VERSION,
+            format: CERTIFICATE_FORMAT.into(),
+            version: CERTIFICATE_VERSION,
             producer: concat!("certify ", env!("CARGO_PKG_VERSION")).into(),
             code: origin.code.into(),
             model: ModelRecord {

@@ -244,6 +244,22 @@ pub enum Error {
         /// Name of the arithmetic for which the radius was certified.
         arithmetic: &'static str,
     },
+    /// The accuracy under an attack is below the certified accuracy at the same radius: a defect of the certificate or
+    /// of the attack.
+    #[error(
+        "unsound: under {attack} at {eps} the accuracy is {accuracy} %, below the certified accuracy of \
+         {certified} %"
+    )]
+    BelowCertified {
+        /// Name of the attack.
+        attack: String,
+        /// The radius.
+        eps: f64,
+        /// Percent under the attack.
+        accuracy: f64,
+        /// Percent certified.
+        certified: f64,
+    },
 }
 
 /// Result with this crate's [`enum@Error`].

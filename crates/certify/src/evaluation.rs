@@ -5,9 +5,10 @@
 //! * *certified at ε*: the certified radius exceeds ε, nominally, in real arithmetic, and as executed;
 //! * *attacked at ε*: correct on the clean image and not broken by the attack.
 //!
-//! Guarantee: `attacked ≤ clean`, and `executed ≤ attacked` at the same ε up to the rounding of an attack's projection to
-//! its ball. Every attack's outcome is checked against the executed radii of the attacked arithmetic, with the
-//! perturbation's true norm; a contradiction is [`Error::Unsound`](crate::Error), not a number in a report.
+//! Guarantee: `executed ≤ attacked ≤ clean` at the same ε. What an attack returns is judged before it counts: a perturbed
+//! image that is no point of [0, 1] or of the ball breaks nothing, whoever wrote the attack. The rest is checked against
+//! the executed radii of the attacked arithmetic, with the perturbation's true norm. A contradiction is
+//! [`Error::Unsound`](crate::Error) or [`Error::BelowCertified`](crate::Error), not a number in a report.
 //!
 //! Not here: data sets, printing, clocks.
 
@@ -18,16 +19,16 @@ use lipconv::PlainNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::arithmetic::Arithmetic;
-use crate::attack::{Attack, Progress};
+use crate::attack::{Attack, AttackOutcome, AttackProgress};
 use crate::bounds::LayerBound;
 use crate::certifier::{Certificates, Certifier};
 use crate::classifier::{Classifier, check_labels, is_correct, logit_rows};
 use crate::error::{Error, Result};
 use crate::margin::{certified_accuracy, percent};
-use crate::soundness::check_soundness;
+use crate::soundness::{check_accuracy, check_soundness};
 
 /// What to evaluate.
-pub struct Settings<'a> {
+pub struct EvaluationSettings<'a> {
     /// Radii at which certified accuracy is reported, positive or zero.
     pub eps: &'a [f64],
     /// Attacks to run on the network as its element type executes it.
@@ -52,7 +53,7 @@ pub struct Evaluation {
     /// Their product.
     pub lipschitz: f64,
     /// What is known of every sample.
-    pub samples: Samples,
+    pub samples: SampleResults,
 }
 
 /// Certified accuracy at one ε, percent.
@@ -79,27 +80,27 @@ pub struct AttackedAccuracy {
     pub eps: f64,
     /// Percent of all samples that are correct and were not broken.
     pub accuracy: f64,
-    /// Samples broken although they were classified correctly at first.
+    /// SampleResults broken although they were classified correctly at first.
     pub n_broken: usize,
     /// Largest perturbation of a broken sample, rounded up; 0 where none was broken.
     pub largest_distance: f64,
-    /// Samples broken inside their nominal radius: nominal certificates that are wrong.
+    /// SampleResults broken inside their nominal radius: nominal certificates that are wrong.
     pub n_inside_nominal: usize,
 }
 
 /// One entry for each sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Samples {
+pub struct SampleResults {
     /// Whether the clean image is classified correctly.
     pub correct: Vec<bool>,
     /// Margins and radii.
     pub certificates: Certificates,
 }
 
-impl std::fmt::Debug for Settings<'_> {
+impl std::fmt::Debug for EvaluationSettings<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let attacks: Vec<_> = self.attacks.iter().map(|a| (a.name(), a.eps())).collect();
-        let mut debug = f.debug_struct("Settings");
+        let mut debug = f.debug_struct("EvaluationSettings");
         debug.field("eps", &self.eps).field("attacks", &attacks);
         debug.field("batch_size", &self.batch_size).finish()
     }
@@ -114,8 +115,8 @@ pub fn evaluate(
     network: &PlainNetwork,
     images: &Tensor,
     labels: &[usize],
-    settings: &Settings<'_>,
-    progress: &mut dyn FnMut(Progress),
+    settings: &EvaluationSettings<'_>,
+    progress: &mut dyn FnMut(AttackProgress),
 ) -> Result<Evaluation> {
     check_settings(settings)?;
     let arithmetic = Arithmetic::of_dtype(network.dtype())?;
@@ -128,10 +129,14 @@ pub fn evaluate(
     certificates.nominal = crate::margin::nominal_radii(&logits, labels, 1.0)?;
     let mut attacks = Vec::new();
     for attack in settings.attacks {
-        let outcome = attack.run(network, images, labels, progress)?;
+        let outcome =
+            attack.run(network, images, labels, progress)?.judged(images, attack.eps())?;
         let radii = &certificates.executed[&arithmetic];
         check_soundness(attack.name(), &outcome, labels, radii, arithmetic)?;
-        attacks.push(attacked(*attack, &outcome, &correct, &certificates.nominal));
+        let row = attacked(*attack, &outcome, &correct, radii, &certificates.nominal);
+        let certified = certified_accuracy(radii, attack.eps());
+        check_accuracy(attack.name(), attack.eps(), row.accuracy, certified)?;
+        attacks.push(row);
     }
     Ok(Evaluation {
         n_samples: labels.len(),
@@ -140,7 +145,7 @@ pub fn evaluate(
         attacks,
         layers: certifier.bounds().layers().to_vec(),
         lipschitz: certifier.bounds().lipschitz(),
-        samples: Samples { correct, certificates },
+        samples: SampleResults { correct, certificates },
     })
 }
 
@@ -179,7 +184,7 @@ impl Certificates {
     }
 }
 
-fn check_settings(settings: &Settings<'_>) -> Result<()> {
+fn check_settings(settings: &EvaluationSettings<'_>) -> Result<()> {
     check_batch_size(settings.batch_size)?;
     match settings.eps.iter().find(|eps| !(**eps >= 0.0 && eps.is_finite())) {
         Some(&value) => {
@@ -200,17 +205,21 @@ fn check_batch_size(batch_size: usize) -> Result<()> {
 
 fn attacked(
     attack: &dyn Attack,
-    outcome: &crate::attack::Outcome,
+    outcome: &AttackOutcome,
     correct: &[bool],
+    executed: &[f64],
     nominal: &[f64],
 ) -> AttackedAccuracy {
+    let eps = attack.eps();
+    // rounding can carry a point of the sphere past ε and past a radius just above ε: such a point is outside of both
+    let in_ball = |i: usize| outcome.distances[i] <= eps || executed[i] <= eps;
     let broken: Vec<usize> =
-        (0..correct.len()).filter(|&i| correct[i] && outcome.broken[i]).collect();
-    let survivors = correct.iter().zip(&outcome.broken).filter(|(c, b)| **c && !**b).count();
+        (0..correct.len()).filter(|&i| correct[i] && outcome.broken[i] && in_ball(i)).collect();
+    let n_correct = correct.iter().filter(|&&c| c).count();
     AttackedAccuracy {
         attack: attack.name().to_owned(),
-        eps: attack.eps(),
-        accuracy: percent(survivors, correct.len()),
+        eps,
+        accuracy: percent(n_correct - broken.len(), correct.len()),
         n_broken: broken.len(),
         largest_distance: broken.iter().map(|&i| outcome.distances[i]).fold(0.0, f64::max),
         n_inside_nominal: broken.iter().filter(|&&i| outcome.distances[i] < nominal[i]).count(),

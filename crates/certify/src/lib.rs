@@ -2,41 +2,45 @@
 // a library returns values and calls back: it neither prints nor reads a clock
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_types)]
 
-pub mod arithmetic;
-pub mod attack;
-pub mod bounds;
-pub mod certificate;
-pub mod certifier;
-pub mod classifier;
+mod arithmetic;
+mod attack;
+mod bounds;
+mod certificate;
+mod certifier;
+mod classifier;
 mod error;
-pub mod evaluation;
+mod evaluation;
 mod executed;
 mod linear;
-pub mod margin;
+mod margin;
 pub mod rounding;
-pub mod soundness;
+mod soundness;
 mod tensor;
 mod upper;
 pub mod verify;
-pub mod wasserstein;
-pub mod zero_padded;
+mod wasserstein;
+mod zero_padded;
 
 pub use arithmetic::Arithmetic;
 pub use attack::{
-    Attack, Boundary, Fgsm, Loss, Outcome, Pgd, Pointwise, Progress, Start, Stopping,
+    Attack, AttackOutcome, AttackProgress, AttackStart, Boundary, Fgsm, Loss, Pgd, Pointwise,
+    Stopping,
 };
 pub use bounds::{LayerBound, NetworkBounds};
-pub use certificate::{CertificateFile, Origin, Pixels};
+pub use certificate::{
+    CERTIFICATE_FORMAT, CERTIFICATE_VERSION, CertificateFile, CertificateOrigin, DataRecord,
+    ModelRecord, Pixels, ROOM, SampleRecord, data_sha256,
+};
 pub use certifier::{Certificates, Certifier, LogitBound};
-pub use classifier::{Classifier, Objective};
+pub use classifier::{Classifier, Objective, input_gradient, is_correct, predicted_class};
 pub use error::{Error, Result};
 pub use evaluation::{
-    AttackedAccuracy, CertifiedAccuracy, Evaluation, Samples, Settings, evaluate,
+    AttackedAccuracy, CertifiedAccuracy, Evaluation, EvaluationSettings, SampleResults,
+    batched_logits, evaluate,
 };
 pub use executed::ExecutedNetwork;
 pub use linear::LinearClassifier;
-pub use margin::{certified_accuracy, margins, nominal_radii};
+pub use margin::{certified_accuracy, margin, margins, nominal_radii};
 pub use soundness::check_soundness;
-pub use verify::verify;
 pub use wasserstein::{Critic, CriticValues, DualEstimate, DualEstimator};
 pub use zero_padded::{ZeroPaddedLayer, ZeroPaddedNetwork, ZeroPaddedSpec};

@@ -7,16 +7,23 @@ use crate::error::{Error, Result};
 
 /// Element type of images: f32 or f64.
 pub(crate) trait Pixel: WithDType + NdFloat + Default {
+    /// Largest relative error of one rounding.
+    const UNIT_ROUNDOFF: f64;
+
     fn of(value: f64) -> Self;
 }
 
 impl Pixel for f32 {
+    const UNIT_ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
+
     fn of(value: f64) -> Self {
         value as Self
     }
 }
 
 impl Pixel for f64 {
+    const UNIT_ROUNDOFF: f64 = f64::EPSILON / 2.0;
+
     fn of(value: f64) -> Self {
         value
     }

@@ -1,8 +1,9 @@
 //! An independent check of certificate files: every claim is derived again from the weights and the images.
 //!
-//! Definition. The claims are those of [`certificate`](crate::certificate). They are checked in this order, and the first one that
+//! Definition. The claims are those of [`CertificateFile`](crate::CertificateFile). They are checked in this order, and the first one that
 //! cannot be confirmed is returned as a [`Failure`], which names it:
-//! 1. the file is complete, of this version, and has the members of that version, all numbers finite and at least 0;
+//! 1. the file is complete, of this version, and has the members of that version, each once, all numbers finite and at
+//!    least 0; the weights file likewise holds nothing that no reader asks for;
 //! 2. `model` and `data` are the ones at hand, by their hashes;
 //! 3. each layer's K and A, by a test of `K² I - W W*` for positive definiteness (module `norm`), its B, its sizes;
 //! 4. of the selected samples the label, the prediction, the margin and the radii: the logits are enclosed by an
@@ -19,7 +20,7 @@
 //! Cost: about ten f64 operations for each product of the network and image; a Cholesky factorisation for each layer and
 //! frequency.
 //!
-//! Errors: [`Failure`], for bad files and false claims alike.
+//! Errors: [`Failure`], for bad files and false claims alike. Text of the files is quoted with its control characters escaped.
 
 mod claims;
 mod enclosure;
@@ -30,6 +31,8 @@ mod norm;
 mod wide;
 
 pub use failure::Failure;
+
+use std::collections::BTreeMap;
 
 use rand::SeedableRng;
 use rand::seq::index;
@@ -69,14 +72,54 @@ pub enum Selection {
 }
 
 /// What was confirmed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Report {
+    /// What the file calls its images. Nothing here can tell whether they are that; the caller may.
+    pub data_name: String,
+    /// SHA-256 of the weights file.
+    pub model_sha256: String,
+    /// SHA-256 of the images and labels, as [`data_sha256`](crate::data_sha256) defines it.
+    pub data_sha256: String,
     /// Affine layers.
     pub n_layers: usize,
     /// Samples in the file.
     pub n_samples: usize,
-    /// Samples whose claims were checked.
-    pub n_checked: usize,
+    /// What was derived for the samples whose claims were checked, in their order.
+    pub checked: Vec<Checked>,
+}
+
+/// What the verifier derived for one sample, where the file claims something; 0 elsewhere.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    /// Its place in the file.
+    pub sample_idx: usize,
+    /// Radius for the exact real function, rounded down.
+    pub real: f64,
+    /// Radii by the names of arithmetics, rounded down.
+    pub executed: BTreeMap<String, f64>,
+}
+
+impl Report {
+    /// Of the samples that were checked, how many have a real-arithmetic radius above `eps`.
+    #[must_use]
+    pub fn n_certified(&self, eps: f64) -> usize {
+        self.checked.iter().filter(|checked| checked.real > eps).count()
+    }
+
+    /// The same as executed in an arithmetic, by its name.
+    #[must_use]
+    pub fn n_certified_executed(&self, arithmetic: &str, eps: f64) -> usize {
+        let radius =
+            |checked: &&Checked| checked.executed.get(arithmetic).is_some_and(|r| *r > eps);
+        self.checked.iter().filter(radius).count()
+    }
+
+    /// The arithmetics in which every checked sample has an entry.
+    pub fn arithmetics(&self) -> impl Iterator<Item = &str> {
+        let first = self.checked.first().into_iter().flat_map(|checked| checked.executed.keys());
+        let in_all = |name: &&String| self.checked.iter().all(|c| c.executed.contains_key(*name));
+        first.filter(in_all).map(String::as_str)
+    }
 }
 
 /// Images between two reports of progress.
@@ -107,24 +150,34 @@ pub fn verify(
         model: &model,
         data,
     };
-    let selected = selected(selection, claims.samples.len());
-    let mut n_done = 0;
+    let selected = selected(selection, claims.samples.len())?;
+    let mut checked = Vec::with_capacity(selected.len());
     for group in selected.chunks(GROUP) {
         let batches = group.par_chunks(LANES);
-        let verdicts: Vec<Verdict<()>> =
+        let verdicts: Vec<Verdict<Vec<Checked>>> =
             batches.map(|batch| checker.check(batch, &claims.samples)).collect();
         // in order, so that the same file always fails at the same claim
-        verdicts.into_iter().collect::<Verdict<()>>()?;
-        n_done += group.len();
-        progress(n_done, selected.len());
+        for verdict in verdicts {
+            checked.extend(verdict?);
+        }
+        progress(checked.len(), selected.len());
     }
-    let (n_layers, n_samples) = (claims.layers.len(), claims.samples.len());
-    Ok(Report { n_layers, n_samples, n_checked: n_done })
+    Ok(Report {
+        n_layers: claims.layers.len(),
+        n_samples: claims.samples.len(),
+        data_name: claims.data_name,
+        model_sha256: claims.model_sha256,
+        data_sha256: claims.data_sha256,
+        checked,
+    })
 }
 
-/// Ascending indices of the samples to check.
-fn selected(selection: Selection, n_samples: usize) -> Vec<usize> {
-    match selection {
+/// Ascending indices of the samples to check, at least one.
+fn selected(selection: Selection, n_samples: usize) -> Verdict<Vec<usize>> {
+    if n_samples == 0 || matches!(selection, Selection::Random { n: 0, .. }) {
+        return Err(Failure::new("samples", "none are left to check, expected at least 1"));
+    }
+    Ok(match selection {
         Selection::Random { n, seed } if n < n_samples => {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let mut chosen = index::sample(&mut rng, n_samples, n).into_vec();
@@ -132,7 +185,7 @@ fn selected(selection: Selection, n_samples: usize) -> Vec<usize> {
             chosen
         }
         Selection::All | Selection::Random { .. } => (0..n_samples).collect(),
-    }
+    })
 }
 
 fn check_hash(claim: &str, claimed: &str, found: &str, what: &str) -> Verdict<()> {
@@ -228,17 +281,19 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     /// Checks the samples of these indices.
-    fn check(&self, batch: &[usize], claims: &[SampleClaim]) -> Verdict<()> {
+    fn check(&self, batch: &[usize], claims: &[SampleClaim]) -> Verdict<Vec<Checked>> {
         let images: Vec<Vec<f64>> = batch.iter().map(|&i| self.image(i)).collect();
         let views: Vec<&[f64]> = images.iter().map(Vec::as_slice).collect();
         let enclosures = self.evaluator.enclose(&views);
-        for ((&i, enclosure), image) in batch.iter().zip(&enclosures).zip(&images) {
-            let narrow = image.iter().all(|&v| f64::from(v as f32) == v);
-            self.check_sample(i, &claims[i], enclosure, narrow).map_err(|failure| {
-                Failure::new(format!("samples[{i}].{}", failure.claim), failure.reason)
-            })?;
-        }
-        Ok(())
+        let samples = batch.iter().zip(&enclosures).zip(&images);
+        samples
+            .map(|((&i, enclosure), image)| {
+                let narrow = image.iter().all(|&v| f64::from(v as f32) == v);
+                self.check_sample(i, &claims[i], enclosure, narrow).map_err(|failure| {
+                    Failure::new(format!("samples[{i}].{}", failure.claim), failure.reason)
+                })
+            })
+            .collect()
     }
 
     fn image(&self, i: usize) -> Vec<f64> {
@@ -256,7 +311,7 @@ impl Checker<'_> {
         claim: &SampleClaim,
         enclosure: &Enclosure,
         narrow: bool,
-    ) -> Verdict<()> {
+    ) -> Verdict<Checked> {
         let label = self.data.labels[i];
         if claim.label != label {
             return Err(Failure::new("label", format!("is {}, expected {label}", claim.label)));
@@ -267,28 +322,41 @@ impl Checker<'_> {
         check_prediction(claim.prediction, enclosure)?;
         let margin = self.constants.margin(enclosure, label);
         check_claim("margin", claim.margin, margin)?;
-        check_claim("real", claim.real, self.constants.real_radius(enclosure, label))?;
-        for (name, &radius) in &claim.executed {
-            let member = format!("executed.{name}");
-            let Some(machine) = Machine::named(name) else {
-                return Err(Failure::new(member, "is no arithmetic known to this program"));
-            };
-            if radius == 0.0 {
-                continue;
-            }
-            if machine.narrow && (self.model.stored_in_f64 || !narrow) {
-                return Err(Failure::new(
-                    member,
-                    "this arithmetic does not hold the weights or the image",
-                ));
-            }
-            let derived = self.constants.executed_radius(enclosure, machine, label);
-            check_claim(&member, radius, derived)?;
-            if !self.constants.stays_finite(enclosure, machine, radius) {
-                return Err(Failure::new(member, format!("within {radius:?} a sum may overflow")));
-            }
+        let real = self.constants.real_radius(enclosure, label);
+        let real = check_claim("real", claim.real, real)?;
+        let executed = claim.executed.iter().map(|(name, &radius)| {
+            let derived = self.check_executed(name, radius, enclosure, narrow, label)?;
+            Ok((name.clone(), derived))
+        });
+        Ok(Checked { sample_idx: i, real, executed: executed.collect::<Verdict<_>>()? })
+    }
+
+    fn check_executed(
+        &self,
+        name: &str,
+        radius: f64,
+        enclosure: &Enclosure,
+        narrow: bool,
+        label: usize,
+    ) -> Verdict<f64> {
+        let member = format!("executed.{name}");
+        let Some(machine) = Machine::named(name) else {
+            return Err(Failure::new(member, "is no arithmetic known to this program"));
+        };
+        if radius == 0.0 {
+            return Ok(0.0);
         }
-        Ok(())
+        if machine.narrow && (self.model.stored_in_f64 || !narrow) {
+            let reason = "this arithmetic does not hold the weights or the image";
+            return Err(Failure::new(member, reason));
+        }
+        let derived = self.constants.executed_radius(enclosure, machine, label);
+        let derived = check_claim(&member, radius, derived)?;
+        if !self.constants.stays_finite(enclosure, machine, radius) {
+            return Err(Failure::new(member, format!("within {radius:?} a sum may overflow")));
+        }
+        // beyond the claim nothing was said about overflow
+        Ok(derived.min(radius))
     }
 }
 
@@ -313,10 +381,10 @@ fn check_prediction(prediction: usize, enclosure: &Enclosure) -> Verdict<()> {
 /// Claims are cut off here.
 const LARGEST_CLAIM: f64 = 1e9;
 
-/// A positive claim must not exceed what holds, nor differ from what the formulas give.
-fn check_claim(member: &str, claimed: f64, derived: Option<Range>) -> Verdict<()> {
+/// A positive claim must not exceed what holds, nor differ from what the formulas give; returns what holds, rounded down.
+fn check_claim(member: &str, claimed: f64, derived: Option<Range>) -> Verdict<f64> {
     if claimed == 0.0 {
-        return Ok(());
+        return Ok(0.0);
     }
     let Some(Range { floor, ceiling }) = derived else {
         return Err(Failure::new(member, "dot products are too long for this arithmetic"));
@@ -331,5 +399,5 @@ fn check_claim(member: &str, claimed: f64, derived: Option<Range>) -> Verdict<()
         let reason = format!("is {claimed:?}, but the layer bounds and the weights give {least:?}");
         return Err(Failure::new(member, reason));
     }
-    Ok(())
+    Ok(ceiling.nearest().next_down().max(claimed))
 }

@@ -75,7 +75,7 @@ pub struct DualEstimator<'a> {
     b: Sums,
 }
 
-/// A lower bound of a Wasserstein distance; see the [module documentation](self).
+/// A lower bound of a Wasserstein distance.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DualEstimate {
     /// The dual objective of `f / L`, rounded down: a lower bound for the samples at hand.
@@ -98,7 +98,7 @@ impl Critic {
     /// The critic that `network` is, with bounds of its stored weights.
     ///
     /// # Errors
-    /// See the [module documentation](self); [`Error::DTypeMismatch`] for weights that are neither f32 nor f64, [`Error::DotTooLong`].
+    /// [`Error::NotACritic`]; those of [`NetworkBounds::new`]; [`Error::DTypeMismatch`] for weights that are neither f32 nor f64, [`Error::DotTooLong`].
     pub fn new(network: &PlainNetwork) -> Result<Self> {
         if network.n_classes() != 1 {
             return Err(Error::NotACritic { n_outputs: network.n_classes() });

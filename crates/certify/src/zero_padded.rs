@@ -110,7 +110,8 @@ impl ZeroPaddedNetwork {
     /// Reads the weights of `spec` from a safetensors file that holds them and nothing else; f32 or f64 throughout.
     ///
     /// # Errors
-    /// See the [module documentation](self).
+    /// [`Error::ModelFile`] for a file that is not what the spec describes, [`Error::MissingTensor`],
+    /// [`Error::UnexpectedTensor`], [`Error::TensorShape`].
     pub fn load(path: &Path, spec: &ZeroPaddedSpec) -> Result<Self> {
         let mut tensors = Tensors::read(path)?;
         projectors::gemm::single_threaded_blas();

@@ -37,6 +37,7 @@ mod error;
 mod finite;
 pub mod gan;
 pub mod generator;
+pub mod json;
 mod kernels;
 pub mod loss;
 mod methods;

@@ -26,16 +26,16 @@ struct Header {
     layers: Vec<StoredLayer>,
 }
 
-/// A plain layer without its numbers.
+/// A plain layer without its numbers; `{}` so that settings of another layer are refused, not ignored.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 enum StoredLayer {
     CyclicConv { downsample: usize, bias: bool },
     Dense { bias: bool },
-    MaxMin,
+    MaxMin {},
     GroupSort { group: usize },
-    Relu,
-    Flatten,
+    Relu {},
+    Flatten {},
 }
 
 const KIND: &str = "plain-network";
@@ -92,10 +92,10 @@ impl PlainNetwork {
                         tensors(&mut reader, &format!("linear{n_linears}"), bias, dtype, device)?;
                     PlainLayer::Dense(Dense::new(weight, bias)?)
                 }
-                StoredLayer::MaxMin => PlainLayer::MaxMin,
+                StoredLayer::MaxMin {} => PlainLayer::MaxMin,
                 StoredLayer::GroupSort { group } => PlainLayer::GroupSort { group },
-                StoredLayer::Relu => PlainLayer::Relu,
-                StoredLayer::Flatten => PlainLayer::Flatten,
+                StoredLayer::Relu {} => PlainLayer::Relu,
+                StoredLayer::Flatten {} => PlainLayer::Flatten,
             });
         }
         reader.finish()?;
@@ -109,10 +109,10 @@ fn stored(layer: &PlainLayer) -> StoredLayer {
             StoredLayer::CyclicConv { downsample: conv.downsample(), bias: conv.bias().is_some() }
         }
         PlainLayer::Dense(dense) => StoredLayer::Dense { bias: dense.bias().is_some() },
-        PlainLayer::MaxMin => StoredLayer::MaxMin,
+        PlainLayer::MaxMin => StoredLayer::MaxMin {},
         PlainLayer::GroupSort { group } => StoredLayer::GroupSort { group: *group },
-        PlainLayer::Relu => StoredLayer::Relu,
-        PlainLayer::Flatten => StoredLayer::Flatten,
+        PlainLayer::Relu => StoredLayer::Relu {},
+        PlainLayer::Flatten => StoredLayer::Flatten {},
     }
 }
 

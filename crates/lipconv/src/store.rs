@@ -83,7 +83,14 @@ impl Reader {
         let io = |source| Error::Io { action: "read", path: path.to_owned(), source };
         let bytes = std::fs::read(path).map_err(io)?;
         let corrupt = |e| problem(path, format!("not a complete safetensors file: {e}"));
-        let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(corrupt)?;
+        let (length, metadata) = SafeTensors::read_metadata(&bytes).map_err(corrupt)?;
+        let unreadable = |e| problem(path, format!("unreadable header: {e}"));
+        // safetensors lets the last of two entries of one name count
+        crate::json::check_members(&bytes[8..8 + length]).map_err(unreadable)?;
+        let mut others = metadata.metadata().iter().flat_map(HashMap::keys);
+        if let Some(other) = others.find(|name| *name != HEADER) {
+            return Err(problem(path, format!("has an unknown metadata entry `{other}`")));
+        }
         let header = metadata.metadata().as_ref().and_then(|m| m.get(HEADER)).cloned();
         let missing = || {
             problem(
@@ -102,7 +109,7 @@ impl Reader {
 
     /// The JSON header.
     pub(crate) fn header<H: DeserializeOwned>(&self) -> Result<H> {
-        serde_json::from_str(&self.header)
+        crate::json::from_slice(self.header.as_bytes())
             .map_err(|e| problem(&self.path, format!("unreadable header: {e}")))
     }
 

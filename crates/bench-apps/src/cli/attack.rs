@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use candle_core::Tensor;
-use certify::evaluation::batched_logits;
+use certify::batched_logits;
 use certify::{
-    Arithmetic, Attack, Boundary, Certifier, Classifier, Fgsm, Loss, Outcome, Pgd, Pointwise,
-    Start, Stopping, ZeroPaddedNetwork, ZeroPaddedSpec, check_soundness,
+    Arithmetic, Attack, AttackOutcome, AttackStart, Boundary, Certifier, Classifier, Fgsm, Loss,
+    Pgd, Pointwise, Stopping, ZeroPaddedNetwork, ZeroPaddedSpec, check_soundness,
 };
 use clap::ValueEnum;
 use serde::Serialize;
@@ -193,7 +193,7 @@ fn attack(args: &Args) -> Box<dyn Attack> {
             steps: s.steps.unwrap_or(200),
             step_size: s.step_size,
             loss,
-            start: Start::Random,
+            start: AttackStart::Random,
             restarts: s.restarts,
             seed,
             stopping,
@@ -220,7 +220,7 @@ fn report(
     pixels: &Tensor,
     labels: &[usize],
     display: Display,
-) -> Result<Outcome> {
+) -> Result<AttackOutcome> {
     let logits = batched_logits(classifier, pixels, args.settings.batch_size.max(1))?;
     let margins = certify::margins(&logits, labels)?;
     let clean = certify::certified_accuracy(&margins, 0.0);
@@ -243,7 +243,10 @@ fn report(
     ];
     outln!("{}", text_table(&rows.map(|row| row.to_vec())));
     if let Some(path) = &args.json {
-        let distances = outcome.distances.iter().map(|&d| d.is_finite().then_some(d)).collect();
+        let is_adversarial = |i: usize| outcome.broken[i] || outcome.predictions[i] != labels[i];
+        let found =
+            |i: usize| Some(outcome.distances[i]).filter(|d| is_adversarial(i) && d.is_finite());
+        let distances = (0..labels.len()).map(found).collect();
         let written = Written {
             attack: attack.name(),
             eps: args.eps.value(),

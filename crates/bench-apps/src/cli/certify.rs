@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use certify::{Arithmetic, CertificateFile, Origin, certified_accuracy};
+use certify::{Arithmetic, CertificateFile, CertificateOrigin, certified_accuracy};
 
 use super::args::DataArgs;
 use super::plain_model::{PlainModel, tensors};
@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let images = model.images(&args.data, args.dataset.clone(), args.test_limit, display)?;
     let (pixels, labels) = tensors(&images, model.network.dtype())?;
     let code = Provenance::collect("CPU").commit.unwrap_or_else(|| "unknown".into());
-    let origin = Origin { model: &model.bytes, data: images.name(), code: &code };
+    let origin = CertificateOrigin { model: &model.bytes, data: images.name(), code: &code };
     let mut bar = Progress::new(display, "certify", 0, labels.len() as u64);
     let file = CertificateFile::new(&model.network, &pixels, &labels, origin, &mut |done| {
         bar.update(done as u64, "");

@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
-use certify::evaluation::batched_logits;
+use certify::batched_logits;
 use certify::{
-    Arithmetic, Attack, Evaluation, Fgsm, Loss, Pgd, Settings, Start, Stopping, certified_accuracy,
+    Arithmetic, Attack, AttackStart, Evaluation, EvaluationSettings, Fgsm, Loss, Pgd, Stopping,
+    certified_accuracy,
 };
 use lipconv::{PlainNetwork, Trainer};
 use serde::{Deserialize, Serialize};
@@ -81,7 +82,8 @@ pub fn evaluate(
     let values: Vec<f64> = eps.iter().map(Eps::value).collect();
     let plan = attacks(config);
     let attacks: Vec<&dyn Attack> = plan.iter().map(|(_, _, attack)| attack.as_ref()).collect();
-    let settings = Settings { eps: &values, attacks: &attacks, batch_size: config.batch_size };
+    let settings =
+        EvaluationSettings { eps: &values, attacks: &attacks, batch_size: config.batch_size };
     let mut shown: Option<(&'static str, Progress)> = None;
     let evaluation = certify::evaluate(network, &pixels, &labels, &settings, &mut |report| {
         show(&mut shown, display, report);
@@ -98,7 +100,11 @@ pub fn evaluate(
     })
 }
 
-fn show(shown: &mut Option<(&'static str, Progress)>, display: Display, report: certify::Progress) {
+fn show(
+    shown: &mut Option<(&'static str, Progress)>,
+    display: Display,
+    report: certify::AttackProgress,
+) {
     const WHOLE: u64 = 1000;
     if shown.as_ref().is_none_or(|(name, _)| *name != report.attack) {
         let label = crate::report::attack_name(report.attack);
@@ -143,7 +149,7 @@ pub(crate) fn attacks(config: &EvaluationConfig) -> Vec<PlannedAttack> {
             steps: config.pgd.steps,
             step_size: config.pgd.step_size,
             loss,
-            start: Start::Random,
+            start: AttackStart::Random,
             restarts: 1,
             seed: config.seed,
             stopping: Stopping::WhenBroken,

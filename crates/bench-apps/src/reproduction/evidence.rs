@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use blockconv::spectrum::layer_singular_values;
 use candle_core::{DType, Tensor};
-use certify::evaluation::batched_logits;
-use certify::{Attack, Boundary, Classifier, Loss, Pgd, Pointwise, Start, Stopping};
+use certify::batched_logits;
+use certify::{Attack, AttackStart, Boundary, Classifier, Loss, Pgd, Pointwise, Stopping};
 use lipconv::{PlainLayer, PlainNetwork, SignalShape};
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
@@ -263,7 +263,7 @@ fn ladder_attack(eps: f64, seed: u64) -> Pgd {
         steps: STEPS,
         step_size: 2.5 * eps / STEPS as f64,
         loss: Loss::CarliniWagner { confidence: 50.0 },
-        start: Start::Zero,
+        start: AttackStart::Zero,
         restarts: 1,
         seed,
         stopping: Stopping::WhenBroken,

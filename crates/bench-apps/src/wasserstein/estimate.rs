@@ -7,7 +7,7 @@
 //! the standard error is 0.
 
 use anyhow::Result;
-use certify::wasserstein::{Critic, DualEstimate};
+use certify::{Critic, DualEstimate};
 use lipconv::PlainNetwork;
 use serde::{Deserialize, Serialize};
 

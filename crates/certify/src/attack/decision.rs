@@ -13,9 +13,8 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::objective::best_rival;
-use super::pgd::Stopping;
 use super::step::{distance_up, retain_rows};
-use super::{Outcome, Progress};
+use super::{AttackOutcome, AttackProgress, Query, Stopping};
 use crate::classifier::{Classifier, is_correct, logit_rows, predicted_class};
 use crate::error::{Error, Result};
 use crate::evaluation::batched_logits;
@@ -63,30 +62,15 @@ pub(super) trait DecisionAttack {
     fn search<T: Pixel>(&self, subject: Subject<'_, T>) -> Self::Search<T>;
 }
 
-/// Attacks every image; `starts`, where given, are images of their shape and of other classes.
+/// Attacks every image of the query, from its starts where it has some.
 pub(super) fn run<A: DecisionAttack>(
     attack: &A,
-    classifier: &dyn Classifier,
-    images: &Tensor,
-    labels: &[usize],
-    starts: Option<&Tensor>,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Outcome> {
-    super::setup::check(classifier, images, labels)?;
-    if let Some(starts) = starts {
-        if starts.dims() != images.dims() {
-            let (what, got) = ("batch of starting images", starts.dims().to_vec());
-            return Err(Error::ShapeMismatch {
-                what,
-                expected: format!("{:?}", images.dims()),
-                got,
-            });
-        }
-        super::setup::check(classifier, starts, labels)?;
-    }
-    match images.dtype() {
-        DType::F32 => Run::<f32, A>::new(attack, classifier, images, labels, starts)?.all(progress),
-        _ => Run::<f64, A>::new(attack, classifier, images, labels, starts)?.all(progress),
+    query: Query<'_>,
+    progress: &mut dyn FnMut(AttackProgress),
+) -> Result<AttackOutcome> {
+    match query.images.dtype() {
+        DType::F32 => Run::<f32, A>::new(attack, query)?.all(progress),
+        _ => Run::<f64, A>::new(attack, query)?.all(progress),
     }
 }
 
@@ -136,13 +120,8 @@ struct Slot<S> {
 }
 
 impl<'a, T: Pixel, A: DecisionAttack> Run<'a, T, A> {
-    fn new(
-        attack: &'a A,
-        classifier: &'a dyn Classifier,
-        images: &Tensor,
-        labels: &'a [usize],
-        starts: Option<&Tensor>,
-    ) -> Result<Self> {
+    fn new(attack: &'a A, query: Query<'a>) -> Result<Self> {
+        let Query { classifier, images, labels, starts } = query;
         let limits = attack.limits();
         let (n, n_values) = batch_size(images)?;
         let rows = logit_rows(&batched_logits(classifier, images, limits.batch_size)?)?;
@@ -166,7 +145,7 @@ impl<'a, T: Pixel, A: DecisionAttack> Run<'a, T, A> {
         })
     }
 
-    fn all(mut self, progress: &mut dyn FnMut(Progress)) -> Result<Outcome> {
+    fn all(mut self, progress: &mut dyn FnMut(AttackProgress)) -> Result<AttackOutcome> {
         let mut slots = Vec::new();
         loop {
             while slots.len() < self.limits.batch_size {
@@ -283,16 +262,16 @@ impl<'a, T: Pixel, A: DecisionAttack> Run<'a, T, A> {
         !self.correct[sample] || self.found[sample].as_ref().is_some_and(near)
     }
 
-    fn progress(&self, slots: &[Slot<A::Search<T>>]) -> Progress {
+    fn progress(&self, slots: &[Slot<A::Search<T>>]) -> AttackProgress {
         let n_samples = self.labels.len();
         let under_way: f64 = slots.iter().map(|slot| slot.search.progress()).sum();
         let fraction = (self.n_ended as f64 + under_way) / n_samples.max(1) as f64;
         let n_broken = (0..n_samples).filter(|&i| self.is_broken(i)).count();
         let fraction = if n_samples == 0 { 1.0 } else { fraction.min(1.0) };
-        Progress { attack: self.limits.name, fraction, n_broken, n_samples }
+        AttackProgress { attack: self.limits.name, fraction, n_broken, n_samples }
     }
 
-    fn outcome(self) -> Result<Outcome> {
+    fn outcome(self) -> Result<AttackOutcome> {
         let n = self.labels.len();
         let broken = (0..n).map(|i| self.is_broken(i)).collect();
         let (mut distances, mut predictions) = (vec![f64::INFINITY; n], self.classes);
@@ -306,6 +285,6 @@ impl<'a, T: Pixel, A: DecisionAttack> Run<'a, T, A> {
             }
         }
         let adversarial = Tensor::from_vec(adversarial, self.shape, self.classifier.device())?;
-        Ok(Outcome { adversarial, predictions, broken, distances })
+        Ok(AttackOutcome { adversarial, predictions, broken, distances })
     }
 }

@@ -1,12 +1,10 @@
 //! The fast gradient method: one step to the edge of the ball.
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::objective::Loss;
-use super::pgd::{Pgd, Start, Stopping};
-use super::{Attack, Outcome, Progress};
-use crate::classifier::Classifier;
+use super::pgd::Pgd;
+use super::{AttackOutcome, AttackProgress, AttackStart, Query, Stopping, Strategy};
 use crate::error::Result;
 
 /// One step of length ε along the normalised gradient, from the image itself, clipped to [0, 1].
@@ -31,33 +29,38 @@ impl Fgsm {
     }
 }
 
-impl Attack for Fgsm {
-    fn name(&self) -> &'static str {
-        "fgsm"
+impl Fgsm {
+    fn as_pgd(&self) -> Pgd {
+        Pgd {
+            eps: self.eps,
+            steps: 1,
+            step_size: self.eps,
+            loss: self.loss,
+            start: AttackStart::Zero,
+            restarts: 1,
+            seed: 0,
+            stopping: Stopping::Never,
+            batch_size: self.batch_size,
+        }
     }
+}
+
+impl Strategy for Fgsm {
+    const NAME: &'static str = "fgsm";
 
     fn eps(&self) -> f64 {
         self.eps
     }
 
-    fn run(
+    fn check(&self) -> Result<()> {
+        self.as_pgd().check_settings()
+    }
+
+    fn attack(
         &self,
-        classifier: &dyn Classifier,
-        images: &Tensor,
-        labels: &[usize],
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Outcome> {
-        let pgd = Pgd {
-            eps: self.eps,
-            steps: 1,
-            step_size: self.eps,
-            loss: self.loss,
-            start: Start::Zero,
-            restarts: 1,
-            seed: 0,
-            stopping: Stopping::Never,
-            batch_size: self.batch_size,
-        };
-        super::run::run(&pgd, self.name(), classifier, images, labels, progress)
+        query: Query<'_>,
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<AttackOutcome> {
+        self.as_pgd().descend(Self::NAME, query, progress)
     }
 }

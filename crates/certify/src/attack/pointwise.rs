@@ -14,9 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::decision::{self, DecisionAttack, Limits, Search, Subject};
 use super::noise::SaltAndPepper;
-use super::pgd::Stopping;
 use super::setup::{check_at_least_one, check_positive};
-use super::{Attack, Outcome, Progress};
+use super::{AttackOutcome, AttackProgress, Query, Stopping, Strategy};
 use crate::classifier::Classifier;
 use crate::error::Result;
 use crate::tensor::{Pixel, widened};
@@ -48,17 +47,24 @@ impl Pointwise {
     /// Attacks every image from the adversarial image of the same place in `starts`.
     ///
     /// # Errors
-    /// See the [module documentation](super).
+    /// Those of [`Attack::run`](crate::Attack::run); [`Error::StartNotAdversarial`](crate::Error) for a start of the sample's own class.
     pub fn run_from(
         &self,
         classifier: &dyn Classifier,
         images: &Tensor,
         labels: &[usize],
         starts: &Tensor,
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Outcome> {
-        self.check()?;
-        decision::run(self, classifier, images, labels, Some(starts), progress)
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<AttackOutcome> {
+        self.attack_checked(Query { classifier, images, labels, starts: Some(starts) }, progress)
+    }
+}
+
+impl Strategy for Pointwise {
+    const NAME: &'static str = "pointwise";
+
+    fn eps(&self) -> f64 {
+        self.eps
     }
 
     fn check(&self) -> Result<()> {
@@ -66,26 +72,13 @@ impl Pointwise {
         check_at_least_one("max_queries", self.max_queries)?;
         check_at_least_one("batch_size", self.batch_size)
     }
-}
 
-impl Attack for Pointwise {
-    fn name(&self) -> &'static str {
-        "pointwise"
-    }
-
-    fn eps(&self) -> f64 {
-        self.eps
-    }
-
-    fn run(
+    fn attack(
         &self,
-        classifier: &dyn Classifier,
-        images: &Tensor,
-        labels: &[usize],
-        progress: &mut dyn FnMut(Progress),
-    ) -> Result<Outcome> {
-        self.check()?;
-        decision::run(self, classifier, images, labels, None, progress)
+        query: Query<'_>,
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<AttackOutcome> {
+        decision::run(self, query, progress)
     }
 }
 
@@ -94,7 +87,7 @@ impl DecisionAttack for Pointwise {
 
     fn limits(&self) -> Limits {
         let Self { eps, seed, stopping, max_queries, batch_size } = *self;
-        Limits { name: self.name(), eps, seed, stopping, max_queries, batch_size }
+        Limits { name: Self::NAME, eps, seed, stopping, max_queries, batch_size }
     }
 
     fn search<T: Pixel>(&self, subject: Subject<'_, T>) -> PointwiseSearch<T> {

@@ -56,6 +56,20 @@ pub(super) fn distance_up<T: Pixel>(a: &[T], b: &[T]) -> f64 {
     norm_up(a.iter().zip(b).map(difference)).value()
 }
 
+/// Whether an image is a point of the ball of radius `eps` about another one and of [0, 1]^n.
+///
+/// The ball is larger than ε by what rounding can add when a point of its sphere is stored.
+pub(super) fn is_in_ball<T: Pixel>(point: &[T], image: &[T], eps: f64) -> bool {
+    let is_pixel = |v: &T| (0.0..=1.0).contains(&WithDType::to_f64(*v));
+    let rounded_eps = with_rounding(eps, point.len(), T::UNIT_ROUNDOFF);
+    point.iter().all(is_pixel) && distance_up(point, image) <= rounded_eps
+}
+
+/// ε and what rounding adds in [`project`]: to the norm and the scaling, relative to ε, and to n sums `x + d` in [0, 1].
+fn with_rounding(eps: f64, n: usize, unit_roundoff: f64) -> f64 {
+    eps * (1.0 + (n as f64 + 8.0) * unit_roundoff) + 2.0 * unit_roundoff * (n as f64).sqrt()
+}
+
 /// Keeps the rows of length `n` that are marked, in order.
 pub(super) fn retain_rows<T: Copy>(values: &mut Vec<T>, n: usize, keep: &[bool]) {
     let mut next = 0;
@@ -114,6 +128,34 @@ mod tests {
         for bad in [f64::NAN, f64::INFINITY] {
             ascend(&mut d, &[1.0, bad, 0.0, 0.0], &image, 0.1, 1.0);
             assert_eq!(d, before);
+        }
+    }
+
+    #[test]
+    fn points_of_the_ball_are_told_apart() {
+        let image = [0.5f32; 4];
+        assert!(is_in_ball(&[1.0, 0.5, 0.5, 0.5], &image, 0.5));
+        assert!(!is_in_ball(&[1.0, 0.5, 0.5, 0.51], &image, 0.5));
+        // outside of the box, or no number
+        for bad in [-0.1, 1.0 + f32::EPSILON, f32::NAN, f32::INFINITY] {
+            assert!(!is_in_ball(&[bad, 0.5, 0.5, 0.5], &image, 10.0), "{bad}");
+        }
+        // whatever projection lands on is inside, in either precision
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        for (n, eps) in [(1, 1e-3), (784, 0.14), (3072, 1.58)] {
+            check_projected::<f32>(n, eps, &mut rng);
+            check_projected::<f64>(n, eps, &mut rng);
+        }
+    }
+
+    fn check_projected<T: Pixel>(n: usize, eps: f64, rng: &mut ChaCha8Rng) {
+        for _ in 0..20 {
+            let image: Vec<T> = (0..n).map(|_| T::of(rng.random_range(0.0..=1.0))).collect();
+            let mut d: Vec<T> = (0..n).map(|_| T::of(rng.random_range(-eps..=eps))).collect();
+            project(&mut d, &image, eps);
+            let mut point = image.clone();
+            perturbed(&image, &d, &mut point);
+            assert!(is_in_ball(&point, &image, eps), "n = {n}, eps = {eps}");
         }
     }
 

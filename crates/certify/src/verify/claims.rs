@@ -1,17 +1,21 @@
 //! The claims of a certificate file, read member by member, so that a refusal can name the one at fault.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use lipconv::json;
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::failure::{Failure, Verdict};
-use crate::certificate::{FORMAT, VERSION};
+use crate::certificate::{CERTIFICATE_FORMAT, CERTIFICATE_VERSION};
 
 /// The file.
 #[derive(Debug)]
 pub(super) struct Claims {
     pub(super) model_sha256: String,
     pub(super) n_classes: usize,
+    pub(super) data_name: String,
     pub(super) data_sha256: String,
     pub(super) layers: Vec<LayerClaim>,
     pub(super) samples: Vec<SampleClaim>,
@@ -40,37 +44,38 @@ pub(super) struct SampleClaim {
 
 impl Claims {
     pub(super) fn parse(bytes: &[u8]) -> Verdict<Self> {
-        let value: Value = serde_json::from_slice(bytes).map_err(|e| syntax(bytes, &e))?;
-        let mut file = Object::new(value, "certificate".into())?;
-        file.prefix.clear();
+        json::check_members(bytes).map_err(|e| syntax(bytes, &e))?;
+        let File { members, samples } =
+            serde_json::from_slice(bytes).map_err(|e| syntax(bytes, &e))?;
+        let mut file = Object { prefix: String::new(), members };
         let format = file.text("format")?;
-        if format != FORMAT {
-            return Err(Failure::new("format", format!("is `{format}`, expected `{FORMAT}`")));
+        if format != CERTIFICATE_FORMAT {
+            let reason = format!("is `{format}`, expected `{CERTIFICATE_FORMAT}`");
+            return Err(Failure::new("format", reason));
         }
         let version = file.integer("version")?;
-        if version != VERSION as usize {
-            let age = if version > VERSION as usize {
+        if version != CERTIFICATE_VERSION as usize {
+            let age = if version > CERTIFICATE_VERSION as usize {
                 "a later program wrote it"
             } else {
                 "no such version"
             };
-            let reason = format!("is {version}, expected {VERSION}: {age}");
+            let reason = format!("is {version}, expected {CERTIFICATE_VERSION}: {age}");
             return Err(Failure::new("version", reason));
         }
         file.text("producer")?;
         file.text("code")?;
         let mut model = file.object("model")?;
         let mut data = file.object("data")?;
-        data.text("name")?;
         let n_samples = data.integer("n_samples")?;
         let layers = file.list("layers")?.into_iter().map(LayerClaim::parse);
-        let samples = file.list("samples")?.into_iter().map(SampleClaim::parse);
         let claims = Self {
             model_sha256: model.text("sha256")?,
             n_classes: model.integer("n_classes")?,
+            data_name: data.text("name")?,
             data_sha256: data.text("sha256")?,
             layers: layers.collect::<Verdict<_>>()?,
-            samples: samples.collect::<Verdict<_>>()?,
+            samples: samples.ok_or_else(|| Failure::new("samples", "is missing"))??,
         };
         model.finish()?;
         data.finish()?;
@@ -83,6 +88,74 @@ impl Claims {
             ));
         }
         Ok(claims)
+    }
+}
+
+/// The members of the file; the samples, which are most of it, are parsed one by one as they are read.
+struct File {
+    members: Map<String, Value>,
+    samples: Option<Verdict<Vec<SampleClaim>>>,
+}
+
+impl<'de> Deserialize<'de> for File {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(FileVisitor)
+    }
+}
+
+struct FileVisitor;
+
+impl<'de> Visitor<'de> for FileVisitor {
+    type Value = File;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<File, A::Error> {
+        let mut file = File { members: Map::new(), samples: None };
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "samples" {
+                file.samples = Some(map.next_value::<Samples>()?.0);
+            } else {
+                file.members.insert(name, map.next_value()?);
+            }
+        }
+        Ok(file)
+    }
+}
+
+/// The samples up to the first one that is none.
+struct Samples(Verdict<Vec<SampleClaim>>);
+
+impl<'de> Deserialize<'de> for Samples {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SamplesVisitor)
+    }
+}
+
+struct SamplesVisitor;
+
+impl<'de> Visitor<'de> for SamplesVisitor {
+    type Value = Samples;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of samples")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Samples, A::Error> {
+        let mut samples = Vec::new();
+        while let Some(value) = list.next_element::<Value>()? {
+            let name = format!("samples[{}]", samples.len());
+            match Object::new(value, name).and_then(SampleClaim::parse) {
+                Ok(sample) => samples.push(sample),
+                Err(failure) => {
+                    while list.next_element::<IgnoredAny>()?.is_some() {}
+                    return Ok(Samples(Err(failure)));
+                }
+            }
+        }
+        Ok(Samples(Ok(samples)))
     }
 }
 
@@ -208,6 +281,18 @@ fn spoken(value: &Value) -> String {
 
 /// What is wrong with a file that is not JSON; NaN and infinities, which JSON does not have, are named with their member.
 fn syntax(bytes: &[u8], error: &serde_json::Error) -> Failure {
+    if error.to_string().contains("invalid type") {
+        // the file is JSON, but no object, or its samples are no list
+        let value = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+        return match value.get("samples") {
+            Some(samples) => {
+                Failure::new("samples", format!("is {}, expected a list", spoken(samples)))
+            }
+            None => {
+                Failure::new("certificate", format!("is {}, expected an object", spoken(&value)))
+            }
+        };
+    }
     if error.is_eof() {
         return Failure::new("certificate", "ends too early, expected a complete JSON object");
     }
@@ -225,6 +310,7 @@ fn syntax(bytes: &[u8], error: &serde_json::Error) -> Failure {
         (Some(word), Some(member)) => {
             Failure::new(member, format!("is {word}, expected a finite number of at least 0"))
         }
+        _ if error.is_data() => Failure::new("certificate", error.to_string()),
         _ => Failure::new("certificate", format!("not JSON: {error}")),
     }
 }

@@ -1,6 +1,6 @@
 //! The radii that follow from layer bounds, norms and margins, in double the precision of f64.
 //!
-//! The formulas are those that [`rounding`](crate::rounding) and [`certifier`](crate::certifier) derive; this is an
+//! The formulas are those that [`rounding`](crate::rounding) and [`Certifier`](crate::Certifier) derive; this is an
 //! evaluation of its own, from its own constants, with no rounding to speak of: every operation has a relative error of
 //! 2^-100, and what comes out is widened or narrowed by 2^-80. A radius of the certificate, in which hundreds of operations
 //! were rounded outwards in f64, must not exceed it.
@@ -10,7 +10,7 @@ use super::enclosure::Enclosure;
 use super::model::{Affine, Model};
 use super::wide::Wide;
 
-/// The constants of an arithmetic: see [`arithmetic`](crate::arithmetic).
+/// The constants of an arithmetic: see [`Arithmetic`](crate::Arithmetic).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Machine {
     /// u: unit roundoff of products and sums.

@@ -3,8 +3,12 @@
 //! Every affine layer becomes a table: output pixel p of row o is `b[o] + Σ_t w[o, t] · input[source(p, t)]`. Downsampling,
 //! cyclic padding and flattening are in `source`, so that they cost nothing and round nothing.
 
+use std::collections::BTreeMap;
+
+use lipconv::json;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::failure::{Failure, Verdict};
 
@@ -56,6 +60,7 @@ pub(super) struct Cyclic {
 
 /// Channels, height, width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Shape {
     pub(super) channels: usize,
     pub(super) height: usize,
@@ -64,12 +69,13 @@ pub(super) struct Shape {
 
 impl Shape {
     pub(super) fn n_values(self) -> usize {
-        self.channels * self.height * self.width
+        self.channels.saturating_mul(self.height).saturating_mul(self.width)
     }
 }
 
 /// The metadata entry `lipconv`.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Header {
     kind: String,
     format: u32,
@@ -78,21 +84,36 @@ struct Header {
     layers: Vec<Entry>,
 }
 
-/// A layer in the metadata: its type and its settings.
+/// A layer in the metadata: its type and its settings; `{}` so that settings of another type are refused.
 #[derive(Debug, Deserialize)]
-struct Entry {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    downsample: usize,
-    #[serde(default)]
-    bias: bool,
-    #[serde(default)]
-    group: usize,
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+enum Entry {
+    CyclicConv { downsample: usize, bias: bool },
+    Dense { bias: bool },
+    MaxMin {},
+    GroupSort { group: usize },
+    Relu {},
+    Flatten {},
+}
+
+/// What the safetensors header says of a tensor.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(
+    dead_code,
+    reason = "read to refuse other members; the safetensors crate reads the values"
+)]
+struct TensorEntry {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: [usize; 2],
 }
 
 const CLAIM: &str = "model";
-const MAX_VALUES: usize = 1 << 26;
+/// Values of an image, and of a layer's output.
+const MAX_VALUES: usize = 1 << 24;
+/// Entries of a layer's table of sources: 256 MiB.
+const MAX_SOURCES: usize = 1 << 26;
 
 fn refuse(reason: impl Into<String>) -> Failure {
     Failure::new(CLAIM, reason)
@@ -102,13 +123,9 @@ impl Model {
     /// Reads a network of format 1.
     pub(super) fn parse(bytes: &[u8]) -> Verdict<Self> {
         let unreadable = |e| refuse(format!("not a complete safetensors file: {e}"));
-        let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(unreadable)?;
+        let (length, _) = SafeTensors::read_metadata(bytes).map_err(unreadable)?;
         let tensors = SafeTensors::deserialize(bytes).map_err(unreadable)?;
-        let text = metadata.metadata().as_ref().and_then(|m| m.get("lipconv"));
-        let text =
-            text.ok_or_else(|| refuse("has no `lipconv` metadata, expected a plain network"))?;
-        let header: Header =
-            serde_json::from_str(text).map_err(|e| refuse(format!("unreadable header: {e}")))?;
+        let header = header(&bytes[8..8 + length])?;
         if header.kind != "plain-network" || header.format != 1 {
             let (kind, format) = (&header.kind, header.format);
             return Err(refuse(format!(
@@ -158,6 +175,28 @@ impl Model {
     }
 }
 
+/// The metadata entry, from the text in front of the tensors, which must hold nothing that no reader asks for.
+fn header(text: &[u8]) -> Verdict<Header> {
+    let unreadable = |e: serde_json::Error| refuse(format!("unreadable header: {e}"));
+    let members: Map<String, Value> = json::from_slice(text).map_err(unreadable)?;
+    let mut found = None;
+    for (name, value) in members {
+        if name != "__metadata__" {
+            serde_json::from_value::<TensorEntry>(value).map_err(unreadable)?;
+            continue;
+        }
+        let entries: BTreeMap<String, String> =
+            serde_json::from_value(value).map_err(unreadable)?;
+        for (name, text) in entries {
+            if name != "lipconv" {
+                return Err(refuse(format!("has an unknown metadata entry `{name}`")));
+            }
+            found = Some(json::from_slice(text.as_bytes()).map_err(unreadable)?);
+        }
+    }
+    found.ok_or_else(|| refuse("has no `lipconv` metadata, expected a plain network"))
+}
+
 struct Builder<'a> {
     tensors: SafeTensors<'a>,
     dtype: Dtype,
@@ -172,29 +211,30 @@ impl Builder<'_> {
     /// The next layer; None where it only renames values.
     fn layer(&mut self, entry: &Entry) -> Verdict<Option<Layer>> {
         let n_pixels = self.shape.height * self.shape.width;
-        Ok(Some(match entry.kind.as_str() {
-            "cyclic-conv" => Layer::Affine(self.convolution(entry)?),
-            "dense" => Layer::Affine(self.dense(entry)?),
-            "max-min" if self.shape.channels.is_multiple_of(2) => Layer::MaxMin,
-            "group-sort" if entry.group > 0 && self.shape.channels.is_multiple_of(entry.group) => {
-                Layer::GroupSort { group: entry.group, n_pixels }
+        let channels = self.shape.channels;
+        let refused = |what: &str| refuse(format!("no rule for {what} on {channels} channels"));
+        Ok(Some(match *entry {
+            Entry::CyclicConv { downsample, bias } => {
+                Layer::Affine(self.convolution(downsample, bias)?)
             }
-            "relu" => Layer::Relu,
-            "flatten" => {
-                let channels = self.shape.n_values();
-                self.shape = Shape { channels, height: 1, width: 1 };
+            Entry::Dense { bias } => Layer::Affine(self.dense(bias)?),
+            Entry::MaxMin {} if channels.is_multiple_of(2) => Layer::MaxMin,
+            Entry::MaxMin {} => return Err(refused("max-min")),
+            Entry::GroupSort { group } if group > 0 && channels.is_multiple_of(group) => {
+                Layer::GroupSort { group, n_pixels }
+            }
+            Entry::GroupSort { group } => {
+                return Err(refused(&format!("group-sort of {group}")));
+            }
+            Entry::Relu {} => Layer::Relu,
+            Entry::Flatten {} => {
+                self.shape = Shape { channels: self.shape.n_values(), height: 1, width: 1 };
                 return Ok(None);
-            }
-            other => {
-                let channels = self.shape.channels;
-                return Err(refuse(format!(
-                    "no rule for a layer `{other}` on {channels} channels"
-                )));
             }
         }))
     }
 
-    fn dense(&mut self, entry: &Entry) -> Verdict<Affine> {
+    fn dense(&mut self, bias: bool) -> Verdict<Affine> {
         self.counts[1] += 1;
         let name = format!("linear{}", self.counts[1]);
         let n_terms = self.shape.n_values();
@@ -205,34 +245,43 @@ impl Builder<'_> {
         if columns != n_terms || self.shape.height * self.shape.width != 1 {
             return Err(refuse(format!("{name}.weight has {columns} columns, expected {n_terms}")));
         }
-        let (weight, bias) = self.parameters(&name, n_rows, entry.bias)?;
+        let (weight, bias) = self.parameters(&name, n_rows, bias)?;
         self.shape = Shape { channels: n_rows, height: 1, width: 1 };
         let source = (0..n_terms as u32).collect();
         Ok(Affine { name, n_rows, n_terms, weight, bias, source, n_pixels: 1, cyclic: None })
     }
 
-    fn convolution(&mut self, entry: &Entry) -> Verdict<Affine> {
+    fn convolution(&mut self, factor: usize, bias: bool) -> Verdict<Affine> {
         self.counts[0] += 1;
         let name = format!("conv{}", self.counts[0]);
         let shape = self.tensor_shape(&name)?;
         let [n_rows, c_in, kernel, kernel_width] = shape[..] else {
             return Err(refuse(format!("{name}.weight has {} sides, expected 4", shape.len())));
         };
-        let (factor, image) = (entry.downsample, self.shape);
+        let image = self.shape;
         let fits = factor > 0
             && image.height.is_multiple_of(factor)
             && image.width.is_multiple_of(factor)
-            && c_in == image.channels * factor * factor
+            && c_in == image.channels.saturating_mul(factor).saturating_mul(factor)
             && kernel == kernel_width
             && kernel <= (image.height / factor).min(image.width / factor);
         if !fits {
             return Err(refuse(format!("{name}.weight of shape {shape:?} does not fit its input")));
         }
-        let (weight, bias) = self.parameters(&name, n_rows, entry.bias)?;
         let (height, width) = (image.height / factor, image.width / factor);
+        let n_sources = [c_in, kernel, kernel, height, width]
+            .iter()
+            .fold(1, |n: usize, &side| n.saturating_mul(side));
+        let output = Shape { channels: n_rows, height, width };
+        if n_sources > MAX_SOURCES || output.n_values() > MAX_VALUES {
+            return Err(refuse(format!(
+                "{name} is larger than the verifier allows on {height} x {width} pixels"
+            )));
+        }
+        let (weight, bias) = self.parameters(&name, n_rows, bias)?;
         let cyclic = Cyclic { kernel, height, width };
         let source = sources(image, factor, cyclic);
-        self.shape = Shape { channels: n_rows, height, width };
+        self.shape = output;
         let n_terms = c_in * kernel * kernel;
         let (n_pixels, cyclic) = (height * width, Some(cyclic));
         Ok(Affine { name, n_rows, n_terms, weight, bias, source, n_pixels, cyclic })

@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Tensor};
 use certify::{
-    Attack, Classifier, Fgsm, LinearClassifier, Loss, Outcome, Pgd, Progress, Start, Stopping,
+    Attack, AttackOutcome, AttackProgress, AttackStart, Classifier, Fgsm, LinearClassifier, Loss,
+    Pgd, Stopping,
 };
 use lipconv::{ImageShape, PlainNetwork};
 
@@ -27,7 +28,7 @@ fn run(
     classifier: &dyn Classifier,
     images: &Tensor,
     labels: &[usize],
-) -> Outcome {
+) -> AttackOutcome {
     attack.run(classifier, images, labels, &mut |_| {}).unwrap()
 }
 
@@ -40,7 +41,8 @@ fn attacks_break_a_linear_model_exactly_beyond_its_distance() {
             for (factor, breaks) in [(0.99, false), (1.02, true)] {
                 let eps = factor * distances[i];
                 // the margin loss of a single rival is linear until the nearest boundary
-                let pgd = Pgd { start: Start::Zero, restarts: 1, ..Pgd::strong(eps, 60, 1, 0) };
+                let pgd =
+                    Pgd { start: AttackStart::Zero, restarts: 1, ..Pgd::strong(eps, 60, 1, 0) };
                 assert_eq!(run(&pgd, &classifier, &image, label).broken, [breaks], "{i} {factor}");
             }
             // one step towards the largest rival need not be towards the nearest boundary
@@ -97,7 +99,7 @@ fn strong(stopping: Stopping, batch_size: usize, seed: u64) -> Pgd {
     Pgd { stopping, batch_size, ..Pgd::strong(0.4, 12, 2, seed) }
 }
 
-fn attacked(pgd: &Pgd) -> (PlainNetwork, Outcome) {
+fn attacked(pgd: &Pgd) -> (PlainNetwork, AttackOutcome) {
     let network = mixed_network([1.0; 4], DType::F64, 32);
     let images = images(40, network.input(), DType::F64, &mut rng(33));
     let labels = predictions(&network, &images);
@@ -131,7 +133,7 @@ fn restarts_only_break_more() {
     };
     let (one, four) = (broken(1), broken(4));
     assert!(one.iter().zip(&four).all(|(one, four)| !one || *four));
-    let start = Pgd { start: Start::Zero, restarts: 1, ..strong(Stopping::Never, 40, 3) };
+    let start = Pgd { start: AttackStart::Zero, restarts: 1, ..strong(Stopping::Never, 40, 3) };
     let random = Pgd { restarts: 1, ..strong(Stopping::Never, 40, 3) };
     let (zero, random) = (attacked(&start).1, attacked(&random).1);
     assert!(largest_difference(&zero.adversarial, &random.adversarial) > 1e-3);
@@ -140,7 +142,7 @@ fn restarts_only_break_more() {
 #[test]
 fn progress_grows_to_one() {
     let (classifier, images, labels, _) = linear(DType::F32);
-    let mut seen: Vec<Progress> = Vec::new();
+    let mut seen: Vec<AttackProgress> = Vec::new();
     let pgd = Pgd { batch_size: 15, ..Pgd::strong(0.1, 5, 2, 0) };
     pgd.run(&classifier, &images, &labels, &mut |p| seen.push(p)).unwrap();
     assert!(seen.len() > 10);

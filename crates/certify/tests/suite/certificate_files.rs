@@ -1,20 +1,19 @@
 //! Certificate files: honest ones are confirmed, and every lie is named.
 
 use candle_core::{DType, Tensor};
-use certify::certificate::data_sha256;
-use certify::verify::{Data, Failure, Report, Selection};
-use certify::{Arithmetic, CertificateFile, Error, Origin, Pixels, verify};
+use certify::verify::{Data, Failure, Report, Selection, verify};
+use certify::{Arithmetic, CertificateFile, CertificateOrigin, Error, Pixels, data_sha256};
 use lipconv::PlainNetwork;
 
 use crate::common::{images, mixed_network, predictions, rng, rows};
 
 /// A network as a file, images, and the certificate of both.
-struct Case {
-    model: Vec<u8>,
-    pixels: Vec<f64>,
+pub(crate) struct Case {
+    pub(crate) model: Vec<u8>,
+    pub(crate) pixels: Vec<f64>,
     dtype: DType,
-    labels: Vec<usize>,
-    file: CertificateFile,
+    pub(crate) labels: Vec<usize>,
+    pub(crate) file: CertificateFile,
 }
 
 impl Case {
@@ -23,14 +22,14 @@ impl Case {
         let path = folder.path().join("network.safetensors");
         network.save(&path).unwrap();
         let model = std::fs::read(&path).unwrap();
-        let origin = Origin { model: &model, data: "random", code: "0123abc" };
+        let origin = CertificateOrigin { model: &model, data: "random", code: "0123abc" };
         let file = CertificateFile::new(network, images, &labels, origin, &mut |_| {}).unwrap();
         let pixels = rows(images).concat();
         Self { model, pixels, dtype: network.dtype(), labels, file }
     }
 
     /// 30 images, every seventh with a wrong label.
-    fn random(scales: [f64; 4], dtype: DType, seed: u64) -> Self {
+    pub(crate) fn random(scales: [f64; 4], dtype: DType, seed: u64) -> Self {
         let network = mixed_network(scales, dtype, seed);
         let images = images(30, network.input(), dtype, &mut rng(seed + 1));
         let mut labels = predictions(&network, &images);
@@ -42,7 +41,7 @@ impl Case {
         self.check_on(certificate, &self.model, &self.pixels, &self.labels, Selection::All)
     }
 
-    fn check_on(
+    pub(crate) fn check_on(
         &self,
         certificate: &str,
         model: &[u8],
@@ -78,6 +77,34 @@ fn check_begins(text: &str, expected: &str) {
     assert!(text.starts_with(expected), "{text}");
 }
 
+#[track_caller]
+fn check_counts(report: &Report, n_checked: usize) {
+    assert_eq!((report.n_layers, report.n_samples, report.checked.len()), (4, 30, n_checked));
+}
+
+/// What the verifier derived is what the file claims, or a little more.
+fn check_derived(case: &Case, report: &Report) {
+    assert_eq!(report.data_name, "random");
+    assert_eq!(report.model_sha256, case.file.model.sha256);
+    assert_eq!(report.data_sha256, case.file.data.sha256);
+    let close =
+        |derived: f64, claimed: f64| derived >= claimed && derived <= claimed * (1.0 + 1e-6);
+    for (checked, sample) in report.checked.iter().zip(&case.file.samples) {
+        assert!(close(checked.real, sample.real), "{} {}", checked.real, sample.real);
+        for (arithmetic, &claimed) in &sample.executed {
+            let derived = checked.executed[arithmetic.name()];
+            assert!(derived <= claimed && close(derived, claimed), "{derived} {claimed}");
+        }
+    }
+    let eps = case.file.samples[case.certified()].real / 2.0;
+    let claimed = case.file.samples.iter().filter(|sample| sample.real > eps).count();
+    assert_eq!(report.n_certified(eps), claimed);
+    for name in report.arithmetics() {
+        assert!(report.n_certified_executed(name, eps) <= claimed);
+    }
+    assert!(report.arithmetics().any(|name| name == "f64"));
+}
+
 #[test]
 fn honest_files_are_confirmed() {
     let scales = [[1.0; 4], [30.0, 0.02, 5.0, 0.3], [1e-3, 1e3, 1e-2, 1e2], [1e-9, 1e-9, 1e9, 1e9]];
@@ -85,7 +112,8 @@ fn honest_files_are_confirmed() {
         for dtype in [DType::F32, DType::F64] {
             let case = Case::random(scales, dtype, 81 + seed as u64);
             let report = case.check_text(&case.file.to_json()).unwrap();
-            assert_eq!(report, Report { n_layers: 4, n_samples: 30, n_checked: 30 });
+            check_counts(&report, 30);
+            check_derived(&case, &report);
             let n_certified = case.file.samples.iter().filter(|s| s.real > 0.0).count();
             assert!(n_certified > 10, "{n_certified}: the case tests nothing");
         }
@@ -199,7 +227,7 @@ fn a_flipped_weight_bit_is_refused() {
             &mixed_network([1.0; 4], DType::F32, 80),
             &Tensor::zeros((0, 2, 6, 8), DType::F32, &candle_core::Device::Cpu).unwrap(),
             &[],
-            Origin { model, data: "none", code: "none" },
+            CertificateOrigin { model, data: "none", code: "none" },
             &mut |_| {},
         );
         file.model.sha256 = network.unwrap().model.sha256;
@@ -235,7 +263,7 @@ fn other_data_are_refused() {
         data_sha256(Pixels::F32(&narrow), labels)
     };
     let forged = CertificateFile {
-        data: certify::certificate::DataRecord {
+        data: certify::DataRecord {
             sha256: sha256(&case.pixels, &labels),
             ..case.file.data.clone()
         },
@@ -350,7 +378,7 @@ fn a_subset_sees_its_samples_only() {
     let verdicts: Vec<_> = (0..20).map(check).collect();
     assert!(verdicts.iter().any(Result::is_ok) && verdicts.iter().any(Result::is_err));
     let confirmed = verdicts.into_iter().find_map(Result::ok).unwrap();
-    assert_eq!(confirmed, Report { n_layers: 4, n_samples: 30, n_checked: 6 });
+    check_counts(&confirmed, 6);
     // the same seed draws the same samples; more than there are means all
     assert_eq!(check(3).is_ok(), check(3).is_ok());
     let selection = Selection::Random { n: 100, seed: 0 };
@@ -383,19 +411,104 @@ fn weights_files_of_other_kinds_are_refused() {
     };
     let refused = check(&replaced("plain-network", "other-network"));
     check_begins(&refused, "model: holds `other-network` of format 1, expected a plain network");
-    check_begins(&check(&replaced("max-min", "maximal")), "model: no rule for a layer `maximal`");
+    let refused = check(&replaced("max-min", "maximal"));
+    check_begins(&refused, "model: unreadable header: unknown variant `maximal`");
+    // settings and members that no reader asks for, which leave the network as it is
+    for (from, to, expected) in [
+        (
+            r#"{\"type\":\"relu\"}"#,
+            r#"{\"type\":\"relu\",\"group\":2}"#,
+            "unreadable header: unknown field `group`",
+        ),
+        (r#""{\"kind\""#, r#""{\"note\":1,\"kind\""#, "unreadable header: unknown field `note`"),
+        (r#""{\"kind\""#, r#""{\"format\":2,\"kind\""#, "unreadable header: `format` stands twice"),
+        (r#"{"lipconv""#, r#"{"other":"","lipconv""#, "has an unknown metadata entry `other`"),
+        (
+            r#"{"dtype":"F32""#,
+            r#"{"note":1,"dtype":"F32""#,
+            "unreadable header: unknown field `note`",
+        ),
+        (r#""conv1.bias""#, r#""conv2.bias""#, ""),
+    ] {
+        check_begins(&check(&with_header(&case.model, from, to)), &format!("model: {expected}"));
+    }
     check_begins(
         &check(&replaced("conv2.bias", "conv3.bias")),
         "model: tensor `conv2.bias` is missing",
     );
 }
 
+/// The weights file after a change of the text in front of the tensors.
+pub(crate) fn with_header(model: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let length = u64::from_le_bytes(model[..8].try_into().unwrap()) as usize;
+    let (text, tensors) =
+        (std::str::from_utf8(&model[8..8 + length]).unwrap(), &model[8 + length..]);
+    assert!(text.contains(from), "{from} is not in {text}");
+    let text = text.trim_end().replacen(from, to, 1);
+    let padded = format!("{text:width$}", width = text.len().next_multiple_of(8));
+    [&(padded.len() as u64).to_le_bytes()[..], padded.as_bytes(), tensors].concat()
+}
+
 /// The hash that a file about this model would have.
-fn certificate_of(model: &[u8]) -> String {
+pub(crate) fn certificate_of(model: &[u8]) -> String {
     let network = mixed_network([1.0; 4], DType::F32, 80);
     let none = Tensor::zeros((0, 2, 6, 8), DType::F32, &candle_core::Device::Cpu).unwrap();
-    let origin = Origin { model, data: "none", code: "none" };
+    let origin = CertificateOrigin { model, data: "none", code: "none" };
     CertificateFile::new(&network, &none, &[], origin, &mut |_| {}).unwrap().model.sha256
+}
+
+#[test]
+fn members_that_stand_twice_are_refused() {
+    let case = case();
+    let text = case.file.to_json();
+    let sample = r#"{"label":7,"prediction":7,"margin":9,"real":9.5,"executed":{"f32":9.5}}"#;
+    let first = r#""executed":{"f32":"#;
+    for (from, to, member) in [
+        (r#""samples":["#, format!(r#""samples":[{sample}],"samples":["#), "samples"),
+        (r#""version":1"#, r#""version":1,"version":1"#.to_owned(), "version"),
+        (r#""data":{"#, r#""data":{"name":"MNIST","#.to_owned(), "name"),
+        (first, format!("{first}9.5,\"f32\":"), "f32"),
+        (r#""label":"#, r#""label":1,"\u006cabel":"#.to_owned(), "label"),
+    ] {
+        let refused = case.check_text(&text.replacen(from, &to, 1)).unwrap_err().to_string();
+        check_begins(&refused, &format!("certificate: `{member}` stands twice in one object"));
+    }
+}
+
+#[test]
+fn at_least_one_sample_is_checked() {
+    let case = case();
+    let text = case.file.to_json();
+    let selection = Selection::Random { n: 0, seed: 1 };
+    let refused = case.check_on(&text, &case.model, &case.pixels, &case.labels, selection);
+    let expected = "samples: none are left to check, expected at least 1";
+    assert_eq!(refused.unwrap_err().to_string(), expected);
+}
+
+#[test]
+fn text_of_a_file_cannot_steer_a_terminal() {
+    let case = case();
+    let refused = case.after(|file| file.format = "\u{1b}[2K\u{202e}x\r".into());
+    assert_eq!(refused, "format: is `\\u{1b}[2K\\u{202e}x\\r`, expected `lipconv-certificate`");
+    let refused = case.after(|file| file.model.sha256 = "\u{9b}1A".into());
+    assert!(refused.chars().all(|c| !c.is_control()), "{refused:?}");
+}
+
+#[test]
+fn large_layers_of_small_files_are_refused() {
+    let case = case();
+    for (from, to) in [
+        (r#"\"height\":6"#, r#"\"height\":600000000"#),
+        (r#"\"height\":6"#, r#"\"height\":18446744073709551615"#),
+        (r#"\"height\":6,\"width\":8"#, r#"\"height\":4096,\"width\":2048"#),
+        (r#"\"downsample\":2"#, r#"\"downsample\":18446744073709551615"#),
+    ] {
+        let model = with_header(&case.model, from, to);
+        let text = case.file.to_json().replace(&case.file.model.sha256, &certificate_of(&model));
+        let refused =
+            case.check_on(&text, &model, &case.pixels, &case.labels, Selection::All).unwrap_err();
+        check_begins(&refused.to_string(), "model: ");
+    }
 }
 
 #[test]

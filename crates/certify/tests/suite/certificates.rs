@@ -1,7 +1,7 @@
 //! Certificates: tight where the truth is known, and never refuted.
 
 use candle_core::{DType, Device, Tensor};
-use certify::classifier::is_correct;
+use certify::is_correct;
 use certify::{
     Arithmetic, Attack, Certifier, Classifier, ExecutedNetwork, LinearClassifier, LogitBound, Loss,
     Pgd, check_soundness,

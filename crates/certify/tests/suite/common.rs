@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use certify::Classifier;
-use certify::classifier::predicted_class;
+use certify::predicted_class;
 use lipconv::{CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

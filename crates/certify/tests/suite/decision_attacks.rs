@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Tensor};
 use certify::{
-    Attack, Boundary, Classifier, LinearClassifier, Outcome, Pointwise, Progress, Stopping,
+    Attack, AttackOutcome, AttackProgress, Boundary, Classifier, LinearClassifier, Pointwise,
+    Stopping,
 };
 use lipconv::ImageShape;
 
@@ -31,7 +32,7 @@ fn run(
     classifier: &dyn Classifier,
     images: &Tensor,
     labels: &[usize],
-) -> Outcome {
+) -> AttackOutcome {
     attack.run(classifier, images, labels, &mut |_| {}).unwrap()
 }
 
@@ -175,7 +176,7 @@ impl Classifier for NoiseIsZero {
         images: &Tensor,
         objective: &certify::Objective<'_>,
     ) -> certify::Result<(Tensor, Tensor)> {
-        certify::classifier::input_gradient(images, objective, |x| self.logits(x))
+        certify::input_gradient(images, objective, |x| self.logits(x))
     }
 }
 
@@ -221,7 +222,7 @@ fn given_starts_are_used_and_checked() {
 #[test]
 fn progress_ends_at_one_and_settings_have_domains() {
     let (classifier, images, labels, _) = linear(DType::F32);
-    let mut seen: Vec<Progress> = Vec::new();
+    let mut seen: Vec<AttackProgress> = Vec::new();
     let attack = Boundary { steps: 5, batch_size: 5, ..boundary() };
     attack.run(&classifier, &images, &labels, &mut |p| seen.push(p)).unwrap();
     assert!(seen.iter().all(|p| p.attack == "boundary" && p.n_samples == 12));

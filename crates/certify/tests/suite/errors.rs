@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use certify::{
-    Arithmetic, Attack, Certifier, Error, ExecutedNetwork, LinearClassifier, Loss, Objective,
-    Outcome, Pgd, Settings, Start, check_soundness, classifier::input_gradient, evaluate,
-    nominal_radii,
+    Arithmetic, Attack, AttackOutcome, AttackStart, Certifier, Error, EvaluationSettings,
+    ExecutedNetwork, LinearClassifier, Loss, Objective, Pgd, check_soundness, evaluate,
+    input_gradient, nominal_radii,
 };
 use lipconv::{Dense, ImageShape, PlainLayer, PlainNetwork};
 
@@ -23,7 +23,7 @@ fn check_text<T: std::fmt::Debug>(result: Result<T, Error>, expected: &str) {
     assert_eq!(result.unwrap_err().to_string(), expected);
 }
 
-fn attack(pgd: Pgd, images: &Tensor, labels: &[usize]) -> Result<Outcome, Error> {
+fn attack(pgd: Pgd, images: &Tensor, labels: &[usize]) -> Result<AttackOutcome, Error> {
     pgd.run(&network(), images, labels, &mut |_| {})
 }
 
@@ -86,7 +86,7 @@ fn settings_have_domains() {
         (Pgd { batch_size: 0, ..paper }, "batch_size is 0, expected at least 1"),
         (Pgd { restarts: 0, ..paper }, "restarts is 0, expected 1 to 65536"),
         (
-            Pgd { restarts: 2, start: Start::Zero, ..paper },
+            Pgd { restarts: 2, start: AttackStart::Zero, ..paper },
             "restarts is 2, expected 1 with a zero start",
         ),
         (
@@ -98,7 +98,7 @@ fn settings_have_domains() {
         check_text(attack(pgd, &half, &[0, 0]), expected);
     }
     let evaluate_at = |eps: &[f64], batch_size: usize| {
-        let settings = Settings { eps, attacks: &[], batch_size };
+        let settings = EvaluationSettings { eps, attacks: &[], batch_size };
         evaluate(&network(), &half, &[0, 0], &settings, &mut |_| {})
     };
     check_text(evaluate_at(&[-0.5], 1), "eps is -0.5, expected a finite number of at least 0");
@@ -143,7 +143,7 @@ fn a_classifier_without_gradient_says_so() {
 
 #[test]
 fn a_refuted_certificate_names_the_sample() {
-    let outcome = Outcome {
+    let outcome = AttackOutcome {
         adversarial: images(0.5),
         predictions: vec![1, 3],
         broken: vec![false, true],

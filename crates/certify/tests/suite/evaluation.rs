@@ -1,18 +1,24 @@
 //! The evaluation as a whole.
 
-use candle_core::DType;
-use certify::{Arithmetic, Attack, Evaluation, Fgsm, Pgd, Settings, evaluate};
+use candle_core::{DType, Tensor};
+use certify::{
+    Arithmetic, Attack, AttackOutcome, AttackProgress, Classifier, Evaluation, EvaluationSettings,
+    Fgsm, Pgd, Result, evaluate,
+};
 
 use crate::common::{images, mixed_network, predictions, rng};
 
 fn evaluation(dtype: DType) -> Evaluation {
+    under(dtype, &[&Pgd::strong(0.3, 20, 2, 0), &Fgsm::paper(0.3)])
+}
+
+fn under(dtype: DType, attacks: &[&dyn Attack]) -> Evaluation {
     let network = mixed_network([1.0; 4], dtype, 40);
     let images = images(60, network.input(), dtype, &mut rng(41));
     let mut labels = predictions(&network, &images);
     // every sixth label is wrong
     labels.iter_mut().step_by(6).for_each(|t| *t = (*t + 1) % 5);
-    let attacks: [&dyn Attack; 2] = [&Pgd::strong(0.3, 20, 2, 0), &Fgsm::paper(0.3)];
-    let settings = Settings { eps: &[0.0, 0.05, 0.3], attacks: &attacks, batch_size: 7 };
+    let settings = EvaluationSettings { eps: &[0.0, 0.05, 0.3], attacks, batch_size: 7 };
     evaluate(&network, &images, &labels, &settings, &mut |_| {}).unwrap()
 }
 
@@ -59,4 +65,51 @@ fn an_evaluation_survives_serialisation() {
     let text = serde_json::to_string(&e).unwrap();
     assert!(text.contains("\"f32_accumulate_f64\":"), "{text}");
     assert_eq!(serde_json::from_str::<Evaluation>(&text).unwrap(), e);
+}
+
+/// Says of every image that it was broken, by the same one.
+struct Boaster {
+    pixel: f64,
+}
+
+impl Attack for Boaster {
+    fn name(&self) -> &'static str {
+        "boaster"
+    }
+
+    fn eps(&self) -> f64 {
+        0.3
+    }
+
+    fn run(
+        &self,
+        _: &dyn Classifier,
+        images: &Tensor,
+        labels: &[usize],
+        _: &mut dyn FnMut(AttackProgress),
+    ) -> Result<AttackOutcome> {
+        Ok(AttackOutcome {
+            adversarial: (images.zeros_like()? + self.pixel)?,
+            predictions: labels.iter().map(|label| (label + 1) % 5).collect(),
+            broken: vec![true; labels.len()],
+            distances: vec![0.299; labels.len()],
+        })
+    }
+}
+
+#[test]
+fn what_is_no_point_of_the_ball_breaks_nothing() {
+    for dtype in [DType::F32, DType::F64] {
+        for pixel in [f64::NAN, f64::INFINITY, -0.1, 1.1, 0.5] {
+            let e = under(dtype, &[&Boaster { pixel }]);
+            assert_eq!((e.attacks[0].n_broken, e.attacks[0].accuracy), (0, e.clean), "{pixel}");
+        }
+        // steps that leave the range of the numbers
+        for step_size in [1e30, 1e308, f64::MAX] {
+            let pgd = Pgd { step_size, steps: 2, ..Pgd::paper(0.3, 0) };
+            let e = under(dtype, &[&pgd]);
+            let certified = e.certified[2].executed[&Arithmetic::of_dtype(dtype).unwrap()];
+            assert!(e.attacks[0].accuracy >= certified && e.attacks[0].largest_distance <= 0.301);
+        }
+    }
 }

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use certify::{
-    Arithmetic, Attack, Certifier, Classifier, ExecutedNetwork, Fgsm, Loss, Pgd, Start, Stopping,
-    margins, nominal_radii,
+    Arithmetic, Attack, AttackStart, Certifier, Classifier, ExecutedNetwork, Fgsm, Loss, Pgd,
+    Stopping, margins, nominal_radii,
 };
 use lipconv::{CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork};
 use ndarray_npy::NpzReader;
@@ -50,7 +50,7 @@ fn tolerance(dtype: DType) -> f64 {
 }
 
 fn golden_pgd(steps: usize, step_size: f64) -> Pgd {
-    let (start, stopping) = (Start::Zero, Stopping::Never);
+    let (start, stopping) = (AttackStart::Zero, Stopping::Never);
     Pgd { eps: 0.5, steps, step_size, start, stopping, batch_size: 4, ..Pgd::paper(0.5, 0) }
 }
 
@@ -122,10 +122,8 @@ fn the_price_of_rigour_on_an_orthogonal_network_is_small() {
     let certifier = Certifier::new(&network).unwrap();
     // four layers, orthogonal up to the rounding of their f32 entries
     assert!((1.0..1.0 + 1e-5).contains(&certifier.bounds().lipschitz()));
-    let labels: Vec<usize> = rows(&tensors["output_f64"])
-        .iter()
-        .map(|row| certify::classifier::predicted_class(row))
-        .collect();
+    let labels: Vec<usize> =
+        rows(&tensors["output_f64"]).iter().map(|row| certify::predicted_class(row)).collect();
     let c = certifier.certify(&tensors["input"], &labels).unwrap();
     for i in 0..labels.len() {
         let (nominal, real) = (c.nominal[i], c.real[i]);

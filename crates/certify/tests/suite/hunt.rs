@@ -6,7 +6,7 @@
 //! distance, rounded up.
 
 use candle_core::{DType, Device, Tensor};
-use certify::classifier::is_correct;
+use certify::is_correct;
 use certify::{Arithmetic, Certifier, Classifier, nominal_radii};
 use lipconv::{CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork};
 use rand::Rng;
@@ -31,8 +31,7 @@ pub(crate) struct Findings {
 pub(crate) fn hunt(network: &PlainNetwork, images: &Tensor, rng: &mut ChaCha8Rng) -> Findings {
     let logits = Classifier::logits(network, images).unwrap();
     let rows = in_f64(&logits);
-    let labels: Vec<usize> =
-        rows.iter().map(|row| certify::classifier::predicted_class(row)).collect();
+    let labels: Vec<usize> = rows.iter().map(|row| certify::predicted_class(row)).collect();
     let nominal = nominal_radii(&logits, &labels, 1.0).unwrap();
     let certificates = Certifier::new(network).unwrap().certify(images, &labels).unwrap();
     let executed = &certificates.executed[&Arithmetic::F32];

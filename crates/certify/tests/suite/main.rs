@@ -14,5 +14,6 @@ mod evaluation;
 mod golden;
 mod hunt;
 mod kernels;
+mod mutations;
 mod wasserstein;
 mod zero_padded;
