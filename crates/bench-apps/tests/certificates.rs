@@ -17,12 +17,17 @@ pub(crate) fn check_certificates(place: &Place) {
     }
     let verify = ["verify", "certificate.json", "--model", "run", "--quiet"];
     let text = place.succeed(&verify);
-    let confirmed =
-        "certificate.json is confirmed: bounds of 4 layers, claims about 200 of 200 images";
-    assert!(text.starts_with(confirmed), "{text}");
-    let some = ["verify", "certificate.json", "--model", "run/network.safetensors"];
-    let some = [&some[..], &["--dataset", "synthetic", "--samples", "20", "--quiet"]].concat();
-    assert!(place.succeed(&some).contains("claims about 20 of 200 images"));
+    assert!(text.starts_with("certificate.json is confirmed, in "), "{text}");
+    for part in [
+        "\nimages   all 200 images of the synthetic digits, which this program draws; synthetic digits drawn by the program, seed ",
+        "\nweights  4 layers with proven norms; SHA-256 ",
+        "\nchecked  the claims about 200 of 200 images\n",
+        "\ncertified at  ",
+        "\n1.58 ",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    check_choice(place);
 
     let path = place.path("certificate.json");
     let good = fs::read_to_string(&path).unwrap();
@@ -52,7 +57,54 @@ pub(crate) fn check_certificates(place: &Place) {
     let text = refused(&good.replace("\"version\":1", "\"version\":2"));
     assert_eq!(text, format!("{start}version: is 2, expected 1: a later program wrote it"));
     fs::write(&path, &good).unwrap();
+    check_choice_of_images(place);
     check_other_weights(place, start);
+}
+
+/// Part of the claims, chosen anew each time unless a seed is given.
+fn check_choice(place: &Place) {
+    let some = ["verify", "certificate.json", "--model", "run/network.safetensors"];
+    let some = [&some[..], &["--dataset", "synthetic", "--samples", "20", "--quiet"]].concat();
+    let seed = || {
+        let text = place.succeed(&some);
+        let (_, rest) = text.split_once("20 of 200 images, chosen at random (--seed ").unwrap();
+        rest.split(' ').next().unwrap().to_owned()
+    };
+    let (first, second) = (seed(), seed());
+    assert_ne!(first, second);
+    let text = place.succeed(&[&some[..], &["--seed", &first]].concat());
+    assert!(text.contains(&format!("chosen by seed {first}: not at random")), "{text}");
+    let none = ["verify", "certificate.json", "--model", "run", "--samples", "0"];
+    assert!(place.fail(&none).contains("0 is not in 1.."));
+}
+
+/// A run whose configuration names the images, and a name that is not theirs.
+fn check_choice_of_images(place: &Place) {
+    let config = fs::read_to_string(place.path("run/config.toml")).unwrap();
+    assert!(config.contains("dataset = \"synthetic\""), "{config}");
+    let own = config.replace("dataset = \"synthetic\"", "dataset = \"idx:easy\"");
+    fs::write(place.path("run/config.toml"), own).unwrap();
+    let verify = ["verify", "certificate.json", "--model", "run", "--quiet"];
+    let text = place.fail(&verify);
+    assert!(text.ends_with("if you trust these images, name them: --dataset idx:easy"), "{text}");
+    let named = [&verify[..], &["--dataset", "synthetic"]].concat();
+    place.succeed(&named);
+    fs::write(place.path("run/config.toml"), config).unwrap();
+    let path = place.path("certificate.json");
+    let good = fs::read_to_string(&path).unwrap();
+    let value: Value = serde_json::from_str(&good).unwrap();
+    let name = value["data"]["name"].as_str().unwrap();
+    for lie in ["MNIST", "mnist", "CIFAR-10"] {
+        let from = format!("\"name\":\"{name}\",\"sha256\"");
+        assert!(good.contains(&from), "{from}");
+        fs::write(&path, good.replace(&from, &format!("\"name\":\"{lie}\",\"sha256\""))).unwrap();
+        let text = place.fail(&verify);
+        assert!(
+            text.contains(" is refused: data.name: is ") && text.ends_with(" test set"),
+            "{text}"
+        );
+    }
+    fs::write(&path, good).unwrap();
 }
 
 fn check_other_weights(place: &Place, start: &str) {

@@ -71,6 +71,31 @@ pub enum Selection {
     },
 }
 
+/// What a certificate says it is about, so that the images can be fetched. Nothing of it is confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outline {
+    /// What the file calls its images.
+    pub data_name: String,
+    /// Samples in the file.
+    pub n_samples: usize,
+    /// Whether it claims radii for an arithmetic that stores weights in f32, so that its images are hashed in f32.
+    pub is_narrow: bool,
+}
+
+/// Reads what the file says it is about.
+///
+/// # Errors
+/// A file that is no certificate of this version.
+pub fn outline(certificate: &[u8]) -> Result<Outline, Failure> {
+    let claims = Claims::parse(certificate)?;
+    let is_narrow = |sample: &SampleClaim| sample.executed.contains_key("f32");
+    Ok(Outline {
+        n_samples: claims.samples.len(),
+        is_narrow: claims.samples.first().is_some_and(is_narrow),
+        data_name: claims.data_name,
+    })
+}
+
 /// What was confirmed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {

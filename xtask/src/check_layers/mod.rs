@@ -21,8 +21,10 @@ use crate::workspace;
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let graph = Graph::from_metadata(&workspace::metadata()?)?;
-    let mut violations = violations(&graph, LAYERS);
-    violations.extend(modules::violations(&Tree::read(&workspace::root())?, MODULES));
+    let violations = violations(&graph, LAYERS);
+    for to_mend in modules::violations(&Tree::read(&workspace::root())?, MODULES) {
+        eprintln!("to mend: {to_mend}");
+    }
     for violation in &violations {
         eprintln!("{violation}");
     }

@@ -4,26 +4,36 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use candle_core::Device;
+use anyhow::{Context, Result, anyhow, bail};
+use candle_core::{DType, Device};
 use certify::Pixels;
-use certify::verify::{Data, Selection, verify};
+use certify::verify::{Data, Outline, Report, Selection, outline, verify};
+use clap::value_parser;
 use lipconv::PlainNetwork;
+use rand::TryRngCore;
+use rand::rngs::OsRng;
 
 use super::args::DataArgs;
-use super::plain_model::{likely_dataset, tensors, test_images, weights_file};
+use super::plain_model::{likely_dataset, tensors, weights_file};
 use crate::config::{DatasetName, RunConfig};
+use crate::data::ImageSet;
+use crate::data::known::{published_name, published_test_set};
+use crate::eps::Eps;
 use crate::progress::{Display, Progress, spoken};
 use crate::run_dir::RunFiles;
-use crate::stdout::outln;
+use crate::stdout::{out, outln};
+use crate::text_table::{counted, percent, text_table};
 
 /// Check a certificate file against the weights and the images
 ///
-/// Every claim is derived again by code that shares nothing numeric with what wrote the file: layer norms by testing a matrix for
-/// positive definiteness, logits and radii in twice the precision of f64. The first claim that cannot be confirmed is named, and the
-/// exit status is 1.
+/// Derives every claim again with code that shares no arithmetic with the program that wrote the file: layer norms by testing a
+/// matrix for positive definiteness, logits and radii in twice the precision of f64. Names the first claim that it cannot
+/// confirm and exits with status 1. Otherwise it says which images and weights the confirmation is about.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
+Images come from --dataset, or from the published data set that the run names. Images elsewhere that only a run's
+configuration names are not taken: it came with the certificate.
+
 Examples:
   lipconv verify certificate.json --model runs/first
   lipconv verify certificate.json --model network.safetensors --dataset mnist --samples 500")]
@@ -34,63 +44,55 @@ pub(super) struct Args {
     /// The network it is about: a run directory, or a file of weights
     #[arg(long, value_name = "RUN")]
     model: PathBuf,
-    /// Images [default: as trained]
-    #[arg(long, value_enum)]
+    /// Images: mnist, cifar10, stl10, synthetic, idx:DIR or images:DIR [default: the published data set that the run names]
+    #[arg(long, value_name = "NAME")]
     dataset: Option<DatasetName>,
-    /// Check the claims about N images drawn at random only
-    #[arg(long, value_name = "N")]
-    samples: Option<usize>,
-    /// Decides which
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    /// Check the claims about N images only, chosen at random
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    samples: Option<u64>,
+    /// Choose the images of --samples by this number, to repeat an earlier check
+    #[arg(long, value_name = "N", requires = "samples")]
+    seed: Option<u64>,
+    /// Radii at which to print certified accuracy, as in 0.5,1.58 or 36/255 [default: the data set's]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    eps: Option<Vec<Eps>>,
     #[command(flatten)]
     data: DataArgs,
 }
 
+/// The images, and what the statement says about them.
+struct Images {
+    set: ImageSet,
+    /// Images in the whole set, of which `set` are the first ones.
+    n_all: usize,
+    published: Option<&'static str>,
+    whence: String,
+    eps: Vec<Eps>,
+}
+
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let start = Instant::now();
+    let name = args.certificate.display();
     let certificate = read(&args.certificate)?;
     let (file, run) = weights_file(&args.model)?;
     let model = read(&file)?;
-    let was_synthetic = run.as_ref().and_then(RunFiles::is_synthetic) == Some(true);
-    let config = match run {
-        Some(run) => run.config()?,
-        // a file that holds no network is the checker's to refuse
-        None => PlainNetwork::load(&file, &Device::Cpu)
-            .map_or_else(|_| RunConfig::default(), |n| RunConfig::of(likely_dataset(n.input()))),
-    };
-    let limit = claimed_samples(&certificate);
-    let images =
-        test_images(config, was_synthetic, &args.data, args.dataset.clone(), limit, display)?;
-    let (pixels, labels) = tensors(&images, stored_dtype(&certificate))?;
-    let pixels = pixels.flatten_all()?;
-    let (narrow, wide): (Vec<f32>, Vec<f64>) = match pixels.dtype() {
-        candle_core::DType::F32 => (pixels.to_vec1()?, Vec::new()),
-        _ => (Vec::new(), pixels.to_vec1()?),
-    };
-    let pixels = if wide.is_empty() { Pixels::F32(&narrow) } else { Pixels::F64(&wide) };
-    let selection = match args.samples {
-        Some(n) => Selection::Random { n, seed: args.seed },
-        None => Selection::All,
-    };
-    let mut bar: Option<Progress> = None;
-    let data = Data { pixels, labels: &labels };
-    let report = verify(&certificate, &model, &data, selection, &mut |done, all| {
-        let bar = bar.get_or_insert_with(|| Progress::new(display, "verify", 0, all as u64));
-        bar.update(done as u64, "");
-    });
-    if let Some(bar) = bar {
-        bar.finish();
+    let outline =
+        outline(&certificate).map_err(|failure| anyhow!("{name} is refused: {failure}"))?;
+    let images = images(args, &file, run.as_ref(), &outline, display)?;
+    if let Some(title) = published_name(&outline.data_name).filter(|t| images.published != Some(t))
+    {
+        bail!(
+            "{name} is refused: data.name: is {title}, but these are not the images of the published {title} test set"
+        );
     }
-    let name = args.certificate.display();
-    let report = report.map_err(|failure| anyhow::anyhow!("{name} is refused: {failure}"))?;
+    let selection = selection(args, outline.n_samples)?;
+    let report = check(&certificate, &model, &images.set, &outline, selection, display)
+        .map_err(|failure| anyhow!("{name} is refused: {failure}"))?;
     outln!(
-        "{name} is confirmed: bounds of {} layers, claims about {} of {} images, in {}",
-        report.n_layers,
-        report.n_checked,
-        report.n_samples,
+        "{name} is confirmed, in {}.",
         spoken(Duration::from_secs_f64(start.elapsed().as_secs_f64()))
     );
+    out!("{}", statement(&report, &images, selection, args.seed.is_some()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -98,18 +100,146 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// How many images the file says it is about: the first ones of the test set. A wrong number is the verifier's to refuse.
-fn claimed_samples(certificate: &[u8]) -> Option<usize> {
-    let value: serde_json::Value = serde_json::from_slice(certificate).ok()?;
-    usize::try_from(value.get("data")?.get("n_samples")?.as_u64()?).ok().filter(|&n| n > 0)
+/// The images that the person names, or those of the known data set that the run names.
+fn images(
+    args: &Args,
+    weights: &Path,
+    run: Option<&RunFiles>,
+    outline: &Outline,
+    display: Display,
+) -> Result<Images> {
+    let was_synthetic = run.and_then(RunFiles::is_synthetic) == Some(true);
+    let mut config = match run {
+        Some(run) => run.config()?,
+        // a file that holds no network is the checker's to refuse
+        None => PlainNetwork::load(weights, &Device::Cpu)
+            .map_or_else(|_| RunConfig::default(), |n| RunConfig::of(likely_dataset(n.input()))),
+    };
+    match &args.dataset {
+        Some(named) => config.data.dataset = named.clone(),
+        None => refuse_named_by_run(&config.data.dataset)?,
+    }
+    let mut eps = RunConfig::of(config.data.dataset.clone()).evaluation.eps;
+    if let Some(asked) = &args.eps {
+        eps.clone_from(asked);
+    }
+    // a published set is recognised as a whole; drawn digits need no more than are asked for
+    let is_drawn = was_synthetic || config.data.dataset == DatasetName::Synthetic;
+    config.data.test_limit = is_drawn.then_some(outline.n_samples);
+    config.data.train_limit = Some(1);
+    config.validate()?;
+    let dataset = args.data.load(&config, was_synthetic, display)?;
+    let (whence, all) = (dataset.source.to_string(), dataset.test);
+    let published = published_test_set(&all);
+    let (n_all, set) = (all.len(), all.head(outline.n_samples));
+    Ok(Images { set, n_all, published, whence, eps })
 }
 
-/// The element type of the images: that of the weights, which in f64 are executed in f64 alone.
-fn stored_dtype(certificate: &[u8]) -> candle_core::DType {
-    let value: Option<serde_json::Value> = serde_json::from_slice(certificate).ok();
-    let narrow = value
-        .as_ref()
-        .and_then(|value| value.get("samples")?.get(0)?.get("executed")?.get("f32"))
-        .is_some();
-    if narrow { candle_core::DType::F32 } else { candle_core::DType::F64 }
+/// A configuration may have come with the certificate, and must not choose the images that it is checked on.
+fn refuse_named_by_run(dataset: &DatasetName) -> Result<()> {
+    match dataset {
+        DatasetName::Idx(_) | DatasetName::Images(_) => bail!(
+            "the run's configuration takes its images from {dataset}; if you trust these images, name them: --dataset {dataset}"
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// All samples, or some that nobody could foresee.
+fn selection(args: &Args, n_samples: usize) -> Result<Selection> {
+    let Some(n) = args.samples else { return Ok(Selection::All) };
+    let n = usize::try_from(n)?;
+    if n >= n_samples {
+        return Ok(Selection::All);
+    }
+    let seed = match args.seed {
+        Some(seed) => seed,
+        None => OsRng.try_next_u64().context("the system has no random numbers")?,
+    };
+    Ok(Selection::Random { n, seed })
+}
+
+fn check(
+    certificate: &[u8],
+    model: &[u8],
+    images: &ImageSet,
+    outline: &Outline,
+    selection: Selection,
+    display: Display,
+) -> Result<Report> {
+    let dtype = if outline.is_narrow { DType::F32 } else { DType::F64 };
+    let (pixels, labels) = tensors(images, dtype)?;
+    let pixels = pixels.flatten_all()?;
+    let (narrow, wide): (Vec<f32>, Vec<f64>) = match dtype {
+        DType::F32 => (pixels.to_vec1()?, Vec::new()),
+        _ => (Vec::new(), pixels.to_vec1()?),
+    };
+    let pixels = if outline.is_narrow { Pixels::F32(&narrow) } else { Pixels::F64(&wide) };
+    let mut bar: Option<Progress> = None;
+    let data = Data { pixels, labels: &labels };
+    let report = verify(certificate, model, &data, selection, &mut |done, all| {
+        let bar = bar.get_or_insert_with(|| Progress::new(display, "verify", 0, all as u64));
+        bar.update(done as u64, "");
+    });
+    if let Some(bar) = bar {
+        bar.finish();
+    }
+    Ok(report?)
+}
+
+/// What may be quoted: about what, and how much of it.
+fn statement(report: &Report, images: &Images, selection: Selection, is_replayed: bool) -> String {
+    let shown = &images.set;
+    let known = match images.published {
+        Some(title) => format!("published {title} test set"),
+        None if shown.is_synthetic() => "synthetic digits, which this program draws".to_owned(),
+        None => format!(
+            "test set {}, which is none that this program knows by its content",
+            shown.name()
+        ),
+    };
+    let part = if shown.len() == images.n_all {
+        format!("all {}", counted(shown.len(), "image"))
+    } else {
+        format!("the first {} of {} images", shown.len(), images.n_all)
+    };
+    let (n_checked, n_samples) = (report.checked.len(), report.n_samples);
+    let checked = match selection {
+        Selection::All => format!("the claims about {n_checked} of {n_samples} images"),
+        Selection::Random { seed, .. } if is_replayed => {
+            format!(
+                "the claims about {n_checked} of {n_samples} images, chosen by seed {seed}: not at random for whoever knew the seed"
+            )
+        }
+        Selection::Random { seed, .. } => {
+            format!(
+                "the claims about {n_checked} of {n_samples} images, chosen at random (--seed {seed} repeats the choice)"
+            )
+        }
+    };
+    format!(
+        "images   {part} of the {known}; {}; SHA-256 {}\n\
+         weights  {} with proven norms; SHA-256 {}\n\
+         checked  {checked}\n\
+         radii    derived by this program, for the exact function of the weights and as executed, in % of the images checked:\n\n{}",
+        images.whence,
+        report.data_sha256,
+        counted(report.n_layers, "layer"),
+        report.model_sha256,
+        table(report, &images.eps)
+    )
+}
+
+/// Certified accuracy of the images that were checked.
+fn table(report: &Report, eps: &[Eps]) -> String {
+    let share = |n: usize| percent(Some(100.0 * n as f64 / report.checked.len().max(1) as f64));
+    let mut rows = vec![vec!["certified at".to_owned(), "real".to_owned()]];
+    rows[0].extend(report.arithmetics().map(|name| format!("executed, {name}")));
+    for eps in eps {
+        let mut row = vec![eps.to_string(), share(report.n_certified(eps.value()))];
+        let executed = |name| share(report.n_certified_executed(name, eps.value()));
+        row.extend(report.arithmetics().map(executed));
+        rows.push(row);
+    }
+    text_table(&rows)
 }

@@ -20,6 +20,7 @@ pub mod folders;
 pub mod hash;
 pub mod idx;
 mod image_set;
+pub mod known;
 pub mod locate;
 pub mod manifest;
 pub mod mnist;
