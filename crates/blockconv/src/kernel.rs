@@ -19,7 +19,7 @@ use projectors::Real;
 
 use crate::autocorrelation::Autocorrelation;
 use crate::error::{Error, Result};
-use crate::{application, check, product, spectrum};
+use crate::{application, check, product};
 
 /// A 1-D block kernel, [k, n_out, n_in].
 #[derive(Clone, Debug, PartialEq)]
@@ -122,22 +122,13 @@ impl<T: Real> Kernel1<T> {
         accept_defect(self.orthogonality_defect(), tolerance)
     }
 
-    /// All singular values of the cyclic convolution on signals of length `s`, largest first.
-    ///
-    /// # Errors
-    /// As [`Kernel2::singular_values`].
-    pub fn singular_values(&self, s: usize) -> Result<Array1<T>> {
-        check::fits_image(&[self.kernel_size()], &[s])?;
-        spectrum::singular_values(self.view4(), (s, 1))
-    }
-
     /// The kernel as a 2-D one of size k x 1.
     #[must_use]
     pub fn into_vertical(self) -> Kernel2<T> {
         Kernel2 { taps: self.taps.insert_axis(Axis(1)) }
     }
 
-    fn view4(&self) -> ArrayView4<'_, T> {
+    pub(crate) fn view4(&self) -> ArrayView4<'_, T> {
         self.taps.view().insert_axis(Axis(1))
     }
 }
@@ -243,14 +234,6 @@ impl<T: Real> Kernel2<T> {
     /// [`Error::NotOrthogonal`] with the measured defect otherwise.
     pub fn check_orthogonal(&self, tolerance: f64) -> Result<()> {
         accept_defect(self.orthogonality_defect(), tolerance)
-    }
-
-    /// All h · w · min(n_out, n_in) singular values of the cyclic convolution on h x w images, largest first.
-    ///
-    /// # Errors
-    /// [`Error::KernelExceedsImage`], and [`Error::Lapack`] should a decomposition fail.
-    pub fn singular_values(&self, h: usize, w: usize) -> Result<Array1<T>> {
-        spectrum::singular_values(self.taps(), (h, w))
     }
 }
 

@@ -25,7 +25,7 @@ use crate::conversion::taps_view;
 use crate::error::{Error, Result};
 use crate::frequency::{Frequency, Grid};
 use crate::hermitian;
-use crate::kernel::Kernel2;
+use crate::kernel::{Kernel1, Kernel2};
 
 /// The ends of the spectrum of a convolution on one image size.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,6 +49,27 @@ pub fn extremes<T: Real>(kernel: &Kernel2<T>, size: (usize, usize)) -> Result<Ex
         sigma_min: sofar.sigma_min.min(min),
         sigma_max: sofar.sigma_max.max(max),
     }))
+}
+
+impl<T: Real> Kernel1<T> {
+    /// All singular values of the cyclic convolution on signals of length `s`, largest first.
+    ///
+    /// # Errors
+    /// As [`Kernel2::singular_values`].
+    pub fn singular_values(&self, s: usize) -> Result<Array1<T>> {
+        check::fits_image(&[self.kernel_size()], &[s])?;
+        singular_values(self.view4(), (s, 1))
+    }
+}
+
+impl<T: Real> Kernel2<T> {
+    /// All h · w · min(n_out, n_in) singular values of the cyclic convolution on h x w images, largest first.
+    ///
+    /// # Errors
+    /// [`Error::KernelExceedsImage`], and [`Error::Lapack`] should a decomposition fail.
+    pub fn singular_values(&self, h: usize, w: usize) -> Result<Array1<T>> {
+        singular_values(self.taps(), (h, w))
+    }
 }
 
 /// All singular values of an OIHW layer weight on h x w images, largest first.

@@ -6,66 +6,14 @@
 //! Cost: about 4 n^3 flops for the tridiagonal reduction and the back transformation, and less than that in between;
 //! for n = 512 in `f32` about twenty products of that size on one thread.
 
-use std::ffi::{c_char, c_int};
+use std::ffi::c_int;
 
 use ndarray::{Array1, Array2, ArrayView2};
 
 use crate::Real;
 use crate::error::{Error, Result};
 use crate::gemm::single_threaded_blas;
-
-/// The arguments of `?syevd` after the two letters, in LAPACK's order.
-#[derive(Debug)]
-pub struct Problem<'a, T> {
-    /// Rows of the matrix.
-    n: c_int,
-    /// The matrix in any order of storage (it is symmetric), replaced by the eigenvectors, one after another.
-    matrix: &'a mut [T],
-    eigenvalues: &'a mut [T],
-    work: &'a mut [T],
-    integer_work: &'a mut [c_int],
-}
-
-/// The LAPACK routine of a scalar type.
-pub trait DivideAndConquer: Sized {
-    /// Runs the routine; returns LAPACK's `info`.
-    fn syevd(problem: Problem<'_, Self>) -> c_int;
-}
-
-macro_rules! divide_and_conquer {
-    ($scalar:ty, $routine:path) => {
-        impl DivideAndConquer for $scalar {
-            #[expect(unsafe_code, reason = "LAPACK has a C interface only")]
-            fn syevd(problem: Problem<'_, Self>) -> c_int {
-                let Problem { n, matrix, eigenvalues, work, integer_work } = problem;
-                let (n_work, n_integer) = (length(work), length(integer_work));
-                let mut info = 0;
-                // SAFETY: LAPACK reads and writes n^2 values of the matrix, n eigenvalues, and as much of the work
-                // arrays as their lengths say. `decompose`, the only caller, allocated exactly these; all are
-                // exclusively borrowed, and the letters and lengths are only read.
-                unsafe {
-                    $routine(
-                        &(b'V' as c_char),
-                        &(b'U' as c_char),
-                        &n,
-                        matrix.as_mut_ptr(),
-                        &n,
-                        eigenvalues.as_mut_ptr(),
-                        work.as_mut_ptr(),
-                        &n_work,
-                        integer_work.as_mut_ptr(),
-                        &n_integer,
-                        &mut info,
-                    );
-                }
-                info
-            }
-        }
-    };
-}
-
-divide_and_conquer!(f32, lapack_sys::ssyevd_);
-divide_and_conquer!(f64, lapack_sys::dsyevd_);
+use crate::syevd::Problem;
 
 /// Eigenvalues in ascending order and orthonormal eigenvectors (columns) of a symmetric matrix.
 pub(crate) fn decompose<T: Real>(a: ArrayView2<'_, T>) -> Result<(Array1<T>, Array2<T>)> {
@@ -91,8 +39,4 @@ pub(crate) fn decompose<T: Real>(a: ArrayView2<'_, T>) -> Result<(Array1<T>, Arr
     // Column-major in LAPACK: the i-th run of n values is the i-th eigenvector.
     let rows = Array2::from_shape_vec((n, n), matrix).expect("n^2 values");
     Ok((eigenvalues, rows.reversed_axes()))
-}
-
-fn length<T>(slice: &[T]) -> c_int {
-    c_int::try_from(slice.len()).unwrap_or(c_int::MAX)
 }

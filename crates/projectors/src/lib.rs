@@ -18,6 +18,7 @@ pub mod projector;
 pub mod range;
 mod real;
 pub mod rounding;
+mod syevd;
 pub mod tolerance;
 mod triangular;
 pub mod unit_ball;

@@ -9,7 +9,7 @@ use ndarray::NdFloat;
 use ndarray_linalg::{Lapack, Scalar};
 
 mod sealed {
-    pub trait Sealed: crate::eigen::DivideAndConquer {}
+    pub trait Sealed: crate::syevd::DivideAndConquer {}
     impl Sealed for f32 {}
     impl Sealed for f64 {}
 }

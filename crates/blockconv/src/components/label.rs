@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::error::{Error, Result};
-
 /// The sign of a determinant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sign {
@@ -64,17 +62,6 @@ pub fn labels2(n: usize, k: usize) -> impl Iterator<Item = Label2> {
     labels1(n, k).flat_map(move |Label1 { sign, degree: vertical }| {
         degrees.clone().map(move |horizontal| Label2 { sign, vertical, horizontal })
     })
-}
-
-/// The degree exists for kernels of size k >= 1 with n x n blocks, n >= 1.
-pub(super) fn check_degree(degree: usize, n: usize, k: usize) -> Result<()> {
-    if n == 0 || k == 0 {
-        return Err(Error::Empty { what: "the kernel", shape: vec![k, n, n] });
-    }
-    if degree > (k - 1) * n {
-        return Err(Error::DegreeOutOfRange { degree, k, n });
-    }
-    Ok(())
 }
 
 impl fmt::Display for Sign {

@@ -11,9 +11,9 @@ use ndarray::{Array2, Array3, Array4};
 use projectors::{Projector, Real, haar_orthogonal};
 use rand::Rng;
 
-use super::label::{Label1, Label2, Sign, check_degree};
+use super::label::{Label1, Label2, Sign};
 use crate::assembly::{assemble1, assemble2};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernel::{Kernel1, Kernel2};
 
 /// The canonical 1-D kernel of a label, of size k with n x n blocks.
@@ -123,4 +123,15 @@ fn random_projectors<T: Real>(
         Ok(Projector::random(n, n - corank, rng)?)
     });
     projectors.collect()
+}
+
+/// The degree exists for kernels of size k >= 1 with n x n blocks, n >= 1.
+fn check_degree(degree: usize, n: usize, k: usize) -> Result<()> {
+    if n == 0 || k == 0 {
+        return Err(Error::Empty { what: "the kernel", shape: vec![k, n, n] });
+    }
+    if degree > (k - 1) * n {
+        return Err(Error::DegreeOutOfRange { degree, k, n });
+    }
+    Ok(())
 }

@@ -6,6 +6,7 @@ use num_traits::Float;
 use super::approximation::{Interval, Polynomial};
 use super::spectral::SpectralForm;
 use super::sylvester::Spectrum;
+use super::tall::Tall;
 use crate::error::{Error, Result};
 use crate::gemm::oriented_product;
 use crate::lanczos::{self, Ends};
@@ -25,19 +26,6 @@ const MAX_PRODUCTS: usize = 6;
 /// The defect is measured on Q itself where Q is at most this many times longer than wide; on S G S otherwise, which
 /// does not see the rounding error of G.
 const FULL_SIDE_RATIO: usize = 4;
-
-/// The factorisation of a tall W = Q H.
-#[derive(Debug, Clone)]
-pub(super) struct Tall<T> {
-    /// Q.
-    pub(super) factor: Array2<T>,
-    /// S = (W^T W)^-1/2 = H^-1.
-    pub(super) inverse_sqrt: Array2<T>,
-    /// Spectrum of H, the singular values of W.
-    pub(super) spectrum: Spectrum<T>,
-    pub(super) iterations: usize,
-    pub(super) residual: f64,
-}
 
 /// What a method must deliver before its result is accepted.
 #[derive(Debug, Clone, Copy)]
@@ -251,56 +239,4 @@ fn narrow_spectrum<T: Real>(g: &Array2<T>) -> Result<Option<Interval>> {
 
 fn deficient(rank: usize, expected: usize) -> Error {
     Error::RankDeficient { what: "matrix", rank, expected }
-}
-
-impl<T: Real> Tall<T> {
-    /// Measures the defect of Q and removes it to first order while it is above the tolerance.
-    pub(super) fn reorthonormalise(&mut self, tolerance: f64) {
-        for _ in 0..3 {
-            let mut gram = gemm::gram(self.factor.view());
-            self.residual = dense::distance_to_identity(gram.view());
-            if self.residual <= tolerance || dense::exceeds(self.residual, 0.1) {
-                return;
-            }
-            dense::scale(&mut gram, -0.5);
-            dense::add_diagonal(&mut gram, T::of(1.5));
-            self.factor = gemm::matmul(self.factor.view(), gram.view());
-            self.iterations += 1;
-        }
-    }
-
-    /// The factorisation of W from that of `scale W`.
-    fn unscaled(mut self, scale: T) -> Self {
-        self.inverse_sqrt.mapv_inplace(|x| x * scale);
-        self.spectrum = match self.spectrum {
-            Spectrum::Known { v, values } => {
-                Spectrum::Known { v, values: values.mapv(|x| x / scale) }
-            }
-            Spectrum::Within { lowest, highest } => Spectrum::Within {
-                lowest: lowest / scale.as_f64(),
-                highest: highest / scale.as_f64(),
-            },
-        };
-        self
-    }
-
-    /// The same factorisation in another element type, with the defect measured again.
-    fn converted<U: Real>(self) -> Tall<U> {
-        let factor: Array2<U> = dense::convert(self.factor.view());
-        let residual = dense::distance_to_identity(gemm::gram(factor.view()).view());
-        let spectrum = match self.spectrum {
-            Spectrum::Known { v, values } => Spectrum::Known {
-                v: dense::convert(v.view()),
-                values: values.mapv(|x| U::of(x.as_f64())),
-            },
-            Spectrum::Within { lowest, highest } => Spectrum::Within { lowest, highest },
-        };
-        Tall {
-            factor,
-            inverse_sqrt: dense::convert(self.inverse_sqrt.view()),
-            spectrum,
-            iterations: self.iterations,
-            residual,
-        }
-    }
 }

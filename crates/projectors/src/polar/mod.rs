@@ -36,6 +36,7 @@ mod factored;
 mod forward;
 mod spectral;
 mod sylvester;
+mod tall;
 
 use ndarray::{Array2, ArrayView2};
 
@@ -43,8 +44,8 @@ pub use factored::{FactoredPolar, factored_polar};
 
 use crate::error::Result;
 use crate::{Real, dense, gemm};
-use forward::Tall;
 use sylvester::Spectrum;
+use tall::Tall;
 
 /// The polar factor Q of a matrix W, with what its pullback needs.
 #[derive(Debug, Clone)]
@@ -139,45 +140,6 @@ impl<T: Real> Polar<T> {
             self.tall.pullback(w.reversed_axes(), cotangent.reversed_axes()).reversed_axes()
         } else {
             self.tall.pullback(w, cotangent)
-        }
-    }
-}
-
-impl<T: Real> Tall<T> {
-    fn pullback(&self, w: ArrayView2<'_, T>, c: ArrayView2<'_, T>) -> Array2<T> {
-        let (q, s) = (self.factor.view(), self.inverse_sqrt.view());
-        let qc = gemm::matmul(q.t(), c);
-        let mut k = qc.clone();
-        dense::skew_part_doubled(&mut k);
-        let mut x = self.solve_sylvester(w, k);
-        if w.nrows() == w.ncols() {
-            return gemm::oriented_product(q, x.view());
-        }
-        // (I - Q Q^T) C S = C S - Q (Q^T C) S, and the second term joins Q X.
-        gemm::matmul_into(-T::one(), qc.view(), s, T::one(), x.view_mut());
-        let mut d = gemm::oriented_product(c, s);
-        gemm::matmul_into(T::one(), q, x.view(), T::one(), d.view_mut());
-        d
-    }
-
-    /// X with H X + X H = K, through H where W is short and through S X + X S = S K S where forming H costs more.
-    fn solve_sylvester(&self, w: ArrayView2<'_, T>, k: Array2<T>) -> Array2<T> {
-        match &self.spectrum {
-            Spectrum::Known { v, values } => {
-                sylvester::solve_diagonalised(v.view(), values, k.view())
-            }
-            &Spectrum::Within { lowest, highest } if w.nrows() < 2 * w.ncols() => {
-                let mut h = gemm::matmul(self.factor.t(), w);
-                dense::symmetrise(&mut h);
-                sylvester::solve(h.view(), k, lowest, highest)
-            }
-            &Spectrum::Within { lowest, highest } => {
-                let s = self.inverse_sqrt.view();
-                let mut sks = gemm::matmul(gemm::matmul(s, k.view()).view(), s);
-                dense::skew_part_doubled(&mut sks);
-                dense::scale(&mut sks, 0.5);
-                sylvester::solve(s, sks, 1.0 / highest, 1.0 / lowest)
-            }
         }
     }
 }

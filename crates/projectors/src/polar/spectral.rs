@@ -35,8 +35,8 @@
 use ndarray::{Array1, Array2, ArrayView2, Zip};
 use num_traits::Float;
 
-use super::forward::Tall;
 use super::sylvester::Spectrum;
+use super::tall::Tall;
 use crate::error::{Error, Result};
 use crate::gemm::oriented_product;
 use crate::{Real, dense, gemm, lapack, tolerance};
