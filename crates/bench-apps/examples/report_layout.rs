@@ -6,7 +6,7 @@
 
 use anyhow::{Context, Result};
 use bench_apps::data::synthetic::{self, SyntheticDigits};
-use bench_apps::metrics::EpochMetrics;
+use bench_apps::files::EpochMetrics;
 use bench_apps::report::{CertifiedCurve, LayerFact, Report, Sample, paper, render};
 use bench_apps::results::{Certified, PaperFigures, ResultRow};
 use bench_apps::{ByEps, Eps};

@@ -9,25 +9,19 @@
 //!
 //! Guarantee: the exported network is the same function up to rounding; the added zeros change no sum.
 //!
-//! Errors: [`Error::Write`], [`Error::Tensor`], [`Error::NotExportable`].
-//!
 //! Not here: certificates. Those hold for the network as lipconv executes it.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
 use candle_core::Tensor;
 use lipconv::{CyclicConv, PlainLayer, PlainNetwork};
 
-use crate::atomic::write_atomic;
 use crate::error::{Error, Result};
+use crate::files::write_atomic;
 
 /// The weights as PyTorch's modules take them, by name.
-///
-/// # Errors
-/// [`Error::Tensor`].
 pub fn state(network: &PlainNetwork) -> Result<HashMap<String, Tensor>> {
     let mut state = HashMap::new();
     for (layer, name) in network.layers().iter().zip(network.names()) {
@@ -54,21 +48,12 @@ fn with_odd_size(conv: &CyclicConv) -> Result<Tensor> {
 }
 
 /// Writes the weights to `path`, atomically.
-///
-/// # Errors
-/// See the module.
 pub fn write_weights(network: &PlainNetwork, path: &Path) -> Result<()> {
-    let write_error = |source| Error::Write { path: path.to_owned(), source };
-    let folder = tempfile::tempdir().map_err(write_error)?;
-    let file = folder.path().join("weights");
-    candle_core::safetensors::save(&state(network)?, &file)?;
-    write_atomic(path, &fs::read(&file).map_err(write_error)?)
+    let bytes = safetensors::serialize(&state(network)?, None).map_err(candle_core::Error::from)?;
+    write_atomic(path, &bytes)
 }
 
 /// A Python file that builds the network and loads the weights; it needs torch alone.
-///
-/// # Errors
-/// [`Error::NotExportable`] for a layer that has no module.
 pub fn python(network: &PlainNetwork) -> Result<String> {
     let mut layers = String::new();
     let mut channels = network.input().channels;
@@ -112,7 +97,7 @@ fn modules(layer: &PlainLayer, name: &str, channels: &mut usize) -> Result<Vec<S
         PlainLayer::GroupSort { group } => vec![entry(name, &format!("GroupSort({group})"))],
         PlainLayer::Relu => vec![entry(name, "nn.ReLU()")],
         PlainLayer::Flatten => vec![entry(name, "nn.Flatten()")],
-        _ => return Err(Error::NotExportable { layer: name.to_owned() }),
+        _ => return Err(Error::argument("layer", name, "one that PyTorch has a module for")),
     })
 }
 

@@ -1,10 +1,12 @@
-//! Ctrl-C, and the polite request to end that a system sends.
+//! Ctrl-C, and the polite request to end that a system sends; and the watch that every training keeps.
 //!
 //! Definition: while a [`Deferred`] lives, the first request only sets a flag, so that the work can save and stop between two
 //! steps; a second one, or a request at any other time, ends the program at once with status 130. Files are replaced atomically,
 //! so that an end at any moment leaves none half-written.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -19,9 +21,6 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 pub struct Deferred(());
 
 /// Takes over the handling of requests; to be called once, at the start.
-///
-/// # Errors
-/// When the system refuses, or another handler is there.
 pub fn install() -> Result<()> {
     ctrlc::set_handler(|| {
         let first = !REQUESTED.swap(true, Ordering::SeqCst);
@@ -71,5 +70,50 @@ impl Deferred {
 impl Drop for Deferred {
     fn drop(&mut self) {
         DEFERRED.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Between two steps of a training: whether a checkpoint is due, whether to stop, and what went wrong.
+#[derive(Debug)]
+pub struct Watch {
+    deferred: Deferred,
+    checkpoint_every: Duration,
+    last_save: Instant,
+    /// The trainer's own error type has no place for what observing it may cause.
+    failure: Option<anyhow::Error>,
+}
+
+impl Watch {
+    /// Requests to stop are deferred from now on, as long as this lives.
+    #[must_use]
+    pub fn begin(checkpoint_every: Duration) -> Self {
+        let deferred = Deferred::begin();
+        Self { deferred, checkpoint_every, last_save: Instant::now(), failure: None }
+    }
+
+    #[must_use]
+    pub fn is_save_due(&self) -> bool {
+        self.last_save.elapsed() >= self.checkpoint_every
+    }
+
+    pub fn saved(&mut self) {
+        self.last_save = Instant::now();
+    }
+
+    /// Whether training goes on: not after an error, which is kept, and not after a request to stop.
+    pub fn decide(&mut self, outcome: Result<()>) -> ControlFlow<()> {
+        match outcome {
+            Ok(()) if self.deferred.requested() => ControlFlow::Break(()),
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                self.failure = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// The error that stopped the training, if one did.
+    pub fn check(&mut self) -> Result<()> {
+        self.failure.take().map_or(Ok(()), Err)
     }
 }

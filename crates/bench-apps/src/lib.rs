@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
+#![allow(missing_docs, reason = "an application: what is public is so for its tests and examples")]
 
-pub mod atomic;
 pub mod cli;
 pub mod config;
 pub mod data;
@@ -8,14 +8,12 @@ mod eps;
 mod error;
 pub mod experiment;
 pub mod export;
+pub mod files;
 pub mod interrupt;
-pub mod metrics;
 pub mod progress;
-pub mod provenance;
 pub mod report;
 pub mod reproduction;
 pub mod results;
-pub mod run_dir;
 mod stdout;
 pub mod text_table;
 pub mod wasserstein;

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::eps::ByEps;
 use crate::error::Result;
+use crate::files::write_json;
 use crate::report::paper::Reference;
-use crate::run_dir::write_json;
 
 /// One trained network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

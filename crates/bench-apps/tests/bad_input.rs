@@ -34,7 +34,7 @@ fn damaged_data_is_refused() {
         (
             "train-labels-idx1-ubyte.gz",
             gzip(&idx_labels(&[1; 7])),
-            "error: data/train-labels-idx1-ubyte.gz holds 7 labels, expected 6, the number of images in ",
+            "error: data/train-labels-idx1-ubyte.gz: 7 labels, expected 6, the number of images in ",
         ),
     ];
     for (name, bytes, start) in cases {

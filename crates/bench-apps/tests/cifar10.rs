@@ -1,6 +1,7 @@
 //! CIFAR-10 in each layout, damaged and changed.
 
 use std::fs;
+use std::io::Read;
 use std::path::Path;
 
 use bench_apps::Error;
@@ -8,6 +9,8 @@ use bench_apps::data::cifar10::Cifar10Files;
 use bench_apps::data::locate::{Fallback, LocateOptions};
 use bench_apps::data::manifest::{Manifest, ManifestMember};
 use bench_apps::data::{Dataset, locate_cifar10};
+
+use flate2::read::GzDecoder;
 
 use crate::download;
 use crate::support::{gzip, sha256, write};
@@ -131,7 +134,7 @@ fn damaged_data_is_an_error_that_names_it() {
     assert_eq!(
         error.to_string(),
         format!(
-            "{} is 6145 bytes long, expected a positive multiple of 3073",
+            "{}: 6145 bytes long, expected a positive multiple of 3073",
             path.join("data_batch_3.bin").display()
         )
     );
@@ -141,7 +144,7 @@ fn damaged_data_is_an_error_that_names_it() {
     assert!(text.ends_with("test_batch.bin: label 1 is 10, expected 0 to 9"), "{text}");
     let whole = archive(&batches());
     let error = fails(&whole[..whole.len() / 2]);
-    assert!(matches!(error, Error::CorruptGzip { .. }), "{error}");
+    assert!(matches!(error, Error::Malformed { .. }), "{error}");
     fs::remove_file(&path).unwrap();
     let text = in_dir(dir.path()).unwrap_err().to_string();
     assert!(
@@ -176,4 +179,67 @@ fn the_real_data_has_its_published_statistics() {
     for class in 0..10 {
         assert_eq!(test.labels().iter().filter(|&&label| label == class).count(), 1000);
     }
+}
+
+#[test]
+fn the_archive_may_have_several_gzip_members_and_other_entries() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tar = Vec::new();
+    let mut others = batches();
+    others.insert(2, ("readme.html".into(), b"<p>".to_vec()));
+    GzDecoder::new(&archive(&others)[..]).read_to_end(&mut tar).unwrap();
+    let (a, b) = tar.split_at(tar.len() / 2);
+    write(dir.path(), "cifar-10-binary.tar.gz", &[gzip(a), gzip(b), vec![0; 512]].concat());
+    check_content(&in_dir(dir.path()).unwrap());
+    // damage after the last batch is damage
+    let mut whole = archive(&batches());
+    let end = whole.len() - 5;
+    whole[end] ^= 1;
+    write(dir.path(), "cifar-10-binary.tar.gz", &whole);
+    let text = in_dir(dir.path()).unwrap_err().to_string();
+    assert!(text.contains("the archive is damaged: "), "{text}");
+}
+
+/// An archive of one entry that is no plain file but bears a batch's name.
+fn archive_of(kind: tar::EntryType, size: u64) -> Vec<u8> {
+    let mut header = tar::Header::new_gnu();
+    header.set_path("cifar-10-batches-bin/data_batch_1.bin").unwrap();
+    header.set_entry_type(kind);
+    header.set_size(size);
+    header.set_cksum();
+    gzip(&[header.as_bytes().as_slice(), &[0; 1024]].concat())
+}
+
+#[test]
+fn entries_that_are_no_plain_files_or_too_long_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |bytes: &[u8]| {
+        write(dir.path(), "cifar-10-binary.tar.gz", bytes);
+        in_dir(dir.path()).unwrap_err().to_string()
+    };
+    for kind in [tar::EntryType::GNUSparse, tar::EntryType::Symlink, tar::EntryType::Directory] {
+        let text = refused(&archive_of(kind, 0));
+        assert!(text.ends_with("data_batch_1.bin is not a plain file in the archive"), "{text}");
+    }
+    // a promise of 2^40 bytes that does not come
+    let text = refused(&archive_of(tar::EntryType::Regular, 1 << 40));
+    assert!(text.contains("damaged") || text.contains("bytes long"), "{text}");
+    let mut long = batches();
+    long[0].1 = vec![0; 3073 * 10_001];
+    let text = refused(&archive(&long));
+    assert!(text.contains("data_batch_1.bin: more than 30730000 bytes"), "{text}");
+    let text = refused(&gzip(&gzip(&archive(&batches()))));
+    assert!(text.contains("the archive is damaged: ") && text.is_ascii(), "{text}");
+}
+
+#[test]
+fn unpacked_batches_are_compared_with_the_published_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in batches() {
+        write(dir.path(), &name, &bytes);
+    }
+    let notes = in_dir(dir.path()).unwrap().notes;
+    assert_eq!(notes.len(), 6, "{notes:?}");
+    assert!(notes[0].contains("data_batch_1.bin differs: SHA-256 "), "{notes:?}");
+    assert!(notes[5].contains("test_batch.bin has no published hash to compare with"), "{notes:?}");
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use bench_apps::files::RunDir;
 use bench_apps::results::ResultRow;
-use bench_apps::run_dir::RunDir;
 use tempfile::TempDir;
 
 /// A folder for one test, and the command with nothing of the machine's environment that matters.

@@ -143,8 +143,8 @@ fn images_that_cannot_be_compared_are_named() {
             "large",
             "error: images of large are 1 x 48 x 48, those of right are 1 x 32 x 32; give both one size with --size",
         ),
-        ("empty", "error: empty holds 0 images, expected at least 6"),
-        ("one", "error: one holds 1 image, expected at least 6"),
+        ("empty", "error: empty: 0 images, expected at least 6"),
+        ("one", "error: one: 1 image, expected at least 6"),
         (
             "mixed",
             "error: mixed/z/000.png is 1 x 40 x 40, expected 1 x 32 x 32, the shape of mixed/000.png",
@@ -162,7 +162,7 @@ fn images_that_cannot_be_compared_are_named() {
         "{text}"
     );
     let text = with("one", &["--population"]);
-    assert_eq!(text, "error: one holds 1 image, expected at least 2");
+    assert_eq!(text, "error: one: 1 image, expected at least 2");
     assert_eq!(with("left", &["--pairs", "1"]), "error: --pairs is 1, expected at least 2");
     assert_eq!(
         with("left", &["--learning-rate", "0.1,-1"]),

@@ -275,7 +275,7 @@ fn a_missing_file_is_an_error_and_another_mirror_is_tried() {
     let (content, dir) = (content(), tempfile::tempdir().unwrap());
     let missing = Server::start(Vec::new(), &[Behaviour::Status(404)]);
     let error = fetch(&file_of(&content), &[&missing], dir.path()).unwrap_err();
-    assert!(matches!(error, Error::HttpStatus { status: 404, .. }));
+    assert!(matches!(error, Error::Transfer { .. }));
     assert_eq!(
         error.to_string(),
         format!("{}toy.bin: HTTP status 404, expected 200 or 206", missing.mirror)

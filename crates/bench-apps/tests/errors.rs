@@ -11,10 +11,6 @@ fn messages_are_one_line_and_name_thing_value_and_expectation() {
             Error::Draw { what: "the training curve", reason: "no room".into() },
             "cannot draw the training curve: no room",
         ),
-        (
-            Error::NotExportable { layer: "norm1".into() },
-            "layer norm1 cannot be exported: there is no module for it",
-        ),
         (Error::Tensor(candle_core::Error::Msg("boom".into())), "tensor: boom"),
     ];
     for (error, text) in cases {

@@ -60,20 +60,18 @@ fn what_does_not_fit_is_named() {
     colour(&at("test/a/2.png"), [1, 2, 3], (4, 4));
     let error = image_folder(dir.path()).unwrap_err();
     let expected = format!(
-        "{} is 3 x 4 x 4, expected 3 x 4 x 5, the shape of {}",
+        "{}: 3 x 4 x 4, expected 3 x 4 x 5, the shape of {}",
         at("test/a/2.png").display(),
         at("train/a/1.png").display()
     );
     assert_eq!(error.to_string(), expected);
     grey(&at("test/a/2.png"), 1, (5, 4));
-    assert!(matches!(
-        image_folder(dir.path()).unwrap_err(),
-        Error::ImageShape { got: [1, 4, 5], .. }
-    ));
+    let text = image_folder(dir.path()).unwrap_err().to_string();
+    assert!(text.contains(": 1 x 4 x 5, expected 3 x 4 x 5"), "{text}");
     fs::write(at("test/a/2.png"), "no").unwrap();
     let text = image_folder(dir.path()).unwrap_err().to_string();
     assert!(
-        text.starts_with(&format!("cannot read the image {}: ", at("test/a/2.png").display())),
+        text.starts_with(&format!("{}: not an image, expected PNG", at("test/a/2.png").display())),
         "{text}"
     );
     fs::remove_file(at("test/a/2.png")).unwrap();
@@ -107,4 +105,152 @@ fn idx_files_of_any_kind_have_as_many_classes_as_their_labels_ask_for() {
     assert!(text.ends_with("label 1 is 26, expected 0 to 25"), "{text}");
     let text = idx_folder(&dir.path().join("none")).unwrap_err().to_string();
     assert!(text.starts_with("no IDX files in "), "{text}");
+}
+
+#[test]
+fn idx_files_in_the_folder_itself_come_before_those_below_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |dir: &Path, label: u8| {
+        write(dir, "train-images-idx3-ubyte", &idx_images(1, 2, 2));
+        write(dir, "train-labels-idx1-ubyte", &idx_labels(&[label]));
+        write(dir, "t10k-images-idx3-ubyte", &idx_images(1, 2, 2));
+        write(dir, "t10k-labels-idx1-ubyte", &idx_labels(&[label]));
+    };
+    place(&dir.path().join("mnist"), 5);
+    let below = idx_folder(dir.path()).unwrap();
+    assert_eq!(below.test.labels(), [5]);
+    assert!(below.notes[0].starts_with("the IDX files are those in "), "{:?}", below.notes);
+    place(dir.path(), 7);
+    let own = idx_folder(dir.path()).unwrap();
+    assert_eq!((own.test.labels(), own.notes.len()), (&[7][..], 0));
+}
+
+/// A folder with classes a and b, one image each in train and test.
+fn two_classes() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (i, name) in ["train/a", "train/b", "test/a", "test/b"].iter().enumerate() {
+        grey(&dir.path().join(name).join("1.png"), 10 * i as u8, (3, 2));
+    }
+    dir
+}
+
+fn notes(dir: &Path) -> Vec<String> {
+    let notes = image_folder(dir).unwrap().notes;
+    let start = format!("left out of {} as ", dir.display());
+    notes.iter().filter_map(|note| note.strip_prefix(&start)).map(str::to_owned).collect()
+}
+
+#[test]
+fn what_is_left_out_of_a_folder_of_classes_is_counted() {
+    let dir = two_classes();
+    let at = |name: &str| dir.path().join(name);
+    assert!(notes(dir.path()).is_empty());
+    fs::write(at("README.txt"), "").unwrap();
+    fs::write(at("train/labels.csv"), "").unwrap();
+    fs::write(at("train/a/notes.txt"), "x").unwrap();
+    fs::write(at("test/b/more.txt"), "").unwrap();
+    grey(&at("train/.ipynb_checkpoints/1.png"), 1, (3, 2));
+    grey(&at("train/a/.hidden.png"), 1, (3, 2));
+    assert_eq!(
+        notes(dir.path()),
+        [
+            "hidden: 2 (first train/.ipynb_checkpoints)",
+            "neither train nor test: 1 (first README.txt)",
+            "not an image: 2 (first train/a/notes.txt)",
+            "not in the folder of a class: 1 (first train/labels.csv)",
+        ]
+    );
+    let dataset = image_folder(dir.path()).unwrap();
+    assert_eq!((dataset.train.len(), dataset.train.n_classes()), (2, 2));
+}
+
+#[test]
+fn classes_that_are_nested_or_empty_are_refused_and_untested_ones_are_named() {
+    let dir = two_classes();
+    let at = |name: &str| dir.path().join(name);
+    let refusal = || image_folder(dir.path()).unwrap_err().to_string();
+    grey(&at("train/a/part1/1.png"), 1, (3, 2));
+    let expected = "train/a: holds the folder part1, expected images alone";
+    assert!(refusal().ends_with(expected), "{}", refusal());
+    fs::remove_dir_all(at("train/a/part1")).unwrap();
+    fs::create_dir(at("train/c")).unwrap();
+    assert!(refusal().starts_with(&format!("no image in {}: ", at("train/c").display())));
+    grey(&at("train/c/1.png"), 1, (3, 2));
+    let dataset = image_folder(dir.path()).unwrap();
+    assert_eq!(dataset.notes[1], "no test images of c");
+}
+
+#[test]
+fn an_image_is_one_by_its_content() {
+    let dir = two_classes();
+    let at = |name: &str| dir.path().join(name);
+    // a PNG under another kind's name and under none
+    fs::rename(at("train/a/1.png"), at("train/a/1.jpg")).unwrap();
+    fs::copy(at("train/a/1.jpg"), at("train/a/2")).unwrap();
+    let dataset = image_folder(dir.path()).unwrap();
+    assert_eq!(dataset.train.labels(), [0, 0, 1]);
+    // what is called an image must be one
+    fs::write(at("train/a/3.webp"), "").unwrap();
+    assert!(image_folder(dir.path()).unwrap_err().to_string().contains("3.webp: not an image"));
+}
+
+#[cfg(unix)]
+mod links {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+
+    use bench_apps::data::folders::flat_folder;
+
+    use super::*;
+
+    #[test]
+    fn links_are_followed_once_and_in_no_circle() {
+        let dir = two_classes();
+        let at = |name: &str| dir.path().join(name);
+        let count = || {
+            let (images, notes) = flat_folder(dir.path(), None, 1).unwrap();
+            (images.len(), notes.len())
+        };
+        assert_eq!(count(), (4, 0));
+        for name in ["x", "y", "train/z"] {
+            symlink(dir.path(), at(name)).unwrap();
+        }
+        symlink("1.png", at("train/a/again.png")).unwrap();
+        fs::hard_link(at("train/b/1.png"), at("train/b/hard.png")).unwrap();
+        symlink("nowhere", at("train/a/lost.png")).unwrap();
+        symlink("self", at("train/a/self")).unwrap();
+        assert_eq!(count(), (4, 2));
+        let (_, notes) = flat_folder(dir.path(), None, 1).unwrap();
+        assert!(
+            notes[0].contains(" as a link to nowhere: 2 (first train/a/lost.png)"),
+            "{notes:?}"
+        );
+        assert!(notes[1].contains(" as read before under another name: 5 "), "{notes:?}");
+        // a link to images outside is followed
+        let outside = two_classes();
+        symlink(outside.path(), at("outside")).unwrap();
+        assert_eq!(count(), (8, 2));
+    }
+
+    #[test]
+    fn what_is_no_file_is_counted_and_not_waited_for() {
+        let dir = two_classes();
+        let socket = dir.path().join("train/a/z.png");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let fifo = dir.path().join("train/a/pipe.png");
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        assert_eq!(notes(dir.path()), ["neither file nor folder: 2 (first train/a/pipe.png)"]);
+    }
+
+    #[test]
+    fn a_class_whose_name_is_not_utf_8_is_a_class() {
+        let dir = two_classes();
+        for part in ["train", "test"] {
+            let name = std::ffi::OsStr::from_bytes(b"caf\xe9");
+            grey(&dir.path().join(part).join(name).join("1.png"), 50, (3, 2));
+        }
+        let dataset = image_folder(dir.path()).unwrap();
+        assert_eq!((dataset.train.labels(), dataset.train.n_classes()), (&[0, 1, 2][..], 3));
+        assert!(dataset.notes[0].ends_with(": a, b, caf\u{fffd}"), "{:?}", dataset.notes);
+    }
 }

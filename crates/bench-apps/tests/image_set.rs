@@ -16,15 +16,15 @@ fn parts() -> ImageSetParts {
 }
 
 #[test]
-fn a_batch_holds_pixels_over_255_and_labels_in_the_order_asked_for() {
+fn a_tensor_holds_pixels_over_255_in_the_order_asked_for() {
     let set = ImageSet::new(parts()).unwrap();
-    let (x, y) = set.batch(&[3, 0], DType::F32, &Device::Cpu).unwrap();
+    let x = set.tensor([3, 0], DType::F32, &Device::Cpu).unwrap();
     assert_eq!(x.dims(), [2, 1, 2, 3]);
-    assert_eq!(y.to_vec1::<u32>().unwrap(), [1, 2]);
+    assert_eq!(set.classes(), [2, 0, 1, 1]);
     let values = x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let expected: Vec<f32> = (18..24).chain(0..6).map(|i| (i * 10) as f32 / 255.0).collect();
     assert_eq!(values, expected);
-    let (x, _) = set.batch(&[1], DType::F64, &Device::Cpu).unwrap();
+    let x = set.tensor(1..2, DType::F64, &Device::Cpu).unwrap();
     assert_eq!(x.flatten_all().unwrap().to_vec1::<f64>().unwrap()[5], 110.0 / 255.0);
 }
 
@@ -32,14 +32,14 @@ fn a_batch_holds_pixels_over_255_and_labels_in_the_order_asked_for() {
 fn an_index_outside_the_set_is_refused() {
     let set = ImageSet::new(parts()).unwrap();
     for text in [
-        set.batch(&[0, 4], DType::F32, &Device::Cpu).unwrap_err().to_string(),
+        set.tensor([0, 4], DType::F32, &Device::Cpu).unwrap_err().to_string(),
         set.image(4).unwrap_err().to_string(),
     ] {
         assert_eq!(text, "sample index is 4, expected less than 4, the size of little");
     }
     assert_eq!(set.image(3).unwrap(), [180, 190, 200, 210, 220, 230]);
-    let error = set.batch(&[0], DType::U8, &Device::Cpu).unwrap_err();
-    assert_eq!(error.to_string(), "batch type is u8, expected f32 or f64");
+    let error = set.tensor([0], DType::U8, &Device::Cpu).unwrap_err();
+    assert_eq!(error.to_string(), "element type is u8, expected f32 or f64");
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn parts_that_contradict_each_other_are_refused() {
         ImageSet::new(parts).unwrap_err()
     };
     let error = refusal(|p| p.labels[2] = 3);
-    assert!(matches!(error, Error::LabelOutOfRange { index: 2, label: 3, .. }));
+    assert!(matches!(error, Error::Malformed { .. }));
     assert_eq!(error.to_string(), "little: label 2 is 3, expected 0 to 2");
     type Change = fn(&mut ImageSetParts);
     let cases: [(Change, &str); 3] = [
@@ -80,4 +80,13 @@ fn the_head_is_the_first_images_and_the_hash_sees_every_byte() {
         change(&mut changed);
         assert_ne!(ImageSet::new(changed).unwrap().sha256(), set.sha256());
     }
+}
+
+#[test]
+fn a_subset_holds_the_images_asked_for_with_their_labels() {
+    let set = ImageSet::new(parts()).unwrap();
+    let some = set.subset([3, 0]).unwrap();
+    assert_eq!((some.labels(), some.image(1).unwrap()), (&[1, 2][..], set.image(0).unwrap()));
+    assert_eq!(set.subset(0..4).unwrap().sha256(), set.sha256());
+    assert!(set.subset([4]).is_err() && set.subset([]).unwrap().is_empty());
 }

@@ -1,6 +1,5 @@
 //! The order in which places are looked at, and MNIST in each of them.
 
-use std::fs;
 use std::path::Path;
 
 use bench_apps::Error;
@@ -55,7 +54,8 @@ fn raw_files_are_found_under_both_their_names() {
     write(dir.path(), "t10k-labels.idx1-ubyte", &idx_labels(&[1, 2]));
     let dataset = in_dir(dir.path()).unwrap();
     assert_eq!((dataset.train.len(), dataset.test.len()), (3, 2));
-    assert!(dataset.notes.is_empty());
+    let raw = |i: usize| dataset.notes[i].contains("is not the published file");
+    assert!((0..4).all(raw), "{:?}", dataset.notes);
 }
 
 #[test]
@@ -66,9 +66,10 @@ fn files_other_than_the_published_ones_are_used_with_a_warning() {
     assert_eq!(dataset.notes.len(), 4);
     let path = dir.path().join("train-images-idx3-ubyte.gz");
     let expected = format!(
-        "{} is not the published file: SHA-256 {}, published 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "{} is not the published file: train-images-idx3-ubyte differs: SHA-256 {}, \
+         published ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
         path.display(),
-        sha256(&fs::read(&path).unwrap())
+        sha256(&idx_images(6, 4, 3))
     );
     assert_eq!(dataset.notes[0], expected);
 }
@@ -143,7 +144,7 @@ fn damaged_files_are_an_error_and_never_a_reason_to_look_further() {
         fallback: Fallback::Synthetic(SyntheticDigits::default()),
         ..nowhere()
     };
-    assert!(matches!(found(&options).unwrap_err(), Error::TruncatedGzip { .. }));
+    assert!(matches!(found(&options).unwrap_err(), Error::Malformed { .. }));
 }
 
 #[test]
@@ -156,9 +157,9 @@ fn pairs_that_disagree_are_refused() {
     };
     let shown = dir.path().display();
     let error = refusal("train-labels-idx1-ubyte.gz", &gzip(&idx_labels(&[1, 2, 3, 4, 5])));
-    assert!(matches!(error, Error::CountMismatch { images: 6, labels: 5, .. }));
+    assert!(matches!(error, Error::Malformed { .. }));
     let expected = format!(
-        "{shown}/train-labels-idx1-ubyte.gz holds 5 labels, expected 6, \
+        "{shown}/train-labels-idx1-ubyte.gz: 5 labels, expected 6, \
          the number of images in {shown}/train-images-idx3-ubyte.gz"
     );
     assert_eq!(error.to_string(), expected);

@@ -9,6 +9,7 @@ mod certificates;
 mod cifar10;
 mod command;
 mod config;
+mod decode;
 mod distances;
 mod download;
 mod eps;

@@ -33,7 +33,7 @@ fn the_compiled_in_manifests_are_valid_and_complete() {
 fn manifests_that_cannot_be_right_are_refused() {
     assert!(Manifest::parse("toy.toml", VALID).is_ok());
     let cases = [
-        ("size = 3", "size = 3\ncolour = 1", "manifest toy.toml: unknown field `colour`"),
+        ("size = 3", "size = 3\ncolour = 1", "toy.toml: unknown field `colour`"),
         ("0123456789abcdef0123456789abcdef\"", "\"", "expected 64 lower-case hexadecimal digits"),
         ("\"0123456789abcdef", "\"0123456789ABCDEF", "expected 64 lower-case hexadecimal digits"),
         (

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bench_apps::metrics::EpochMetrics;
+use bench_apps::files::EpochMetrics;
 use bench_apps::report::{CertifiedCurve, LayerFact, Report, Sample, compared, paper, render};
 use bench_apps::results::{Certified, PaperFigures, ResultRow, write_results};
 use bench_apps::{ByEps, Error};

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bench_apps::files::RunDir;
 use bench_apps::reproduction::cell::CellResult;
 use bench_apps::results::ResultRow;
-use bench_apps::run_dir::RunDir;
 
 use crate::command::Place;
 

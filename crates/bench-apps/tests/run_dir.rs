@@ -3,10 +3,10 @@
 use std::fs;
 
 use bench_apps::Error;
-use bench_apps::atomic::write_atomic;
 use bench_apps::config::RunConfig;
-use bench_apps::provenance::Provenance;
-use bench_apps::run_dir::{RunDir, RunFiles};
+use bench_apps::files::Provenance;
+use bench_apps::files::write_atomic;
+use bench_apps::files::{RunDir, RunFiles};
 
 #[test]
 fn a_new_run_holds_its_configuration_and_versions() {

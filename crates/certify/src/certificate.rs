@@ -28,7 +28,6 @@
 //! Not here: nominal radii, which claim nothing that could be checked.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
 use candle_core::{DType, Tensor};
@@ -177,19 +176,7 @@ impl CertificateFile {
     /// [`Error::Write`].
     pub fn write(&self, path: &Path) -> Result<()> {
         let failed = |source| Error::Write { path: path.to_owned(), source };
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-        file.write_all(self.to_json().as_bytes()).map_err(failed)?;
-        file.as_file().sync_all().map_err(failed)?;
-        // a temporary file is private by default; a certificate is meant for others
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let readable = std::fs::Permissions::from_mode(0o644);
-            file.as_file().set_permissions(readable).map_err(failed)?;
-        }
-        file.persist(path).map_err(|e| failed(e.error))?;
-        Ok(())
+        lipconv::output::write(path, self.to_json().as_bytes()).map_err(failed)
     }
 }
 

@@ -44,6 +44,7 @@ mod methods;
 mod network;
 pub mod ops;
 pub mod optim;
+pub mod output;
 mod plain;
 mod plain_file;
 mod portable_step;

@@ -1,10 +1,9 @@
 //! Safetensors files that are written whole or not at all, and read with every name, shape and type checked.
 //!
 //! A file is a safetensors file that any reader opens; its metadata entry `lipconv` holds one JSON header.
-//! Writing goes to a temporary file in the same folder, which is flushed to the disk and then renamed.
+//! Writing is that of [`crate::output`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use candle_core::DType;
@@ -58,15 +57,10 @@ impl Writer {
     }
 }
 
-/// Writes `bytes` to a temporary file beside `path`, flushes it and renames it.
+/// Writes `bytes` by [`crate::output`].
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let io = |source| Error::Io { action: "write", path: path.to_owned(), source };
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-    file.write_all(bytes).map_err(io)?;
-    file.as_file().sync_all().map_err(io)?;
-    file.persist(path).map_err(|e| io(e.error))?;
-    Ok(())
+    crate::output::write(path, bytes).map_err(io)
 }
 
 /// A file whose tensors are taken out one by one.

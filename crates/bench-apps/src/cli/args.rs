@@ -1,10 +1,9 @@
 //! Flags that several commands share.
 
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 
 use super::plain_model::likely_dataset;
@@ -16,8 +15,8 @@ use crate::data::Dataset;
 use crate::eps::Eps;
 use crate::experiment::build::{self, DataOptions};
 use crate::experiment::evaluation::{Loaded, load_network};
+use crate::files::{RunFiles, open_own};
 use crate::progress::Display;
-use crate::run_dir::RunFiles;
 
 /// Where images may come from.
 #[derive(Debug, Clone, clap::Args)]
@@ -235,8 +234,7 @@ impl Model {
 
 /// Appends what is traced to a file, from now on.
 pub(super) fn log_to(path: &Path) -> Result<()> {
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+    let file = open_own(path)?;
     let subscriber =
         tracing_subscriber::fmt().with_writer(Mutex::new(file)).with_ansi(false).with_target(false);
     // a second run in one process keeps the first one's log

@@ -19,8 +19,8 @@ use super::plain_model::{tensors, test_images};
 use crate::config::{DatasetName, DeviceKind, RunConfig};
 use crate::data::ImageSet;
 use crate::eps::Eps;
+use crate::files::{RunFiles, write_json};
 use crate::progress::{Display, Progress, spoken};
-use crate::run_dir::{RunFiles, write_json};
 use crate::stdout::outln;
 use crate::text_table::{percent, text_table};
 

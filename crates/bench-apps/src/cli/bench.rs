@@ -26,8 +26,8 @@ use serde::Serialize;
 
 use crate::config::{LayerKind, TrainingConfig};
 use crate::experiment::build::train_config;
+use crate::files::write_json;
 use crate::progress::Display;
-use crate::run_dir::write_json;
 use crate::stdout::outln;
 use crate::text_table::text_table;
 

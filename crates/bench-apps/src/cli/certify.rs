@@ -10,8 +10,8 @@ use super::args::DataArgs;
 use super::plain_model::{PlainModel, tensors};
 use crate::config::DatasetName;
 use crate::eps::Eps;
+use crate::files::Provenance;
 use crate::progress::{Display, Progress};
-use crate::provenance::Provenance;
 use crate::stdout::{out, outln};
 use crate::text_table::{percent, text_table};
 

@@ -11,9 +11,9 @@ use super::args::{DataArgs, EvalFlags, Model};
 use crate::config::{DatasetName, DeviceKind};
 use crate::eps::ByEps;
 use crate::experiment::evaluation::{Evaluated, evaluate};
+use crate::files::{RunFiles, write_json};
 use crate::progress::{Display, spoken};
 use crate::report::attack_name;
-use crate::run_dir::{RunFiles, write_json};
 use crate::stdout::{out, outln};
 use crate::text_table::{percent, text_table};
 

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::args::Model;
-use crate::atomic::write_atomic;
 use crate::config::DeviceKind;
 use crate::export::{python, write_weights};
+use crate::files::write_atomic;
 use crate::stdout::outln;
 
 /// Write a trained network for PyTorch: weights as safetensors, and the module that takes them

@@ -10,8 +10,8 @@ use super::args::DataArgs;
 use crate::config::{DatasetName, RunConfig};
 use crate::data::ImageSet;
 use crate::eps::Eps;
+use crate::files::RunFiles;
 use crate::progress::Display;
-use crate::run_dir::RunFiles;
 
 /// A plain network on the CPU, with the bytes it was read from.
 #[derive(Debug)]
@@ -100,9 +100,8 @@ pub(super) fn tensors(
     images: &ImageSet,
     dtype: candle_core::DType,
 ) -> Result<(Tensor, Vec<usize>)> {
-    let indices: Vec<usize> = (0..images.len()).collect();
-    let (pixels, _) = images.batch(&indices, dtype, &Device::Cpu)?;
-    Ok((pixels, images.labels().iter().map(|&label| usize::from(label)).collect()))
+    let pixels = images.tensor(0..images.len(), dtype, &Device::Cpu)?;
+    Ok((pixels, images.classes()))
 }
 
 #[cfg(test)]

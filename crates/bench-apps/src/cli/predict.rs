@@ -11,8 +11,8 @@ use lipconv::{ImageShape, PlainNetwork};
 
 use super::args::{DataArgs, Model};
 use crate::experiment::evaluation::evaluated_logits;
+use crate::files::RunFiles;
 use crate::progress::Display;
-use crate::run_dir::RunFiles;
 use crate::stdout::outln;
 use crate::text_table::text_table;
 

@@ -11,18 +11,18 @@ use lipconv::Network;
 use super::args::{DataArgs, EvalFlags, TrainFlags, log_to};
 use super::reproduce_tables::{self, Call, TableFlags};
 use super::train::{checkpoint_interval, interrupted};
-use crate::atomic::write_atomic;
 use crate::config::RunConfig;
 use crate::data::Dataset;
 use crate::experiment::build::{check_network, device_name};
 use crate::experiment::evaluation::evaluate;
 use crate::experiment::training::{TrainJob, Trained, train};
 use crate::experiment::write_up::Finished;
+use crate::files::Provenance;
+use crate::files::write_atomic;
+use crate::files::{RunDir, RunFiles};
 use crate::progress::{Display, spoken};
-use crate::provenance::Provenance;
 use crate::report::{Report, compared, render};
 use crate::results::write_results;
-use crate::run_dir::{RunDir, RunFiles};
 use crate::stdout::{out, outln};
 use crate::text_table::{counted, percent, text_table};
 
@@ -195,7 +195,7 @@ fn conclude(
     let plain = trained.network.materialize()?;
     plain.save(&files.network())?;
     let evaluated = evaluate(&plain, &dataset.test, &config.evaluation, display)?;
-    trained.run.write_json(&files.eval(), &evaluated.summary(&dataset.test))?;
+    crate::files::write_json(&files.eval(), &evaluated.summary(&dataset.test))?;
     tracing::info!(clean = evaluated.clean(), seconds = evaluated.seconds, "evaluation finished");
     let finished = Finished {
         experiment: "reproduce",

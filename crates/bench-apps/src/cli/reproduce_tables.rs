@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 
 use super::args::DataArgs;
-use crate::atomic::write_atomic;
 use crate::config::DeviceKind;
+use crate::files::write_atomic;
+use crate::files::write_json;
 use crate::interrupt;
 use crate::progress::Display;
 use crate::report::reproduction::{markdown, page, terminal};
@@ -18,7 +19,6 @@ use crate::reproduction::queue::{self, Queue, Summary, Task, TaskPlan};
 use crate::reproduction::slurm::{Job, SlurmOptions};
 use crate::reproduction::spec::{Experiment, NAMES};
 use crate::results::write_results;
-use crate::run_dir::write_json;
 use crate::stdout::{out, outln};
 use crate::text_table::counted;
 

@@ -12,10 +12,10 @@ use crate::data::Dataset;
 use crate::experiment::build::{check_network, device_name};
 use crate::experiment::training::{TrainJob, Trained, train};
 use crate::experiment::write_up::network_key;
+use crate::files::Provenance;
+use crate::files::RunDir;
 use crate::interrupt;
 use crate::progress::{Display, spoken};
-use crate::provenance::Provenance;
-use crate::run_dir::RunDir;
 use crate::stdout::outln;
 
 /// Train a network in a run directory

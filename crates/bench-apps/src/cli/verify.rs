@@ -19,8 +19,8 @@ use crate::config::{DatasetName, RunConfig};
 use crate::data::ImageSet;
 use crate::data::known::{published_name, published_test_set};
 use crate::eps::Eps;
+use crate::files::RunFiles;
 use crate::progress::{Display, Progress, spoken};
-use crate::run_dir::RunFiles;
 use crate::stdout::{out, outln};
 use crate::text_table::{counted, percent, text_table};
 

@@ -4,21 +4,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use lipconv::{ImageShape, PlainNetwork};
 
 use super::args::{DataArgs, log_to};
 use super::train::checkpoint_interval;
-use crate::Error;
-use crate::atomic::write_atomic;
 use crate::config::{ActivationKind, DeviceKind, LayerKind};
+use crate::error::by;
 use crate::experiment::build::{self, device_name};
+use crate::files::Provenance;
+use crate::files::write_atomic;
+use crate::files::{lock_folder, write_json};
 use crate::interrupt;
 use crate::progress::{Display, spoken};
-use crate::provenance::Provenance;
 use crate::report::distance::{DistanceReport, Side, curve_svg, render};
-use crate::run_dir::{lock_folder, write_json};
 use crate::stdout::{out, outln};
 use crate::text_table::text_table;
 use crate::wasserstein::search::{Found, RateResult, Search, SearchEnd};
@@ -158,13 +158,13 @@ fn measure(
     let ImageShape { channels, height, width } = critic.input();
     let expected = [channels, height, width];
     if a.shape() != expected {
-        return Err(Error::CriticShape {
-            path: file.to_owned(),
-            expected,
-            images: a.name(),
-            got: a.shape(),
-        }
-        .into());
+        bail!(
+            "the critic {} is for images of {}, those of {} are {}",
+            file.display(),
+            by(&expected),
+            a.name(),
+            by(&a.shape())
+        );
     }
     let found = estimate(&critic, a, b, Part::Report, args.pairs)?;
     out!("{}", summary(args, a, b, &found));
@@ -305,7 +305,7 @@ impl Training {
         let rates = &self.learning_rate;
         let valid = |rate: &&f64| rate.is_finite() && **rate > 0.0;
         if let Some(rate) = rates.iter().find(|rate| !valid(rate)) {
-            anyhow::bail!("--learning-rate is {rate}, expected positive numbers");
+            bail!("--learning-rate is {rate}, expected positive numbers");
         }
         Ok(CriticConfig {
             network: CriticNetwork::Paper { width: self.width },

@@ -34,9 +34,6 @@ pub struct EpochOrder {
 
 impl BatchOrder {
     /// The order of `n` samples in batches of `batch_size`.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] when either is zero.
     pub fn new(n: usize, batch_size: usize, seed: u64) -> Result<Self> {
         for (name, value) in [("number of samples", n), ("batch size", batch_size)] {
             if value == 0 {

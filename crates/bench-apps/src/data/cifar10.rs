@@ -5,48 +5,41 @@
 //! themselves, in `DIR/cifar10`, `DIR/cifar10/cifar-10-batches-bin`, `DIR/cifar-10-batches-bin` or `DIR`; unpacked files come
 //! first, because they need no decompression.
 //!
-//! Guarantee: an archive or a batch whose SHA-256 differs from the manifest's is used, with a warning that names what differs.
+//! Guarantee: content that is not the published one, or cannot be compared with it, is used with a note that says so.
 //!
 //! Cost: the archive is decompressed once, about 2 s; it is hashed once, and its batches only where its own hash differs.
-//!
-//! Errors: [`Error::Read`], [`Error::CorruptGzip`], [`Error::MissingMember`], [`Error::BadRecords`],
-//! [`Error::LabelOutOfRange`].
 
-use std::fs::{self, File};
-use std::io::{BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 
-use flate2::read::GzDecoder;
 use sha2::{Digest, Sha256};
 
-use super::hash::{hex, sha256_file};
+use super::archive::Packed;
+use super::hash::hex;
 use super::image_set::{ImageSet, ImageSetParts, check_labels};
 use super::manifest::Manifest;
 use crate::error::{Error, Result};
 
 const ARCHIVE: &str = "cifar-10-binary.tar.gz";
-const TRAIN: [&str; 5] = [
+const FOLDERS: [&str; 3] = ["cifar10/cifar-10-batches-bin", "cifar10", "cifar-10-batches-bin"];
+const BATCHES: [&str; 6] = [
     "data_batch_1.bin",
     "data_batch_2.bin",
     "data_batch_3.bin",
     "data_batch_4.bin",
     "data_batch_5.bin",
+    "test_batch.bin",
 ];
-const TEST: &str = "test_batch.bin";
 const SHAPE: [usize; 3] = [3, 32, 32];
 const N_CLASSES: usize = 10;
-const IMAGE: usize = SHAPE[0] * SHAPE[1] * SHAPE[2];
 /// Label and pixels.
-const RECORD: usize = 1 + IMAGE;
+const RECORD: usize = 1 + SHAPE[0] * SHAPE[1] * SHAPE[2];
+/// The published number.
+const MOST_RECORDS: usize = 10_000;
 
 /// CIFAR-10 as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cifar10Files {
-    /// The published archive.
-    Archive(PathBuf),
-    /// The folder that holds the six batches.
-    Folder(PathBuf),
-}
+pub struct Cifar10Files(Packed);
 
 /// One batch, as it stands in its file.
 struct RawBatch {
@@ -58,83 +51,69 @@ impl Cifar10Files {
     /// Looks in the folders named in the module; `None` where none holds the archive or all six batches.
     #[must_use]
     pub fn find(dir: &Path) -> Option<Self> {
-        let folders = [
-            dir.join("cifar10").join("cifar-10-batches-bin"),
-            dir.join("cifar10"),
-            dir.join("cifar-10-batches-bin"),
-            dir.to_owned(),
-        ];
-        let unpacked = |folder: &&PathBuf| batch_names().all(|name| folder.join(name).is_file());
-        if let Some(folder) = folders.iter().find(unpacked) {
-            return Some(Self::Folder(folder.clone()));
-        }
-        let archive = folders.iter().map(|folder| folder.join(ARCHIVE)).find(|p| p.is_file());
-        archive.map(Self::Archive)
+        Packed::find(dir, &FOLDERS, ARCHIVE, &BATCHES).map(Self)
     }
 
-    /// Reads the training set and the test set, and says in which respect they are not the published files.
-    ///
-    /// # Errors
-    /// See the module.
+    /// Training set, test set, and in which respect they are not the published ones.
     pub fn load(&self, manifest: &Manifest) -> Result<(ImageSet, ImageSet, Vec<String>)> {
-        let batches = match self {
-            Self::Archive(path) => read_archive(path)?,
-            Self::Folder(path) => read_folder(path)?,
-        };
-        let warnings = self.warnings(manifest, &batches)?;
-        let of = |names: &[&str]| -> Vec<&RawBatch> {
-            names.iter().filter_map(|name| batches.iter().find(|b| b.name == *name)).collect()
-        };
-        let (train, test) = (self.image_set(&of(&TRAIN))?, self.image_set(&of(&[TEST]))?);
-        Ok((train, test, warnings))
+        let mut batches = Vec::new();
+        self.0.for_each(&BATCHES, true, &mut |name, reader| {
+            batches.push(RawBatch { name, bytes: self.read_batch(name, reader)? });
+            Ok(())
+        })?;
+        batches.sort_by_key(|batch| BATCHES.iter().position(|name| *name == batch.name));
+        let notes = self.notes(manifest, &batches)?;
+        let (train, test) = batches.split_at(BATCHES.len() - 1);
+        Ok((self.image_set(train)?, self.image_set(test)?, notes))
     }
 
-    fn path(&self) -> &Path {
-        match self {
-            Self::Archive(path) | Self::Folder(path) => path,
+    fn read_batch(&self, name: &str, reader: &mut dyn Read) -> Result<Vec<u8>> {
+        let (mut bytes, most) = (Vec::new(), MOST_RECORDS * RECORD);
+        let read = reader.take(most as u64 + 1).read_to_end(&mut bytes);
+        let n = read.map_err(|e| self.0.damaged(&e))?;
+        let path = self.0.member(name);
+        if n > most {
+            return Err(Error::malformed(
+                &path,
+                format!("more than {most} bytes, expected no more"),
+            ));
         }
+        if n == 0 || n % RECORD != 0 {
+            let what = format!("{n} bytes long, expected a positive multiple of {RECORD}");
+            return Err(Error::malformed(&path, what));
+        }
+        Ok(bytes)
     }
 
-    fn warnings(&self, manifest: &Manifest, batches: &[RawBatch]) -> Result<Vec<String>> {
-        let batch_warnings = different_batches(manifest, batches);
-        let Self::Archive(path) = self else {
-            let place = |text| format!("{}: {text}", self.path().display());
-            return Ok(batch_warnings.into_iter().map(place).collect());
-        };
-        let Some(published) = manifest.file(ARCHIVE).map(|file| &file.sha256) else {
-            return Ok(Vec::new());
-        };
-        let got = sha256_file(path)?;
-        if got == *published {
-            return Ok(Vec::new());
+    fn notes(&self, manifest: &Manifest, batches: &[RawBatch]) -> Result<Vec<String>> {
+        let differs =
+            |batch: &RawBatch| manifest.difference(batch.name, &hex(&Sha256::digest(&batch.bytes)));
+        if let Packed::Folder(path) = &self.0 {
+            let place = |text| format!("{}: {text}", path.display());
+            return Ok(batches.iter().filter_map(differs).map(place).collect());
         }
-        let what = if batch_warnings.is_empty() {
+        let Some(note) = self.0.archive_note(manifest)? else { return Ok(Vec::new()) };
+        let known = batches.iter().filter(|batch| manifest.member(batch.name).is_some());
+        let different: Vec<String> = known.filter_map(differs).collect();
+        let what = if different.is_empty() {
             "its training batches are the published ones, so the test batch or the packing differs"
                 .to_owned()
         } else {
-            batch_warnings.join("; ")
+            different.join("; ")
         };
-        let path = path.display();
-        Ok(vec![format!(
-            "{path} is not the published file: SHA-256 {got}, published {published}; {what}"
-        )])
+        Ok(vec![format!("{note}; {what}")])
     }
 
-    fn image_set(&self, batches: &[&RawBatch]) -> Result<ImageSet> {
+    fn image_set(&self, batches: &[RawBatch]) -> Result<ImageSet> {
         let n_bytes: usize = batches.iter().map(|batch| batch.bytes.len()).sum();
         let (mut pixels, mut labels) = (Vec::with_capacity(n_bytes), Vec::new());
         for batch in batches {
-            let file = self.path().join(batch.name);
-            if batch.bytes.is_empty() || batch.bytes.len() % RECORD != 0 {
-                let got = batch.bytes.len() as u64;
-                return Err(Error::BadRecords { path: file, got, record: RECORD as u64 });
-            }
             let first = labels.len();
             for record in batch.bytes.chunks_exact(RECORD) {
                 labels.push(record[0]);
                 pixels.extend_from_slice(&record[1..]);
             }
-            check_labels(&file.display().to_string(), &labels[first..], N_CLASSES)?;
+            check_labels(&self.0.member(batch.name), &labels[first..], N_CLASSES)?;
         }
         ImageSet::new(ImageSetParts {
             name: "CIFAR-10".into(),
@@ -145,54 +124,4 @@ impl Cifar10Files {
             synthetic: false,
         })
     }
-}
-
-fn batch_names() -> impl Iterator<Item = &'static str> {
-    TRAIN.into_iter().chain([TEST])
-}
-
-fn read_folder(folder: &Path) -> Result<Vec<RawBatch>> {
-    let read = |name| {
-        let path = folder.join(name);
-        let bytes = fs::read(&path).map_err(|source| Error::Read { path, source })?;
-        Ok(RawBatch { name, bytes })
-    };
-    batch_names().map(read).collect()
-}
-
-fn read_archive(path: &Path) -> Result<Vec<RawBatch>> {
-    let damaged = |e: std::io::Error| Error::CorruptGzip {
-        path: path.to_owned(),
-        reason: e.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
-    };
-    let file = File::open(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    let mut archive = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
-    let mut batches: Vec<RawBatch> = Vec::new();
-    for entry in archive.entries().map_err(damaged)? {
-        let mut entry = entry.map_err(damaged)?;
-        let name = entry.path().map_err(damaged)?.file_name().map(std::ffi::OsStr::to_owned);
-        let known = batch_names().find(|known| name.as_deref() == Some((*known).as_ref()));
-        let Some(name) = known.filter(|name| batches.iter().all(|b| b.name != *name)) else {
-            continue;
-        };
-        // grows with what is really there, not with what the header says
-        let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).map_err(damaged)?;
-        batches.push(RawBatch { name, bytes });
-    }
-    match batch_names().find(|name| batches.iter().all(|b| b.name != *name)) {
-        None => Ok(batches),
-        Some(member) => Err(Error::MissingMember { path: path.to_owned(), member }),
-    }
-}
-
-/// The batches whose hash is known and another, as clauses of a sentence.
-fn different_batches(manifest: &Manifest, batches: &[RawBatch]) -> Vec<String> {
-    let compare = |batch: &RawBatch| {
-        let published = &manifest.member(batch.name)?.sha256;
-        let got = hex(&Sha256::digest(&batch.bytes));
-        let name = batch.name;
-        (got != *published).then(|| format!("{name} differs: SHA-256 {got}, published {published}"))
-    };
-    batches.iter().filter_map(compare).collect()
 }

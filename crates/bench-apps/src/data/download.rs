@@ -9,14 +9,15 @@
 //! Cost: the file once over the network and once through SHA-256. Without a network, a few seconds: the timeouts are short,
 //! and no further mirror is tried once [`DownloadOptions::patience`] has passed without a byte.
 //!
-//! Errors: [`Error::HttpStatus`], [`Error::Transfer`], [`Error::WrongHash`], [`Error::DownloadFailed`] when several mirrors
+//! Errors: [`Error::Transfer`], [`Error::WrongHash`], [`Error::DownloadFailed`] when several mirrors
 //! failed, [`Error::Write`].
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use lipconv::output::open_own;
 use ureq::http::{Response, StatusCode, header};
 use ureq::{Agent, Body};
 
@@ -54,7 +55,6 @@ impl Default for DownloadOptions {
 /// How far a download has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DownloadProgress<'a> {
-    /// File name.
     pub file: &'a str,
     /// Bytes on disk, those of earlier attempts included.
     pub received: u64,
@@ -63,18 +63,16 @@ pub struct DownloadProgress<'a> {
 }
 
 /// Fetches every file of a manifest into `dir`; files that are there with the published hash are not fetched again.
-///
-/// # Errors
-/// See the module. The first file that no mirror delivers ends it.
+/// The first file that no mirror delivers ends it.
 pub fn download_all(
     manifest: &Manifest,
     dir: &Path,
     options: &DownloadOptions,
     observe: &mut dyn FnMut(DownloadProgress<'_>),
 ) -> Result<()> {
-    let write_error = |source| Error::Write { path: dir.to_owned(), source };
+    let write_error = Error::write(dir);
     fs::create_dir_all(dir).map_err(write_error)?;
-    let lock = File::create(dir.join(".lock")).map_err(write_error)?;
+    let lock = open_own(&dir.join(".lock")).map_err(write_error)?;
     lock.lock().map_err(write_error)?;
     for file in &manifest.files {
         download_file(file, &manifest.mirrors, dir, options, observe)?;
@@ -83,9 +81,6 @@ pub fn download_all(
 }
 
 /// Fetches one file into `dir`, which must exist, and returns its path.
-///
-/// # Errors
-/// See the module.
 pub fn download_file(
     file: &ManifestFile,
     mirrors: &[String],
@@ -191,7 +186,8 @@ impl Transfer<'_> {
                 );
             }
             status => {
-                return Err(Error::HttpStatus { url: self.url.clone(), status: status.as_u16() });
+                let status = status.as_u16();
+                return Err(self.failed(format!("HTTP status {status}, expected 200 or 206")));
             }
         }
         self.receive(part, offset, response.into_body())
@@ -207,9 +203,8 @@ impl Transfer<'_> {
     }
 
     fn receive(&mut self, part: &Path, offset: u64, body: Body) -> Result<()> {
-        let write_error = |source| Error::Write { path: part.to_owned(), source };
-        let mut out =
-            OpenOptions::new().create(true).append(true).open(part).map_err(write_error)?;
+        let write_error = Error::write(part);
+        let mut out = open_own(part).map_err(write_error)?;
         out.set_len(offset).map_err(write_error)?;
         let mut received = offset;
         let mut reader = body.into_reader();

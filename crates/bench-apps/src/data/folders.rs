@@ -1,82 +1,100 @@
-//! Images that a person brings: IDX files of any kind, or folders of PNG and JPEG files.
+//! Images that a person brings: IDX files of any kind, or folders of image files.
 //!
 //! Definition. `idx:DIR` is a folder with the four files of MNIST's layout, whatever their size and classes; the number of
 //! classes is the largest label plus one. `images:DIR` is
 //!
 //! ```text
-//! DIR/train/CLASS/*.png    DIR/test/CLASS/*.png        (or .jpg, .jpeg, in any case)
+//! DIR/train/CLASS/IMAGE    DIR/test/CLASS/IMAGE
 //! ```
 //!
-//! with the classes numbered in the order of their names. Images are grey where the first one is, else RGB; transparency is
-//! dropped and 16-bit samples become 8-bit ones. Within a class, files come in the order of their names.
+//! with the classes numbered in the order of their names and the files of a class in the order of theirs ([`super::walk`],
+//! [`super::decode`]). Images are grey where the first one is, else RGB. For distances between sets, [`flat_folder`] takes every
+//! image below a folder, whatever its class.
 //!
-//! For distances between sets, [`flat_folder`] takes every image below a folder, whatever its class.
-//!
-//! Guarantee: all images have the size of the first; another size is an error that names both files. A class of the test
-//! set that the training set does not have is an error.
-//!
-//! Errors: [`Error::Read`], [`Error::BadImage`], [`Error::ImageShape`], [`Error::DataNotFound`],
-//! [`Error::InvalidArgument`] for more than 256 classes, [`Error::TooFewImages`].
+//! Guarantee: all images have the shape of the first, or are brought to one size; another shape is an error that names both
+//! files. Every entry of the folder is an image that is used, or counted in a note, or an error. A class of the test set that
+//! the training set does not have is an error, as is a class without training images.
 
-use std::fs;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::image_set::{Dataset, ImageSet, ImageSetParts};
-use super::locate::DataSource;
+use super::dataset::{DataSource, Dataset};
+use super::decode::{Picture, decode, has_colour};
+use super::image_set::{ImageSet, ImageSetParts};
+use super::manifest::Manifest;
 use super::mnist::MnistFiles;
 use super::resize::resized_image;
-use crate::error::{Error, Result};
+use super::walk::{LeftOut, Nested, Reached, entries, images};
+use crate::error::{Error, Result, by};
+use crate::text_table::counted;
 
 /// The images of `idx:DIR`.
-///
-/// # Errors
-/// [`Error::DataNotFound`], and those of [`super::idx`].
 pub fn idx_folder(dir: &Path) -> Result<Dataset> {
-    let files = MnistFiles::find(dir).ok_or_else(|| Error::DataNotFound {
+    let files = MnistFiles::find_any(dir).ok_or_else(|| Error::DataNotFound {
         dataset: format!("IDX files in {}", dir.display()),
         reason:
             "expected train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and \
                  t10k-labels-idx1-ubyte, gzipped or not"
                 .into(),
     })?;
-    let (train, test) = files.load_any(&folder_name(dir))?;
-    Ok(Dataset { train, test, source: DataSource::Folder(dir.to_owned()), notes: Vec::new() })
+    let found = files.load_any(&folder_name(dir))?;
+    let mut notes = Vec::new();
+    if files.folder() != dir {
+        notes.push(format!("the IDX files are those in {}", files.folder().display()));
+    }
+    if found.are_published(&Manifest::mnist()?) {
+        notes.push(format!("the images in {} are those of MNIST", files.folder().display()));
+    }
+    let source = DataSource::Folder(dir.to_owned());
+    Ok(Dataset { train: found.train, test: found.test, source, notes })
 }
 
 /// The images of `images:DIR`.
-///
-/// # Errors
-/// See the module.
 pub fn image_folder(dir: &Path) -> Result<Dataset> {
+    let mut left_out = LeftOut::default();
+    for entry in entries(dir, &mut left_out)? {
+        if !["train", "test"].iter().any(|known| entry.name() == *known) {
+            left_out.add("neither train nor test", &entry.path);
+        }
+    }
     let (train_dir, test_dir) = (dir.join("train"), dir.join("test"));
-    let classes = class_names(&train_dir)?;
-    for class in class_names(&test_dir)? {
+    let classes = class_names(&train_dir, &mut left_out)?;
+    for class in class_names(&test_dir, &mut left_out)? {
         if !classes.contains(&class) {
             return Err(Error::InvalidArgument {
                 name: "class of the test images",
-                got: class,
-                expected: format!("one of {}", classes.join(", ")),
+                got: class.to_string_lossy().into_owned(),
+                expected: format!("one of {}", shown(&classes)),
             });
         }
     }
     if classes.len() > 256 {
-        return Err(Error::InvalidArgument {
-            name: "number of classes",
-            got: classes.len().to_string(),
-            expected: "1 to 256".into(),
-        });
+        return Err(Error::argument("number of classes", classes.len(), "1 to 256"));
     }
-    let train_files = labelled_files(&train_dir, &classes)?;
-    let test_files = labelled_files(&test_dir, &classes)?;
-    let first = train_files[0].0.clone();
-    let shape = shape_of(&first)?;
-    let first = First { path: &first, shape };
+    let train_files = labelled_files(&train_dir, &classes, &mut left_out)?;
+    let test_files = labelled_files(&test_dir, &classes, &mut left_out)?;
+    let with_images = |label: usize| train_files.iter().any(|file| usize::from(file.1) == label);
+    if let Some(empty) = (0..classes.len()).find(|&label| !with_images(label)) {
+        return Err(no_images(&train_dir.join(&classes[empty])));
+    }
+    let first = First::of(&train_files[0].0)?;
     let set = |files: &[(PathBuf, u8)]| read_all(files, &first, &folder_name(dir), classes.len());
     let (train, test) = (set(&train_files)?, set(&test_files)?);
-    let notes = vec![format!("classes of {}: {}", dir.display(), classes.join(", "))];
+    let mut notes = vec![format!("classes of {}: {}", dir.display(), shown(&classes))];
+    let tested = |label: usize| test.labels().iter().any(|&l| usize::from(l) == label);
+    let untested = (0..classes.len()).filter(|&label| !tested(label));
+    let untested: Vec<OsString> = untested.map(|label| classes[label].clone()).collect();
+    if !untested.is_empty() {
+        notes.push(format!("no test images of {}", shown(&untested)));
+    }
+    notes.extend(left_out.notes(dir));
     Ok(Dataset { train, test, source: DataSource::Folder(dir.to_owned()), notes })
+}
+
+fn shown(classes: &[OsString]) -> String {
+    classes.iter().map(|class| class.to_string_lossy()).collect::<Vec<_>>().join(", ")
 }
 
 /// The last part of a folder's path, for people.
@@ -84,20 +102,15 @@ fn folder_name(dir: &Path) -> String {
     dir.file_name().map_or_else(|| "images".into(), |name| name.to_string_lossy().into_owned())
 }
 
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    let read_error = |source| Error::Read { path: dir.to_owned(), source };
-    let entries = fs::read_dir(dir).map_err(read_error)?;
-    let mut paths = entries
-        .map(|entry| Ok(entry?.path()))
-        .collect::<std::io::Result<Vec<_>>>()
-        .map_err(read_error)?;
-    paths.sort();
-    Ok(paths)
-}
-
-fn class_names(dir: &Path) -> Result<Vec<String>> {
-    let names: Vec<String> =
-        entries(dir)?.iter().filter(|path| path.is_dir()).map(|path| folder_name(path)).collect();
+fn class_names(dir: &Path, left_out: &mut LeftOut) -> Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in entries(dir, left_out)? {
+        if entry.metadata.is_dir() {
+            names.push(entry.name().to_owned());
+        } else {
+            left_out.add("not in the folder of a class", &entry.path);
+        }
+    }
     if names.is_empty() {
         return Err(Error::DataNotFound {
             dataset: format!("class folder in {}", dir.display()),
@@ -107,39 +120,50 @@ fn class_names(dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn labelled_files(dir: &Path, classes: &[String]) -> Result<Vec<(PathBuf, u8)>> {
+fn labelled_files(
+    dir: &Path,
+    classes: &[OsString],
+    left_out: &mut LeftOut,
+) -> Result<Vec<(PathBuf, u8)>> {
     let mut files = Vec::new();
-    for (label, class) in classes.iter().enumerate() {
+    for (label, class) in (0..).zip(classes) {
         let folder = dir.join(class);
-        if !folder.is_dir() {
-            continue;
+        if folder.is_dir() {
+            // an image may be in two classes, but not twice in one
+            let found = images(&folder, Nested::Refused, &mut Reached::default(), left_out)?;
+            files.extend(found.into_iter().map(|path| (path, label)));
         }
-        let label = u8::try_from(label).expect("at most 256 classes, as checked");
-        files.extend(entries(&folder)?.into_iter().filter(|p| is_image(p)).map(|p| (p, label)));
     }
-    if files.is_empty() {
-        return Err(Error::DataNotFound {
-            dataset: format!("image in {}", dir.display()),
-            reason: "expected PNG or JPEG files in class folders".into(),
-        });
+    if files.is_empty() { Err(no_images(dir)) } else { Ok(files) }
+}
+
+fn no_images(dir: &Path) -> Error {
+    Error::DataNotFound {
+        dataset: format!("image in {}", dir.display()),
+        reason: "expected PNG, JPEG, GIF, WebP, BMP or TIFF files in class folders".into(),
     }
-    Ok(files)
 }
 
-fn is_image(path: &Path) -> bool {
-    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-    ["png", "jpg", "jpeg"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+/// The image that gives its shape to all.
+struct First<'a> {
+    path: &'a Path,
+    shape: [usize; 3],
 }
 
-fn open(path: &Path) -> Result<image::DynamicImage> {
-    image::open(path).map_err(|e| Error::BadImage { path: path.to_owned(), reason: e.to_string() })
-}
+impl<'a> First<'a> {
+    fn of(path: &'a Path) -> Result<Self> {
+        Ok(Self { path, shape: decode(path)?.shape })
+    }
 
-/// Channels, height and width that the first image gives to all.
-fn shape_of(path: &Path) -> Result<[usize; 3]> {
-    let image = open(path)?;
-    let channels = if image.color().has_color() { 3 } else { 1 };
-    Ok([channels, image.height() as usize, image.width() as usize])
+    /// The pixels [c, h, w] of one file.
+    fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        let Picture { shape, pixels } = decode(path)?;
+        if shape == self.shape {
+            return Ok(pixels);
+        }
+        let (got, expected, first) = (by(&shape), by(&self.shape), self.path.display());
+        Err(Error::malformed(path, format!("{got}, expected {expected}, the shape of {first}")))
+    }
 }
 
 fn read_all(
@@ -149,7 +173,7 @@ fn read_all(
     n_classes: usize,
 ) -> Result<ImageSet> {
     let images: Vec<Vec<u8>> =
-        files.par_iter().map(|(path, _)| read_planes(path, first)).collect::<Result<_>>()?;
+        files.par_iter().map(|(path, _)| first.read(path)).collect::<Result<_>>()?;
     ImageSet::new(ImageSetParts {
         name: name.to_owned(),
         shape: first.shape,
@@ -160,67 +184,38 @@ fn read_all(
     })
 }
 
-/// The image that gives its shape to all.
-struct First<'a> {
-    path: &'a Path,
-    shape: [usize; 3],
-}
-
-/// The pixels [c, h, w] of one file.
-fn read_planes(path: &Path, first: &First<'_>) -> Result<Vec<u8>> {
-    let image = open(path)?;
-    let channels = if image.color().has_color() { 3 } else { 1 };
-    let got = [channels, image.height() as usize, image.width() as usize];
-    if got != first.shape {
-        return Err(Error::ImageShape {
-            path: path.to_owned(),
-            got,
-            first: first.path.to_owned(),
-            expected: first.shape,
-        });
-    }
-    Ok(planes(image, channels))
-}
-
-/// The pixels [c, h, w] of a decoded image, as grey or as colour.
-fn planes(image: image::DynamicImage, channels: usize) -> Vec<u8> {
-    if channels == 1 {
-        return image.into_luma8().into_raw();
-    }
-    let interleaved = image.into_rgb8().into_raw();
-    let plane = |c: usize| interleaved.iter().skip(c).step_by(3).copied();
-    (0..3).flat_map(plane).collect()
-}
-
-/// All PNG and JPEG files in a folder and those below it, in the order of their paths, without labels.
+/// All images in a folder and those below it, in the order of their paths, without labels; with notes on what was left out.
 ///
-/// With `size` (height and width), images of any sizes are brought to it; without it, all must have the first one's. Colour
-/// images become colour for all where any of them has colour and `size` is given.
-///
-/// # Errors
-/// As for [`image_folder`]; [`Error::TooFewImages`] where there are fewer than `at_least`.
-pub fn flat_folder(dir: &Path, size: Option<(usize, usize)>, at_least: usize) -> Result<ImageSet> {
-    let files = files_below(dir)?;
+/// With `size` (height and width), images of any sizes are brought to it; without it, all must have the first one's. Grey
+/// images become colour where any image has colour and `size` is given.
+pub fn flat_folder(
+    dir: &Path,
+    size: Option<(usize, usize)>,
+    at_least: usize,
+) -> Result<(ImageSet, Vec<String>)> {
+    let mut left_out = LeftOut::default();
+    let files = images(dir, Nested::Allowed, &mut Reached::default(), &mut left_out)?;
     if files.len() < at_least.max(1) {
-        let (path, got, expected) = (dir.to_owned(), files.len(), at_least.max(1));
-        return Err(Error::TooFewImages { path, got, expected });
+        let (found, at_least) = (counted(files.len(), "image"), at_least.max(1));
+        return Err(Error::malformed(dir, format!("{found}, expected at least {at_least}")));
     }
     let (shape, images) = match size {
         Some((height, width)) => read_at_size(&files, height, width)?,
         None => {
-            let first = First { path: &files[0], shape: shape_of(&files[0])? };
-            let images = files.par_iter().map(|path| read_planes(path, &first));
+            let first = First::of(&files[0])?;
+            let images = files.par_iter().map(|path| first.read(path));
             (first.shape, images.collect::<Result<Vec<_>>>()?)
         }
     };
-    ImageSet::new(ImageSetParts {
+    let set = ImageSet::new(ImageSetParts {
         name: folder_name(dir),
         shape,
         n_classes: 1,
         pixels: images.concat(),
         labels: vec![0; files.len()],
         synthetic: false,
-    })
+    })?;
+    Ok((set, left_out.notes(dir)))
 }
 
 fn read_at_size(
@@ -228,26 +223,15 @@ fn read_at_size(
     height: usize,
     width: usize,
 ) -> Result<([usize; 3], Vec<Vec<u8>>)> {
-    let opened: Vec<image::DynamicImage> =
-        files.par_iter().map(|path| open(path)).collect::<Result<_>>()?;
-    let channels = if opened.iter().any(|image| image.color().has_color()) { 3 } else { 1 };
-    let resized = |image: image::DynamicImage| {
-        let shape = [channels, image.height() as usize, image.width() as usize];
-        let pixels = planes(image, channels);
-        Ok(resized_image(&pixels, shape, height, width)?.into_owned())
+    let any_colour = files.par_iter().map(|path| has_colour(path));
+    let any_colour = any_colour.try_reduce(|| false, |a, b| Ok(a | b))?;
+    let channels = if any_colour { 3 } else { 1 };
+    let resized = |path: &PathBuf| {
+        let picture = decode(path)?;
+        let [_, h, w] = picture.shape;
+        let pixels = picture.with_channels(channels)?;
+        Ok(resized_image(&pixels, [channels, h, w], height, width)?.into_owned())
     };
-    let images = opened.into_par_iter().map(resized).collect::<Result<Vec<_>>>()?;
+    let images = files.par_iter().map(resized).collect::<Result<Vec<_>>>()?;
     Ok(([channels, height, width], images))
-}
-
-fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for path in entries(dir)? {
-        if path.is_dir() {
-            files.extend(files_below(&path)?);
-        } else if is_image(&path) {
-            files.push(path);
-        }
-    }
-    Ok(files)
 }

@@ -20,9 +20,6 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// SHA-256 of a file, read once in blocks.
-///
-/// # Errors
-/// [`Error::Read`].
 pub fn sha256_file(path: &Path) -> Result<String> {
     let read_error = |source| Error::Read { path: path.to_owned(), source };
     let mut file = File::open(path).map_err(read_error)?;

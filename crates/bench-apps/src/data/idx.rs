@@ -1,22 +1,21 @@
 //! The IDX format of MNIST, gzipped or raw.
 //!
 //! Definition: big-endian u32 words. Images: 0x00000803, n, h, w, then n x h x w bytes; labels: 0x00000801, n, then n
-//! bytes. Gzip is recognised by its first two bytes, 1f 8b, whatever the file is called.
+//! bytes. Gzip is recognised by its first two bytes, whatever the file is called.
 //!
-//! Guarantee: the content has exactly the length that the header promises; memory grows with the bytes that were read,
-//! never with the header's word alone.
-//!
-//! Errors: [`Error::Read`], [`Error::TruncatedGzip`], [`Error::CorruptGzip`], [`Error::WrongMagic`],
-//! [`Error::BadDimension`], [`Error::TruncatedData`], [`Error::TrailingBytes`].
+//! Guarantee: the content has exactly the length that the header promises. That length is compared with the file's before
+//! anything is allocated: a raw file must have it, and a gzipped one may hold at most [`EXPANSION`] times its own length
+//! once the content exceeds [`SMALL`].
 //!
 //! Source: Y. LeCun's description of the format on the MNIST page.
 
-use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read};
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
+use sha2::{Digest, Sha256};
 
+use super::gunzip::Content;
+use super::hash::hex;
 use crate::error::{Error, Result};
 
 const IMAGES_MAGIC: u32 = 0x0000_0803;
@@ -24,24 +23,42 @@ const LABELS_MAGIC: u32 = 0x0000_0801;
 const MAX_COUNT: u32 = 1 << 24;
 const MAX_SIDE: u32 = 1 << 12;
 const MAX_CONTENT: u32 = u32::MAX;
+/// Content of any gzipped file, in bytes, that is not held against its length.
+const SMALL: u64 = 64 << 20;
+/// Images compress to a fifth or so; what grows a hundredfold is no set of images.
+const EXPANSION: u64 = 100;
 
-/// Images of an IDX file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdxImages {
-    /// Number of images.
     pub n: usize,
-    /// Rows of an image.
     pub height: usize,
-    /// Columns of an image.
     pub width: usize,
     /// Pixels [n, height, width].
     pub pixels: Vec<u8>,
 }
 
-/// Reads an image file.
-///
-/// # Errors
-/// See the module.
+impl IdxImages {
+    /// SHA-256 of the uncompressed file.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        let header = [IMAGES_MAGIC, self.n as u32, self.height as u32, self.width as u32];
+        content_sha256(&header, &self.pixels)
+    }
+}
+
+/// SHA-256 of the uncompressed label file.
+#[must_use]
+pub fn labels_sha256(labels: &[u8]) -> String {
+    content_sha256(&[LABELS_MAGIC, labels.len() as u32], labels)
+}
+
+fn content_sha256(header: &[u32], content: &[u8]) -> String {
+    let mut hasher = Sha256::new();
+    header.iter().for_each(|word| hasher.update(word.to_be_bytes()));
+    hasher.update(content);
+    hex(&hasher.finalize())
+}
+
 pub fn read_images(path: &Path) -> Result<IdxImages> {
     let mut reader = IdxReader::open(path)?;
     reader.magic(IMAGES_MAGIC, "IDX images, unsigned bytes in 3 dimensions")?;
@@ -50,22 +67,13 @@ pub fn read_images(path: &Path) -> Result<IdxImages> {
     let width = reader.dimension("number of columns", MAX_SIDE)?;
     let max_n = MAX_CONTENT / (height * width);
     if n > max_n {
-        return Err(Error::BadDimension {
-            path: reader.path,
-            field: "number of images",
-            got: n,
-            max: max_n,
-        });
+        return Err(reader.fault(format!("number of images is {n}, expected 1 to {max_n}")));
     }
     let len = u64::from(n) * u64::from(height * width);
     let pixels = reader.content("pixel data", len)?;
     Ok(IdxImages { n: n as usize, height: height as usize, width: width as usize, pixels })
 }
 
-/// Reads a label file.
-///
-/// # Errors
-/// See the module.
 pub fn read_labels(path: &Path) -> Result<Vec<u8>> {
     let mut reader = IdxReader::open(path)?;
     reader.magic(LABELS_MAGIC, "IDX labels, unsigned bytes in 1 dimension")?;
@@ -76,22 +84,17 @@ pub fn read_labels(path: &Path) -> Result<Vec<u8>> {
 /// A file, decompressed where it is gzipped, with the number of content bytes read so far.
 struct IdxReader {
     path: PathBuf,
-    inner: Box<dyn Read>,
+    inner: Content,
+    file_len: u64,
     n_read: u64,
-    gzipped: bool,
 }
 
 impl IdxReader {
     fn open(path: &Path) -> Result<Self> {
-        let read_error = |source| Error::Read { path: path.to_owned(), source };
-        let mut file = BufReader::new(File::open(path).map_err(read_error)?);
-        let mut start = Vec::with_capacity(2);
-        file.by_ref().take(2).read_to_end(&mut start).map_err(read_error)?;
-        let gzipped = start == [0x1f, 0x8b];
-        let whole = std::io::Cursor::new(start).chain(file);
-        let inner: Box<dyn Read> =
-            if gzipped { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) };
-        Ok(Self { path: path.to_owned(), inner, n_read: 0, gzipped })
+        let read_error = Error::read(path);
+        let inner = Content::open(path).map_err(read_error)?;
+        let file_len = path.metadata().map_err(read_error)?.len();
+        Ok(Self { path: path.to_owned(), inner, file_len, n_read: 0 })
     }
 
     fn magic(&mut self, expected: u32, content: &'static str) -> Result<()> {
@@ -99,7 +102,8 @@ impl IdxReader {
         if got == expected {
             return Ok(());
         }
-        Err(Error::WrongMagic { path: self.path.clone(), got, expected, content })
+        let what = format!("magic number is {got:#010x}, expected {expected:#010x} ({content})");
+        Err(self.fault(what))
     }
 
     fn dimension(&mut self, field: &'static str, max: u32) -> Result<u32> {
@@ -107,27 +111,45 @@ impl IdxReader {
         if (1..=max).contains(&got) {
             return Ok(got);
         }
-        Err(Error::BadDimension { path: self.path.clone(), field, got, max })
+        Err(self.fault(format!("{field} is {got}, expected 1 to {max}")))
     }
 
     fn word(&mut self, field: &'static str) -> Result<u32> {
         let bytes = self.at_most(4)?;
-        let word: [u8; 4] =
-            bytes.as_slice().try_into().map_err(|_| self.too_short(field, 4, bytes.len()))?;
+        let word: [u8; 4] = bytes
+            .as_slice()
+            .try_into()
+            .map_err(|_| self.too_short(field, 4, bytes.len() as u64))?;
         Ok(u32::from_be_bytes(word))
     }
 
     /// The remaining `len` bytes, which must be all that is left.
     fn content(mut self, field: &'static str, len: u64) -> Result<Vec<u8>> {
-        let header = self.n_read;
+        let expected = self.n_read + len;
+        match self.inner {
+            Content::Raw(_) if self.file_len < expected => {
+                return Err(self.too_short(field, len, self.file_len.saturating_sub(self.n_read)));
+            }
+            Content::Gzipped(_) if len > SMALL.max(EXPANSION * self.file_len) => {
+                let what = format!(
+                    "{field} would be {len} bytes long, more than {EXPANSION} times the file's {}",
+                    self.file_len
+                );
+                return Err(self.fault(what));
+            }
+            _ => {}
+        }
         let bytes = self.at_most(len)?;
         if bytes.len() as u64 != len {
-            return Err(self.too_short(field, len, bytes.len()));
+            return Err(self.too_short(field, len, bytes.len() as u64));
         }
         if self.at_most(1)?.is_empty() {
             return Ok(bytes);
         }
-        Err(Error::TrailingBytes { path: self.path, expected: header + len })
+        let what = format!(
+            "bytes follow the content, expected the end of the file after {expected} bytes"
+        );
+        Err(self.fault(what))
     }
 
     /// Up to `len` bytes; `read_to_end` grows its buffer only as bytes arrive.
@@ -140,19 +162,24 @@ impl IdxReader {
     }
 
     fn read_error(&self, source: std::io::Error) -> Error {
-        let path = self.path.clone();
+        let gzipped = matches!(self.inner, Content::Gzipped(_));
         match source.kind() {
-            ErrorKind::UnexpectedEof if self.gzipped => {
-                Error::TruncatedGzip { path, got: self.n_read }
+            ErrorKind::UnexpectedEof if gzipped => self.fault(format!(
+                "the gzip stream is truncated after {} bytes of content, expected a complete file",
+                self.n_read
+            )),
+            ErrorKind::InvalidInput | ErrorKind::InvalidData if gzipped => {
+                self.fault(format!("the gzip stream is damaged: {source}"))
             }
-            ErrorKind::InvalidInput | ErrorKind::InvalidData if self.gzipped => {
-                Error::CorruptGzip { path, reason: source.to_string() }
-            }
-            _ => Error::Read { path, source },
+            _ => Error::Read { path: self.path.clone(), source },
         }
     }
 
-    fn too_short(&self, field: &'static str, expected: u64, got: usize) -> Error {
-        Error::TruncatedData { path: self.path.clone(), field, expected, got: got as u64 }
+    fn too_short(&self, field: &'static str, expected: u64, got: u64) -> Error {
+        self.fault(format!("{field} is {got} bytes long, expected {expected}"))
+    }
+
+    fn fault(&self, what: String) -> Error {
+        Error::malformed(&self.path, what)
     }
 }

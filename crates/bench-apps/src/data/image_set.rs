@@ -1,22 +1,22 @@
 //! The set of labelled images itself, and its conversion to tensors.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use sha2::{Digest, Sha256};
 
-use super::locate::DataSource;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, by};
 
 /// What an [`ImageSet`] is made of.
 #[derive(Debug, Clone)]
 pub struct ImageSetParts {
-    /// Name for people, as in "MNIST" or "synthetic digits".
+    /// As in "MNIST" or "synthetic digits".
     pub name: String,
     /// Channels, height and width, each at least 1.
     pub shape: [usize; 3],
-    /// Number of classes, 1 to 256.
+    /// 1 to 256.
     pub n_classes: usize,
     /// Pixels [n, c, h, w], row-major.
     pub pixels: Vec<u8>,
@@ -32,35 +32,29 @@ pub struct ImageSet {
     parts: Arc<ImageSetParts>,
 }
 
-/// A training set and a test set of the same images, and where they came from.
+/// What each of the 256 pixels becomes, rounded once.
 #[derive(Debug, Clone)]
-pub struct Dataset {
-    /// Images to train on.
-    pub train: ImageSet,
-    /// Images to report on.
-    pub test: ImageSet,
-    /// Where the images came from.
-    pub source: DataSource,
-    /// Lines that a person should read: a hash that differs, a fall-back, how to get the real data.
-    pub notes: Vec<String>,
-}
+pub(crate) struct PixelTable<T>([T; 256]);
 
-impl Dataset {
-    /// The notes without the folder that the images lie in, for files that go to other machines.
-    #[must_use]
-    pub fn portable_notes(&self) -> Vec<String> {
-        let folder = match &self.source {
-            DataSource::Folder(dir) | DataSource::Downloaded(dir) => dir.display().to_string(),
-            DataSource::Synthetic { .. } => return self.notes.clone(),
-        };
-        let folder = format!("{}/", folder.trim_end_matches('/'));
-        self.notes.iter().map(|note| note.replace(&folder, "")).collect()
+impl<T: Copy> PixelTable<T> {
+    pub(crate) fn new(value: impl Fn(u8) -> T) -> Self {
+        Self(std::array::from_fn(|p| value(p as u8)))
     }
 
-    /// Whether the images were drawn by a program; results on them are labelled so everywhere.
-    #[must_use]
-    pub fn is_synthetic(&self) -> bool {
-        self.test.is_synthetic()
+    pub(crate) fn value(&self, pixel: u8) -> T {
+        self.0[usize::from(pixel)]
+    }
+}
+
+impl PixelTable<f32> {
+    /// p / 255, what a network sees.
+    pub(crate) fn unit() -> Self {
+        Self::new(|p| f32::from(p) / 255.0)
+    }
+
+    /// p / 127.5 - 1, what a critic sees.
+    pub(crate) fn signed() -> Self {
+        Self::new(|p| f32::from(p) / 127.5 - 1.0)
     }
 }
 
@@ -78,53 +72,45 @@ impl fmt::Debug for ImageSet {
 
 impl ImageSet {
     /// Checks the parts against each other.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] when a dimension is zero, the number of classes is outside 1 to 256 or the number of
-    /// pixels is not labels x c x h x w; [`Error::LabelOutOfRange`] when a label is not a class.
     pub fn new(parts: ImageSetParts) -> Result<Self> {
-        let invalid = |name, got: String, expected: String| {
-            Err(Error::InvalidArgument { name, got, expected })
-        };
         let [c, h, w] = parts.shape;
         if c == 0 || h == 0 || w == 0 {
-            return invalid(
+            return Err(Error::argument(
                 "image shape",
-                format!("{c} x {h} x {w}"),
-                "each dimension at least 1".into(),
-            );
+                by(&parts.shape),
+                "each dimension at least 1",
+            ));
         }
         if !(1..=256).contains(&parts.n_classes) {
-            return invalid("n_classes", parts.n_classes.to_string(), "1 to 256".into());
+            return Err(Error::argument("n_classes", parts.n_classes, "1 to 256"));
         }
         let expected = parts.labels.len() * c * h * w;
         if parts.pixels.len() != expected {
-            return invalid(
-                "number of pixels",
-                parts.pixels.len().to_string(),
-                expected.to_string(),
-            );
+            return Err(Error::argument("number of pixels", parts.pixels.len(), expected));
         }
-        check_labels(&parts.name, &parts.labels, parts.n_classes)?;
+        check_labels(parts.name.as_ref(), &parts.labels, parts.n_classes)?;
         Ok(Self { parts: Arc::new(parts) })
     }
 
-    /// Number of images.
     #[must_use]
     pub fn len(&self) -> usize {
         self.parts.labels.len()
     }
 
-    /// Whether there is no image.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.parts.labels.is_empty()
     }
 
-    /// Name for people.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.parts.name
+    }
+
+    /// The name, or for images that were drawn by the program what they are.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        if self.is_synthetic() { "synthetic digits" } else { self.name() }
     }
 
     /// Channels, height and width.
@@ -133,7 +119,6 @@ impl ImageSet {
         self.parts.shape
     }
 
-    /// Number of classes.
     #[must_use]
     pub fn n_classes(&self) -> usize {
         self.parts.n_classes
@@ -145,10 +130,15 @@ impl ImageSet {
         self.parts.synthetic
     }
 
-    /// All labels.
     #[must_use]
     pub fn labels(&self) -> &[u8] {
         &self.parts.labels
+    }
+
+    /// The labels as the libraries below count classes.
+    #[must_use]
+    pub fn classes(&self) -> Vec<usize> {
+        self.parts.labels.iter().map(|&label| usize::from(label)).collect()
     }
 
     /// All pixels [n, c, h, w].
@@ -164,11 +154,11 @@ impl ImageSet {
     }
 
     /// Pixels [c, h, w] of one image.
-    ///
-    /// # Errors
-    /// [`Error::IndexOutOfRange`].
     pub fn image(&self, index: usize) -> Result<&[u8]> {
-        self.check_index(index)?;
+        if index >= self.len() {
+            let expected = format!("less than {}, the size of {}", self.len(), self.parts.name);
+            return Err(Error::argument("sample index", index, expected));
+        }
         let n = self.image_len();
         Ok(&self.parts.pixels[index * n..(index + 1) * n])
     }
@@ -189,40 +179,50 @@ impl ImageSet {
         }
     }
 
-    /// The images at `indices` as a tensor (b, c, h, w) of p / 255, and their labels as a tensor (b) of u32.
+    /// The images at `indices`, which may be a range, as a set.
+    pub fn subset(&self, indices: impl IntoIterator<Item = usize>) -> Result<Self> {
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        for index in indices {
+            pixels.extend_from_slice(self.image(index)?);
+            labels.push(self.parts.labels[index]);
+        }
+        let name = self.parts.name.clone();
+        Self::new(ImageSetParts { name, pixels, labels, ..*self.parts })
+    }
+
+    /// The images at `indices`, which may be a range, as a tensor (b, c, h, w) of p / 255.
     ///
-    /// The quotient is rounded once, in the requested type.
-    ///
-    /// # Errors
-    /// [`Error::IndexOutOfRange`], [`Error::InvalidArgument`] for a type other than f32 and f64, [`Error::Tensor`].
-    pub fn batch(
+    /// The quotient is rounded once, in the requested type, which is f32 or f64.
+    pub fn tensor(
         &self,
-        indices: &[usize],
+        indices: impl IntoIterator<Item = usize>,
         dtype: DType,
         device: &Device,
-    ) -> Result<(Tensor, Tensor)> {
-        for &index in indices {
-            self.check_index(index)?;
-        }
-        let [c, h, w] = self.parts.shape;
-        let shape = (indices.len(), c, h, w);
-        let images = match dtype {
-            DType::F32 => {
-                Tensor::from_vec(self.gather(indices, |p| f32::from(p) / 255.0), shape, device)?
-            }
+    ) -> Result<Tensor> {
+        match dtype {
+            DType::F32 => self.tensor_by(indices, &PixelTable::unit(), device),
             DType::F64 => {
-                Tensor::from_vec(self.gather(indices, |p| f64::from(p) / 255.0), shape, device)?
+                self.tensor_by(indices, &PixelTable::new(|p| f64::from(p) / 255.0), device)
             }
-            other => {
-                return Err(Error::InvalidArgument {
-                    name: "batch type",
-                    got: other.as_str().into(),
-                    expected: "f32 or f64".into(),
-                });
-            }
-        };
-        let labels: Vec<u32> = indices.iter().map(|&i| u32::from(self.parts.labels[i])).collect();
-        Ok((images, Tensor::from_vec(labels, indices.len(), device)?))
+            other => Err(Error::argument("element type", other.as_str(), "f32 or f64")),
+        }
+    }
+
+    /// As [`Self::tensor`], with any table.
+    pub(crate) fn tensor_by<T: candle_core::WithDType>(
+        &self,
+        indices: impl IntoIterator<Item = usize>,
+        table: &PixelTable<T>,
+        device: &Device,
+    ) -> Result<Tensor> {
+        let indices = indices.into_iter();
+        let n = indices.size_hint().0.min(self.len());
+        let mut values = Vec::with_capacity(n * self.image_len());
+        for index in indices {
+            values.extend(self.image(index)?.iter().map(|&p| table.value(p)));
+        }
+        let ([c, h, w], n) = (self.parts.shape, values.len() / self.image_len());
+        Ok(Tensor::from_vec(values, (n, c, h, w), device)?)
     }
 
     /// SHA-256 over the shape, the labels and the pixels: the identity of the data, whatever file it came from.
@@ -237,36 +237,15 @@ impl ImageSet {
         hasher.update(&self.parts.pixels);
         super::hash::hex(&hasher.finalize())
     }
-
-    fn gather<T: Copy>(&self, indices: &[usize], scale: impl Fn(u8) -> T) -> Vec<T> {
-        let table: Vec<T> = (0..=u8::MAX).map(scale).collect();
-        let n = self.image_len();
-        let mut values = Vec::with_capacity(indices.len() * n);
-        for &i in indices {
-            values.extend(
-                self.parts.pixels[i * n..(i + 1) * n].iter().map(|&p| table[usize::from(p)]),
-            );
-        }
-        values
-    }
-
-    fn check_index(&self, index: usize) -> Result<()> {
-        if index < self.len() {
-            return Ok(());
-        }
-        Err(Error::IndexOutOfRange { index, len: self.len(), set: self.parts.name.clone() })
-    }
 }
 
 /// Checks that every label is a class; `origin` names the set or file in the error.
-pub(super) fn check_labels(origin: &str, labels: &[u8], n_classes: usize) -> Result<()> {
+pub(super) fn check_labels(origin: &Path, labels: &[u8], n_classes: usize) -> Result<()> {
     match labels.iter().position(|&label| usize::from(label) >= n_classes) {
         None => Ok(()),
-        Some(index) => Err(Error::LabelOutOfRange {
-            origin: origin.to_owned(),
-            index,
-            label: labels[index],
-            n_classes,
-        }),
+        Some(i) => {
+            let what = format!("label {i} is {}, expected 0 to {}", labels[i], n_classes - 1);
+            Err(Error::malformed(origin, what))
+        }
     }
 }

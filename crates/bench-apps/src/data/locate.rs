@@ -7,46 +7,20 @@
 //! allows it, with a note that says so and how to get the real data. Files that are there but damaged are an error, never a
 //! reason to go on to the next place.
 //!
-//! Errors: [`Error::DataNotFound`], and those of [`super::mnist`], [`super::cifar10`], [`super::stl10`] and [`super::download`].
+//! Errors: [`Error::DataNotFound`], and those of the formats.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use super::cifar10::Cifar10Files;
+use super::dataset::{DataSource, Dataset};
 use super::download::{DownloadOptions, DownloadProgress, download_all};
-use super::image_set::{Dataset, ImageSet};
+use super::image_set::ImageSet;
 use super::manifest::Manifest;
 use super::mnist::MnistFiles;
 use super::stl10::Stl10Files;
 use super::synthetic::{self, SyntheticDigits};
 use crate::error::{Error, Result};
-
-/// Where images came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DataSource {
-    /// Files in a folder.
-    Folder(PathBuf),
-    /// Files fetched into the cache by this call.
-    Downloaded(PathBuf),
-    /// Drawn by the program from a seed.
-    Synthetic {
-        /// The seed.
-        seed: u64,
-    },
-}
-
-impl std::fmt::Display for DataSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Folder(dir) => write!(f, "files in {}", dir.display()),
-            Self::Downloaded(dir) => write!(f, "downloaded to {}", dir.display()),
-            Self::Synthetic { seed } => {
-                write!(f, "synthetic digits drawn by the program, seed {seed}")
-            }
-        }
-    }
-}
 
 /// What to do when the real images cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,9 +69,6 @@ impl LocateOptions {
 }
 
 /// Finds MNIST, or draws its stand-in.
-///
-/// # Errors
-/// See the module.
 pub fn locate_mnist(
     options: &LocateOptions,
     observe: &mut dyn FnMut(DownloadProgress<'_>),
@@ -106,9 +77,6 @@ pub fn locate_mnist(
 }
 
 /// Finds CIFAR-10; nothing stands in for it.
-///
-/// # Errors
-/// See the module.
 pub fn locate_cifar10(
     options: &LocateOptions,
     observe: &mut dyn FnMut(DownloadProgress<'_>),
@@ -118,9 +86,6 @@ pub fn locate_cifar10(
 }
 
 /// Finds STL-10; nothing stands in for it.
-///
-/// # Errors
-/// See the module.
 pub fn locate_stl10(
     options: &LocateOptions,
     observe: &mut dyn FnMut(DownloadProgress<'_>),
@@ -131,9 +96,6 @@ pub fn locate_stl10(
 
 /// As [`locate_mnist`] or, for a manifest of that name, [`locate_cifar10`] or [`locate_stl10`], with a manifest of the
 /// caller's.
-///
-/// # Errors
-/// See the module.
 pub fn locate(
     manifest: &Manifest,
     options: &LocateOptions,
@@ -183,10 +145,7 @@ impl Files {
     /// Training set, test set, and what a person should know about them.
     fn load(&self, manifest: &Manifest) -> Result<(ImageSet, ImageSet, Vec<String>)> {
         match self {
-            Self::Mnist(files) => {
-                let (train, test) = files.load()?;
-                Ok((train, test, files.hash_warnings(manifest)?))
-            }
+            Self::Mnist(files) => files.load(manifest),
             Self::Cifar10(files) => files.load(manifest),
             Self::Stl10(files) => files.load(manifest),
         }

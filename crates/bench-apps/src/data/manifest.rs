@@ -2,7 +2,7 @@
 //!
 //! The TOML files in the repository's `datasets/` folder are compiled in, so that the command needs none of them.
 //!
-//! Errors: [`Error::Manifest`] for a manifest that cannot be parsed, has an unknown key, no mirror, no file, or a hash that
+//! Errors: [`Error::Malformed`] for a manifest that cannot be parsed, has an unknown key, no mirror, no file, or a hash that
 //! is not 64 lower-case hexadecimal digits.
 
 use serde::Deserialize;
@@ -19,7 +19,6 @@ pub struct Manifest {
     pub title: String,
     /// One line on what it holds.
     pub description: String,
-    /// Home page.
     pub source: String,
     /// Licence, as far as it is stated.
     pub licence: String,
@@ -27,14 +26,13 @@ pub struct Manifest {
     pub citation: String,
     /// Address prefixes, to be tried in this order; each ends with a slash.
     pub mirrors: Vec<String>,
-    /// The files.
     pub files: Vec<ManifestFile>,
-    /// What an archive among the files holds, as far as its hashes are known.
+    /// The uncompressed content of the files, as far as its hashes are known.
     #[serde(default)]
     pub members: Vec<ManifestMember>,
 }
 
-/// One file in an archive.
+/// One file, uncompressed and out of its archive.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestMember {
@@ -60,35 +58,23 @@ pub struct ManifestFile {
 
 impl Manifest {
     /// The manifest of MNIST.
-    ///
-    /// # Errors
-    /// [`Error::Manifest`] when the compiled-in file is invalid.
     pub fn mnist() -> Result<Self> {
         Self::parse("mnist.toml", include_str!("../../../../datasets/mnist.toml"))
     }
 
     /// The manifest of CIFAR-10 (binary version).
-    ///
-    /// # Errors
-    /// [`Error::Manifest`] when the compiled-in file is invalid.
     pub fn cifar10() -> Result<Self> {
         Self::parse("cifar10.toml", include_str!("../../../../datasets/cifar10.toml"))
     }
 
     /// The manifest of STL-10 (binary version).
-    ///
-    /// # Errors
-    /// [`Error::Manifest`] when the compiled-in file is invalid.
     pub fn stl10() -> Result<Self> {
         Self::parse("stl10.toml", include_str!("../../../../datasets/stl10.toml"))
     }
 
     /// Parses and checks a manifest; `name` names it in errors.
-    ///
-    /// # Errors
-    /// See the module.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
-        let invalid = |reason: String| Error::Manifest { name: name.to_owned(), reason };
+        let invalid = |what: String| Error::malformed(name.as_ref(), what);
         let manifest: Self = toml::from_str(text).map_err(|e| invalid(e.message().to_owned()))?;
         if manifest.mirrors.is_empty() || manifest.files.is_empty() {
             return Err(invalid("expected at least one mirror and one file".into()));
@@ -123,10 +109,22 @@ impl Manifest {
         self.files.iter().find(|file| file.name == name)
     }
 
-    /// The archive's member called `name`.
+    /// The uncompressed file called `name`.
     #[must_use]
     pub fn member(&self, name: &str) -> Option<&ManifestMember> {
         self.members.iter().find(|member| member.name == name)
+    }
+
+    /// A clause for a file whose uncompressed content, with the hash `got`, is not the published one or cannot be compared with it.
+    #[must_use]
+    pub fn difference(&self, name: &str, got: &str) -> Option<String> {
+        match self.member(name).map(|member| &member.sha256) {
+            Some(published) if got == published => None,
+            Some(published) => {
+                Some(format!("{name} differs: SHA-256 {got}, published {published}"))
+            }
+            None => Some(format!("{name} has no published hash to compare with: SHA-256 {got}")),
+        }
     }
 
     /// Length of all files together, in bytes.

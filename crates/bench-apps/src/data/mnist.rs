@@ -1,75 +1,88 @@
-//! MNIST from a folder.
+//! MNIST, or other images in its layout, from a folder.
 //!
-//! Definition: four IDX files, each gzipped or raw, in `DIR/mnist`, in `DIR/MNIST/raw` (torchvision's layout) or in `DIR`
-//! itself. Training images and labels are `train-…`, test images and labels `t10k-…`.
+//! Definition: four IDX files, each gzipped or raw. Training images and labels are `train-…`, test images and labels `t10k-…`;
+//! `train-images.idx3-ubyte` is as good a name as `train-images-idx3-ubyte`. MNIST is looked for in `DIR/mnist`, in
+//! `DIR/MNIST/raw` (torchvision's layout) and in `DIR` itself, other images (`idx:DIR`) in `DIR` first.
 //!
-//! Guarantee: images and labels agree in number; a file whose SHA-256 differs from the manifest's is used, with a warning
+//! Guarantee: images and labels agree in number. A file whose uncompressed content is not MNIST's is used as MNIST with a note
 //! that names both hashes.
-//!
-//! Errors: those of [`super::idx`], [`Error::CountMismatch`], [`Error::LabelOutOfRange`], [`Error::InvalidArgument`] when
-//! the two image files have different sizes.
 
 use std::path::{Path, PathBuf};
 
-use super::hash::sha256_file;
-use super::idx;
+use super::idx::{labels_sha256, read_images, read_labels};
 use super::image_set::{ImageSet, ImageSetParts, check_labels};
-use super::manifest::{Manifest, ManifestFile};
+use super::manifest::Manifest;
 use crate::error::{Error, Result};
 
 const N_CLASSES: usize = 10;
+const FOLDERS: [&str; 3] = ["mnist", "MNIST/raw", ""];
+/// Training images and labels, test images and labels.
+const NAMES: [&str; 4] = [
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+];
 
-/// The four files of MNIST as they were found.
+/// The four files as they were found, in the order of their names above.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MnistFiles {
-    /// Training images.
-    pub train_images: PathBuf,
-    /// Training labels.
-    pub train_labels: PathBuf,
-    /// Test images.
-    pub test_images: PathBuf,
-    /// Test labels.
-    pub test_labels: PathBuf,
+pub struct MnistFiles([PathBuf; 4]);
+
+/// What was read.
+#[derive(Debug)]
+pub struct MnistImages {
+    pub train: ImageSet,
+    pub test: ImageSet,
+    /// SHA-256 of the four files, uncompressed.
+    hashes: [String; 4],
 }
 
 impl MnistFiles {
-    /// Looks for the four files in the folders named in the module; `None` when no folder holds all of them.
+    /// Looks for the four files of MNIST; `None` when no folder holds all of them.
     #[must_use]
     pub fn find(dir: &Path) -> Option<Self> {
-        [dir.join("mnist"), dir.join("MNIST").join("raw"), dir.to_owned()]
-            .iter()
-            .find_map(|d| Self::in_folder(d))
+        FOLDERS.iter().find_map(|folder| Self::in_folder(&dir.join(folder)))
+    }
+
+    /// As [`Self::find`], with `dir` itself before the folders below it.
+    #[must_use]
+    pub fn find_any(dir: &Path) -> Option<Self> {
+        FOLDERS.iter().rev().find_map(|folder| Self::in_folder(&dir.join(folder)))
     }
 
     fn in_folder(dir: &Path) -> Option<Self> {
-        Some(Self {
-            train_images: existing(dir, "train-images-idx3-ubyte")?,
-            train_labels: existing(dir, "train-labels-idx1-ubyte")?,
-            test_images: existing(dir, "t10k-images-idx3-ubyte")?,
-            test_labels: existing(dir, "t10k-labels-idx1-ubyte")?,
-        })
+        let [a, b, c, d] = NAMES.map(|name| existing(dir, name));
+        Some(Self([a?, b?, c?, d?]))
     }
 
-    /// Reads the training set and the test set.
-    ///
-    /// # Errors
-    /// See the module.
-    pub fn load(&self) -> Result<(ImageSet, ImageSet)> {
-        self.load_with("MNIST", Some(N_CLASSES))
+    /// Reads them as MNIST, with a note for each file that is not the published one.
+    pub fn load(&self, manifest: &Manifest) -> Result<(ImageSet, ImageSet, Vec<String>)> {
+        let images = self.load_with("MNIST", Some(N_CLASSES))?;
+        let files = self.0.iter().zip(NAMES.iter().zip(&images.hashes));
+        let note = |(path, (name, hash)): (&PathBuf, (&&str, &String))| {
+            let difference = manifest.difference(name, hash)?;
+            Some(format!("{} is not the published file: {difference}", path.display()))
+        };
+        let notes = files.filter_map(note).collect();
+        Ok((images.train, images.test, notes))
     }
 
-    /// As [`MnistFiles::load`] for other images in the same layout: as many classes as the largest training label asks for.
-    ///
-    /// # Errors
-    /// See the module.
-    pub fn load_any(&self, name: &str) -> Result<(ImageSet, ImageSet)> {
+    /// Reads them as other images: as many classes as the largest training label asks for.
+    pub fn load_any(&self, name: &str) -> Result<MnistImages> {
         self.load_with(name, None)
     }
 
-    fn load_with(&self, name: &str, n_classes: Option<usize>) -> Result<(ImageSet, ImageSet)> {
-        let train = load_pair(&self.train_images, &self.train_labels, name, n_classes)?;
-        let n_classes = train.n_classes();
-        let test = load_pair(&self.test_images, &self.test_labels, name, Some(n_classes))?;
+    /// The folder of the first file.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.0[0].parent().unwrap_or(Path::new("."))
+    }
+
+    fn load_with(&self, name: &str, n_classes: Option<usize>) -> Result<MnistImages> {
+        let [train_images, train_labels, test_images, test_labels] = &self.0;
+        let (train, hash_0, hash_1) = load_pair(train_images, train_labels, name, n_classes)?;
+        let n_classes = Some(train.n_classes());
+        let (test, hash_2, hash_3) = load_pair(test_images, test_labels, name, n_classes)?;
         if train.shape() != test.shape() {
             return Err(Error::InvalidArgument {
                 name: "shape of the test images",
@@ -77,69 +90,51 @@ impl MnistFiles {
                 expected: format!("{:?}, the shape of the training images", train.shape()),
             });
         }
-        Ok((train, test))
-    }
-
-    /// One line for each gzipped file whose SHA-256 is not the manifest's. Raw files have no published hash.
-    ///
-    /// # Errors
-    /// [`Error::Read`].
-    pub fn hash_warnings(&self, manifest: &Manifest) -> Result<Vec<String>> {
-        let mut warnings = Vec::new();
-        for path in [&self.train_images, &self.train_labels, &self.test_images, &self.test_labels] {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if let Some(file) = manifest.file(&name) {
-                warnings.extend(hash_warning(path, file)?);
-            }
-        }
-        Ok(warnings)
+        Ok(MnistImages { train, test, hashes: [hash_0, hash_1, hash_2, hash_3] })
     }
 }
 
-fn hash_warning(path: &Path, file: &ManifestFile) -> Result<Option<String>> {
-    let got = sha256_file(path)?;
-    Ok((got != file.sha256).then(|| {
-        format!(
-            "{} is not the published file: SHA-256 {got}, published {}",
-            path.display(),
-            file.sha256
-        )
-    }))
+impl MnistImages {
+    /// Whether all four files are those of the manifest.
+    #[must_use]
+    pub fn are_published(&self, manifest: &Manifest) -> bool {
+        NAMES.iter().zip(&self.hashes).all(|(name, hash)| manifest.difference(name, hash).is_none())
+    }
 }
 
 fn existing(dir: &Path, stem: &str) -> Option<PathBuf> {
-    [format!("{stem}.gz"), stem.to_owned(), stem.replace("-idx", ".idx")]
+    let dotted = stem.replace("-idx", ".idx");
+    [format!("{stem}.gz"), stem.to_owned(), format!("{dotted}.gz"), dotted]
         .iter()
         .map(|name| dir.join(name))
         .find(|path| path.is_file())
 }
 
-/// Without a number of classes, it is the largest label plus one.
+/// The images with the hashes of both files. Without a number of classes, it is the largest label plus one.
 fn load_pair(
     images_path: &Path,
     labels_path: &Path,
     name: &str,
     n_classes: Option<usize>,
-) -> Result<ImageSet> {
-    let images = idx::read_images(images_path)?;
-    let labels = idx::read_labels(labels_path)?;
+) -> Result<(ImageSet, String, String)> {
+    let images = read_images(images_path)?;
+    let labels = read_labels(labels_path)?;
     if images.n != labels.len() {
-        return Err(Error::CountMismatch {
-            images_path: images_path.to_owned(),
-            images: images.n,
-            labels_path: labels_path.to_owned(),
-            labels: labels.len(),
-        });
+        let (got, expected, path) = (labels.len(), images.n, images_path.display());
+        let what = format!("{got} labels, expected {expected}, the number of images in {path}");
+        return Err(Error::malformed(labels_path, what));
     }
     let largest = labels.iter().copied().max().map_or(0, usize::from);
     let n_classes = n_classes.unwrap_or(largest + 1);
-    check_labels(&labels_path.display().to_string(), &labels, n_classes)?;
-    ImageSet::new(ImageSetParts {
+    check_labels(labels_path, &labels, n_classes)?;
+    let hashes = (images.sha256(), labels_sha256(&labels));
+    let set = ImageSet::new(ImageSetParts {
         name: name.to_owned(),
         shape: [1, images.height, images.width],
         n_classes,
         pixels: images.pixels,
         labels,
         synthetic: false,
-    })
+    })?;
+    Ok((set, hashes.0, hashes.1))
 }

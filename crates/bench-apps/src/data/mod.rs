@@ -12,11 +12,15 @@
 //!
 //! Not here: training and certification, which know nothing of data sets.
 
+mod archive;
 pub mod augment;
 pub mod batches;
 pub mod cifar10;
+mod dataset;
+pub mod decode;
 pub mod download;
 pub mod folders;
+mod gunzip;
 pub mod hash;
 pub mod idx;
 mod image_set;
@@ -28,9 +32,12 @@ pub mod producer;
 pub mod resize;
 pub mod stl10;
 pub mod synthetic;
+mod walk;
 
 pub use augment::Augmentation;
 pub use batches::{BatchOrder, EpochOrder};
-pub use image_set::{Dataset, ImageSet, ImageSetParts};
-pub use locate::{DataSource, Fallback, LocateOptions, locate_cifar10, locate_mnist, locate_stl10};
+pub use dataset::{DataSource, Dataset};
+pub(crate) use image_set::PixelTable;
+pub use image_set::{ImageSet, ImageSetParts};
+pub use locate::{Fallback, LocateOptions, locate_cifar10, locate_mnist, locate_stl10};
 pub use producer::BatchProducer;

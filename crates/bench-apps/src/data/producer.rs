@@ -19,7 +19,7 @@ use lipconv::{Batch, BatchSource};
 
 use super::augment::Augmentation;
 use super::batches::{BatchOrder, EpochOrder};
-use super::image_set::ImageSet;
+use super::image_set::{ImageSet, PixelTable};
 use crate::error::Result;
 
 /// Batches that wait to be used.
@@ -52,9 +52,6 @@ struct HostBatch {
 
 impl BatchProducer {
     /// Batches of `batch_size` images of `set` for a network on `device`.
-    ///
-    /// # Errors
-    /// [`crate::Error::InvalidArgument`] when the set is empty or the batch size 0.
     pub fn new(
         set: ImageSet,
         batch_size: usize,
@@ -99,8 +96,8 @@ struct Maker {
 
 impl Maker {
     fn make(&self, samples: &[usize]) -> HostBatch {
-        let table: Vec<f32> = (0..=u8::MAX).map(|p| f32::from(p) / 255.0).collect();
-        let value = |pixel: u8| table[usize::from(pixel)];
+        let table = PixelTable::unit();
+        let value = |pixel: u8| table.value(pixel);
         let n = self.set.image_len();
         let mut values = Vec::with_capacity(samples.len() * n);
         for &sample in samples {

@@ -21,9 +21,6 @@ use crate::error::{Error, Result};
 const MAX_SIDE: usize = 4096;
 
 /// Every image of `set` at `height` x `width`.
-///
-/// # Errors
-/// [`Error::InvalidArgument`] for a side outside 1 to 4096.
 pub fn resized(set: &ImageSet, height: usize, width: usize) -> Result<ImageSet> {
     let [c, h, w] = set.shape();
     if (h, w) == (height, width) {
@@ -44,9 +41,6 @@ pub fn resized(set: &ImageSet, height: usize, width: usize) -> Result<ImageSet> 
 }
 
 /// The pixels of one image at another size.
-///
-/// # Errors
-/// [`Error::InvalidArgument`] for a side outside 1 to 4096, or where `pixels` has another number of values than c x h x w.
 pub fn resized_image(
     pixels: &[u8],
     [c, h, w]: [usize; 3],

@@ -8,27 +8,24 @@
 //!
 //! Shapes: image sets [n, 3, 96, 96], or another size that every image is brought to as it is read.
 //!
-//! Guarantee: pixels are row by row, classes 0 to 9 (0 for images without a label). An archive whose SHA-256 differs from the
-//! manifest's is used, with a warning that names both.
+//! Guarantee: pixels are row by row, classes 0 to 9 (0 for images without a label). Content that is not the published one, or cannot
+//! be compared with it, is used with a note that says so.
 //!
 //! Cost: one pass over the archive for each part, some 20 s for 2.6 GB; memory for the images at the size asked for.
-//!
-//! Errors: [`Error::Read`], [`Error::CorruptGzip`], [`Error::MissingMember`], [`Error::BadRecords`],
-//! [`Error::CountMismatch`], [`Error::BadStl10Label`].
 
-use std::fs::File;
-use std::io::{self, BufReader, ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::io::Read;
+use std::path::Path;
 
-use flate2::read::GzDecoder;
-
-use super::hash::sha256_file;
+use super::archive::Packed;
 use super::image_set::{ImageSet, ImageSetParts};
 use super::manifest::Manifest;
 use super::resize::resized_image;
 use crate::error::{Error, Result};
 
 const ARCHIVE: &str = "stl10_binary.tar.gz";
+const FOLDERS: [&str; 3] = ["stl10/stl10_binary", "stl10", "stl10_binary"];
+/// Without these it is not found; the unlabelled images may be missing.
+const LABELLED: [&str; 4] = ["train_X.bin", "train_y.bin", "test_X.bin", "test_y.bin"];
 const SIDE: usize = 96;
 const SHAPE: [usize; 3] = [3, SIDE, SIDE];
 const N_CLASSES: usize = 10;
@@ -54,6 +51,15 @@ impl Stl10Part {
         }
     }
 
+    /// The published number of images.
+    fn most(self) -> usize {
+        match self {
+            Self::Train => 5000,
+            Self::Test => 8000,
+            Self::Unlabeled => 100_000,
+        }
+    }
+
     fn labels(self) -> Option<&'static str> {
         match self {
             Self::Train => Some("train_y.bin"),
@@ -65,69 +71,48 @@ impl Stl10Part {
 
 /// STL-10 as it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stl10Files {
-    /// The published archive.
-    Archive(PathBuf),
-    /// The folder that holds the files.
-    Folder(PathBuf),
-}
+pub struct Stl10Files(Packed);
 
 impl Stl10Files {
-    /// Looks in the folders named in the module; `None` where none holds the archive or the labelled images. (The unlabelled
-    /// ones may be missing.)
+    /// Looks in the folders named in the module; `None` where none holds the archive or the labelled images.
     #[must_use]
     pub fn find(dir: &Path) -> Option<Self> {
-        let folders = [
-            dir.join("stl10").join("stl10_binary"),
-            dir.join("stl10"),
-            dir.join("stl10_binary"),
-            dir.to_owned(),
-        ];
-        let unpacked = |folder: &&PathBuf| {
-            let labelled = [Stl10Part::Train, Stl10Part::Test].into_iter();
-            let mut names = labelled.flat_map(|part| [Some(part.images()), part.labels()]);
-            names.all(|name| name.is_some_and(|name| folder.join(name).is_file()))
-        };
-        if let Some(folder) = folders.iter().find(unpacked) {
-            return Some(Self::Folder(folder.clone()));
-        }
-        let archive = folders.iter().map(|folder| folder.join(ARCHIVE)).find(|p| p.is_file());
-        archive.map(Self::Archive)
+        Packed::find(dir, &FOLDERS, ARCHIVE, &LABELLED).map(Self)
     }
 
-    /// Reads the labelled images, and says in which respect they are not the published files.
-    ///
-    /// # Errors
-    /// See the module.
+    /// The labelled images, and in which respect they are not the published ones.
     pub fn load(&self, manifest: &Manifest) -> Result<(ImageSet, ImageSet, Vec<String>)> {
-        let warnings = self.warnings(manifest)?;
-        Ok((self.read(Stl10Part::Train, SIDE)?, self.read(Stl10Part::Test, SIDE)?, warnings))
+        let notes = self.0.archive_note(manifest)?;
+        let (train, test) = (self.read(Stl10Part::Train, SIDE)?, self.read(Stl10Part::Test, SIDE)?);
+        let unpacked = matches!(self.0, Packed::Folder(_)).then(|| {
+            let path = self.0.path().display();
+            format!("{path}: STL-10 has published hashes for its archive alone, so the unpacked files are taken as they are")
+        });
+        Ok((train, test, notes.into_iter().chain(unpacked).collect()))
     }
 
     /// Whether there are unlabelled images; an archive is believed to have them.
     #[must_use]
     pub fn has_unlabeled(&self) -> bool {
-        match self {
-            Self::Archive(_) => true,
-            Self::Folder(folder) => folder.join(Stl10Part::Unlabeled.images()).is_file(),
+        match &self.0 {
+            Packed::Archive(_) => true,
+            Packed::Folder(folder) => folder.join(Stl10Part::Unlabeled.images()).is_file(),
         }
     }
 
-    /// One part, every image brought to `side` x `side`.
-    ///
-    /// # Errors
-    /// See the module; [`Error::InvalidArgument`] for a side outside 1 to 4096.
+    /// One part, every image brought to `side` x `side`, which is 1 to 4096.
     pub fn read(&self, part: Stl10Part, side: usize) -> Result<ImageSet> {
         let mut pixels = Vec::new();
         let mut labels: Option<Vec<u8>> = None;
         let (images_name, labels_name) = (part.images(), part.labels());
         let wanted: Vec<&'static str> = std::iter::once(images_name).chain(labels_name).collect();
-        self.for_each(&wanted, &mut |name, reader| {
+        self.0.for_each(&wanted, false, &mut |name, reader| {
             if name == images_name {
-                pixels = self.read_images(name, reader, side)?;
+                pixels = self.read_images(part, reader, side)?;
             } else {
-                let mut bytes = Vec::new();
-                reader.read_to_end(&mut bytes).map_err(|e| self.damaged(&e))?;
+                let (mut bytes, most) = (Vec::new(), part.most() as u64);
+                let read = reader.take(most + 1).read_to_end(&mut bytes);
+                read.map_err(|e| self.0.damaged(&e))?;
                 labels = Some(bytes);
             }
             Ok(())
@@ -147,123 +132,48 @@ impl Stl10Files {
         })
     }
 
-    fn path(&self) -> &Path {
-        match self {
-            Self::Archive(path) | Self::Folder(path) => path,
-        }
-    }
-
-    fn damaged(&self, e: &io::Error) -> Error {
-        Error::CorruptGzip {
-            path: self.path().to_owned(),
-            reason: e.to_string().split_whitespace().collect::<Vec<_>>().join(" "),
-        }
-    }
-
-    fn warnings(&self, manifest: &Manifest) -> Result<Vec<String>> {
-        let (Self::Archive(path), Some(file)) = (self, manifest.file(ARCHIVE)) else {
-            return Ok(Vec::new());
-        };
-        let (got, published) = (sha256_file(path)?, &file.sha256);
-        if got == *published {
-            return Ok(Vec::new());
-        }
-        let path = path.display();
-        let text =
-            format!("{path} is not the published file: SHA-256 {got}, published {published}");
-        Ok(vec![text])
-    }
-
-    /// Hands over each of the named files, in the order in which they stand.
-    fn for_each(
-        &self,
-        names: &[&'static str],
-        take: &mut dyn FnMut(&'static str, &mut dyn Read) -> Result<()>,
-    ) -> Result<()> {
-        let path = match self {
-            Self::Archive(path) => path,
-            Self::Folder(folder) => {
-                for name in names {
-                    let path = folder.join(name);
-                    let file = File::open(&path).map_err(|source| Error::Read { path, source })?;
-                    take(name, &mut BufReader::with_capacity(1 << 20, file))?;
-                }
-                return Ok(());
-            }
-        };
-        let read_error = |source| Error::Read { path: path.clone(), source };
-        let file = File::open(path).map_err(read_error)?;
-        let mut archive = tar::Archive::new(GzDecoder::new(BufReader::new(file)));
-        let mut missing = names.to_vec();
-        for entry in archive.entries().map_err(|e| self.damaged(&e))? {
-            let mut entry = entry.map_err(|e| self.damaged(&e))?;
-            let name = entry.path().map_err(|e| self.damaged(&e))?;
-            let name = name.file_name().map(std::ffi::OsStr::to_owned);
-            let known = missing.iter().position(|known| name.as_deref() == Some((*known).as_ref()));
-            let Some(known) = known else { continue };
-            take(missing.remove(known), &mut entry)?;
-            if missing.is_empty() {
-                // what follows may be gigabytes that nobody asked for
-                return Ok(());
-            }
-        }
-        Err(Error::MissingMember { path: path.clone(), member: missing[0] })
-    }
-
-    fn read_images(
-        &self,
-        name: &'static str,
-        reader: &mut dyn Read,
-        side: usize,
-    ) -> Result<Vec<u8>> {
-        let (mut pixels, mut record) = (Vec::new(), vec![0; RECORD]);
-        let mut n_bytes = 0;
-        loop {
-            let n = read_up_to(reader, &mut record).map_err(|e| self.damaged(&e))?;
-            n_bytes += n as u64;
-            if n < RECORD {
+    fn read_images(&self, part: Stl10Part, reader: &mut dyn Read, side: usize) -> Result<Vec<u8>> {
+        let (mut pixels, mut record) = (Vec::new(), Vec::with_capacity(RECORD));
+        for n in 0.. {
+            record.clear();
+            let read = reader.take(RECORD as u64).read_to_end(&mut record);
+            let last = read.map_err(|e| self.0.damaged(&e))?;
+            if last == 0 && n > 0 {
                 break;
             }
+            let path = self.0.member(part.images());
+            if last < RECORD {
+                let n_bytes = n * RECORD + last;
+                let what =
+                    format!("{n_bytes} bytes long, expected a positive multiple of {RECORD}");
+                return Err(Error::malformed(&path, what));
+            }
+            if n == part.most() {
+                return Err(Error::malformed(
+                    &path,
+                    format!("more than {n} images, expected no more"),
+                ));
+            }
             pixels.extend_from_slice(&resized_image(&by_rows(&record), SHAPE, side, side)?);
-        }
-        if n_bytes == 0 || !n_bytes.is_multiple_of(RECORD as u64) {
-            let path = self.path().join(name);
-            return Err(Error::BadRecords { path, got: n_bytes, record: RECORD as u64 });
         }
         Ok(pixels)
     }
 
     /// Classes from 0, one for each image.
     fn classes(&self, part: Stl10Part, bytes: &[u8], n: usize) -> Result<Vec<u8>> {
-        let file = |name: &str| self.path().join(name);
-        let labels_path = part.labels().map_or_else(|| file(part.images()), file);
+        let images = self.0.member(part.images());
+        let path = part.labels().map_or_else(|| images.clone(), |name| self.0.member(name));
         if bytes.len() != n {
-            return Err(Error::CountMismatch {
-                images_path: file(part.images()),
-                images: n,
-                labels_path,
-                labels: bytes.len(),
-            });
+            let (got, images) = (bytes.len(), images.display());
+            let what = format!("{got} labels, expected {n}, the number of images in {images}");
+            return Err(Error::malformed(&path, what));
         }
-        if let Some(index) = bytes.iter().position(|label| !(1..=10).contains(label)) {
-            return Err(Error::BadStl10Label { path: labels_path, index, got: bytes[index] });
+        if let Some(i) = bytes.iter().position(|label| !(1..=10).contains(label)) {
+            let what = format!("label {i} is {}, expected 1 to 10", bytes[i]);
+            return Err(Error::malformed(&path, what));
         }
         Ok(bytes.iter().map(|label| label - 1).collect())
     }
-}
-
-/// Fills `buffer`, or what the rest of the file fills.
-fn read_up_to(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut n = 0;
-    while n < buffer.len() {
-        match reader.read(&mut buffer[n..]) {
-            Ok(0) => break,
-            Ok(more) => n += more,
-            Err(e) if e.kind() == ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(n)
 }
 
 /// One image, its columns turned into rows.

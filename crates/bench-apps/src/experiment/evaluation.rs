@@ -167,9 +167,8 @@ pub(crate) fn attacks(config: &EvaluationConfig) -> Vec<PlannedAttack> {
 }
 
 fn whole_set(network: &PlainNetwork, images: &ImageSet) -> Result<(Tensor, Vec<usize>)> {
-    let indices: Vec<usize> = (0..images.len()).collect();
-    let (pixels, _) = images.batch(&indices, network.dtype(), network.device())?;
-    Ok((pixels, images.labels().iter().map(|&label| usize::from(label)).collect()))
+    let pixels = images.tensor(0..images.len(), network.dtype(), network.device())?;
+    Ok((pixels, images.classes()))
 }
 
 /// `eval.json`. Percentages; every list is in the order of the radii.

@@ -6,7 +6,6 @@
 //!
 //! Not here: the step itself (`lipconv::Trainer`).
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -20,10 +19,9 @@ use super::build::{augmentation, device, network_spec, train_config};
 use super::evaluation::quick_test;
 use crate::config::{DeviceKind, RunConfig};
 use crate::data::{BatchProducer, Dataset};
-use crate::interrupt::Deferred;
-use crate::metrics::{EpochMetrics, MetricsLog};
+use crate::files::{EpochMetrics, JsonLines, RunDir, read_json, write_json};
+use crate::interrupt::Watch;
 use crate::progress::{Display, Progress};
-use crate::run_dir::RunDir;
 
 /// What training needs besides the run directory.
 #[derive(Debug)]
@@ -72,7 +70,7 @@ struct Clock {
 /// A checkpoint that does not fit, a network that does not fit the images, values that are not finite, files that cannot be
 /// written.
 pub fn train(job: &TrainJob<'_>) -> Result<Trained> {
-    let deferred = Deferred::begin();
+    let watch = Watch::begin(job.checkpoint_every);
     let device = device(job.config.device)?;
     let mut trainer = open_trainer(job, &device)?;
     let training = &job.config.training;
@@ -81,11 +79,9 @@ pub fn train(job: &TrainJob<'_>) -> Result<Trained> {
     let mut source = BatchProducer::new(images, training.batch_size, augmentation, device)?;
     let n_batches = source.n_batches();
     let total = (n_batches * training.epochs) as u64;
-    let mut monitor = Monitor::new(job, &trainer, &deferred, total, n_batches)?;
+    let mut monitor = Monitor::new(job, &trainer, watch, total, n_batches)?;
     let outcome = trainer.fit(&mut source, &mut monitor);
-    if let Some(failure) = monitor.failure.take() {
-        return Err(failure);
-    }
+    monitor.watch.check()?;
     outcome?;
     let seconds = monitor.seconds();
     if trainer.is_finished() {
@@ -127,19 +123,17 @@ fn on_path(job: &TrainJob<'_>, trainer: Trainer) -> Result<Trainer> {
 /// Shows progress, writes checkpoints and the history, and stops the run when asked to.
 struct Monitor<'a> {
     job: &'a TrainJob<'a>,
-    deferred: &'a Deferred,
+    watch: Watch,
     checkpoint: PathBuf,
     clock: PathBuf,
-    log: MetricsLog,
+    log: JsonLines<EpochMetrics>,
     progress: Progress,
     n_batches: usize,
     /// Time of earlier processes.
     seconds_before: f64,
     start: Instant,
-    last_save: Instant,
     learning_rate: f64,
     recent: Recent,
-    failure: Option<anyhow::Error>,
 }
 
 /// Exponentially weighted means over about 50 steps, for the display alone.
@@ -163,33 +157,28 @@ impl<'a> Monitor<'a> {
     fn new(
         job: &'a TrainJob<'a>,
         trainer: &Trainer,
-        deferred: &'a Deferred,
+        watch: Watch,
         total: u64,
         n_batches: usize,
     ) -> Result<Self> {
         let files = job.run.files();
         let clock = files.path().join("clock.json");
-        let before: Clock = fs::read_to_string(&clock)
-            .ok()
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default();
+        // without a readable clock the time spent so far is unknown, and training goes on
+        let before: Clock = read_json(&clock).ok().flatten().unwrap_or_default();
         let log = job.run.metrics_at(trainer.n_steps())?;
         tracing::info!(step = trainer.n_steps(), total, "training");
-        let now = Instant::now();
         Ok(Self {
             job,
-            deferred,
+            watch,
             checkpoint: files.checkpoint(),
             clock,
             log,
             progress: Progress::new(job.display, "training", trainer.n_steps(), total),
             n_batches,
             seconds_before: if trainer.n_steps() == 0 { 0.0 } else { before.seconds },
-            start: now,
-            last_save: now,
+            start: Instant::now(),
             learning_rate: 0.0,
             recent: Recent::default(),
-            failure: None,
         })
     }
 
@@ -200,8 +189,8 @@ impl<'a> Monitor<'a> {
     fn save(&mut self, trainer: &Trainer) -> Result<()> {
         trainer.save(&self.checkpoint)?;
         let clock = Clock { step: trainer.n_steps(), seconds: self.seconds() };
-        self.job.run.write_json(&self.clock, &clock)?;
-        self.last_save = Instant::now();
+        write_json(&self.clock, &clock)?;
+        self.watch.saved();
         Ok(())
     }
 
@@ -218,7 +207,7 @@ impl<'a> Monitor<'a> {
         self.progress.update(report.step, &message);
         // after the last batch the epoch ends at once, and is saved then together with its line of history
         let within_epoch = report.batch + 1 < self.n_batches;
-        if within_epoch && self.last_save.elapsed() >= self.job.checkpoint_every {
+        if within_epoch && self.watch.is_save_due() {
             self.save(trainer)?;
         }
         Ok(())
@@ -245,18 +234,6 @@ impl<'a> Monitor<'a> {
         self.progress.note(&line);
         Ok(())
     }
-
-    /// An error ends the run and is kept whole; the trainer's own error type has no place for it.
-    fn decide(&mut self, outcome: Result<()>) -> ControlFlow<()> {
-        match outcome {
-            Ok(()) if self.deferred.requested() => ControlFlow::Break(()),
-            Ok(()) => ControlFlow::Continue(()),
-            Err(failure) => {
-                self.failure = Some(failure);
-                ControlFlow::Break(())
-            }
-        }
-    }
 }
 
 fn epoch_line(row: &EpochMetrics, config: &RunConfig) -> String {
@@ -282,7 +259,7 @@ impl Observer for Monitor<'_> {
         report: &StepReport,
     ) -> lipconv::Result<ControlFlow<()>> {
         let outcome = self.step_done(trainer, report);
-        Ok(self.decide(outcome))
+        Ok(self.watch.decide(outcome))
     }
 
     fn after_epoch(
@@ -291,6 +268,6 @@ impl Observer for Monitor<'_> {
         report: &EpochReport,
     ) -> lipconv::Result<ControlFlow<()>> {
         let outcome = self.epoch_done(trainer, report).context("after an epoch");
-        Ok(self.decide(outcome))
+        Ok(self.watch.decide(outcome))
     }
 }

@@ -9,8 +9,8 @@ use crate::config::{
     ActivationKind, AugmentationKind, DatasetName, NetworkName, RunConfig, ScheduleKind,
 };
 use crate::data::{Dataset, ImageSet};
-use crate::metrics::EpochMetrics;
-use crate::provenance::Provenance;
+use crate::files::EpochMetrics;
+use crate::files::Provenance;
 use crate::report::{CertifiedCurve, LayerFact, Report, Sample, paper};
 use crate::results::{PaperFigures, ResultRow};
 use crate::text_table::counted;
@@ -140,8 +140,7 @@ impl Finished<'_> {
     fn samples(&self) -> Result<Vec<Sample>> {
         let test: &ImageSet = &self.dataset.test;
         let n = N_SHOWN.min(test.len());
-        let indices: Vec<usize> = (0..n).collect();
-        let (pixels, _) = test.batch(&indices, self.network.dtype(), self.network.device())?;
+        let pixels = test.tensor(0..n, self.network.dtype(), self.network.device())?;
         let predicted = self.network.forward(&pixels)?.argmax(1)?.to_vec1::<u32>()?;
         let certificates = &self.evaluated.evaluation.samples.certificates;
         let radii = certificates.executed.get(&self.evaluated.arithmetic);
@@ -154,7 +153,7 @@ impl Finished<'_> {
                 radius: radii.and_then(|radii| radii.get(i)).copied().unwrap_or(0.0),
             })
         };
-        indices.into_iter().map(sample).collect()
+        (0..n).map(sample).collect()
     }
 
     fn layers(&self) -> Vec<LayerFact> {

@@ -13,7 +13,7 @@ use super::figures::{Legend, Mark};
 use super::page::{STYLE, figure};
 use super::png_data_url;
 use crate::error::Result;
-use crate::provenance::Provenance;
+use crate::files::Provenance;
 use crate::wasserstein::grid::grid_png;
 use crate::wasserstein::search::RateResult;
 use crate::wasserstein::{CriticConfig, Distribution, Estimate};

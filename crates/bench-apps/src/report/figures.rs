@@ -3,7 +3,7 @@
 use super::chart::{Chart, Line, Marker, Role};
 use super::{CertifiedCurve, Report};
 use crate::eps::{ByEps, Eps};
-use crate::metrics::EpochMetrics;
+use crate::files::EpochMetrics;
 
 /// Names and roles of the lines of a chart, for the legend above it.
 pub(super) type Legend = Vec<(String, Role, Mark)>;

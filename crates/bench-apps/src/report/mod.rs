@@ -23,7 +23,7 @@ pub mod reproduction;
 
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::EpochMetrics;
+use crate::files::EpochMetrics;
 use crate::results::ResultRow;
 
 pub use comparison::{Compared, compared};

@@ -7,7 +7,6 @@
 //! Guarantee: plans and results are replaced whole. A result counts for a plan when it was made with the same
 //! configuration, the device aside, and has all the attacks that are asked for.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -16,11 +15,9 @@ use serde::{Deserialize, Serialize};
 use super::evidence::{AdversarialSample, FirstImages, Spectra};
 use crate::config::{DatasetName, NetworkName, RunConfig};
 use crate::error::{Error, Result};
-use crate::metrics::EpochMetrics;
-use crate::provenance::Provenance;
+use crate::files::{EpochMetrics, Provenance, read_json, write_json};
 use crate::report::CertifiedCurve;
 use crate::results::ResultRow;
-use crate::run_dir::write_json;
 
 pub(super) const PLAN: &str = "cell.json";
 pub(super) const RESULT: &str = "result.json";
@@ -141,7 +138,7 @@ impl Plan {
     /// Reads the plan in a cell's folder.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::BadJson`].
+    /// [`Error::Read`], [`Error::Malformed`].
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(PLAN);
         read_json(&path)?.ok_or_else(|| Error::Read { path, source: ErrorKind::NotFound.into() })
@@ -172,7 +169,7 @@ impl Plan {
     /// The result in a cell's folder, where there is one that counts for this plan.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::BadJson`].
+    /// [`Error::Read`], [`Error::Malformed`].
     pub fn result(&self, folder: &Path) -> Result<Option<CellResult>> {
         let result = CellResult::read(folder)?;
         Ok(result.filter(|result| self.is_fulfilled_by(&result.plan)))
@@ -192,7 +189,7 @@ impl CellResult {
     /// Reads the result in a cell's folder, if there is one.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::BadJson`].
+    /// [`Error::Read`], [`Error::Malformed`].
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         read_json(&folder.join(RESULT))
     }
@@ -204,15 +201,4 @@ impl CellResult {
     pub fn put(&self, folder: &Path) -> Result<()> {
         write_json(&folder.join(RESULT), self)
     }
-}
-
-pub(super) fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<Option<T>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
-    };
-    serde_json::from_str(&text)
-        .map(Some)
-        .map_err(|e| Error::BadJson { path: path.to_owned(), reason: e.to_string() })
 }

@@ -169,11 +169,10 @@ pub fn adversarial_samples(
     seed: u64,
 ) -> Result<Vec<AdversarialSample>> {
     let n = N_SHOWN.min(test.len());
-    let indices: Vec<usize> = (0..n).collect();
-    let (pixels, _) = test.batch(&indices, network.dtype(), network.device())?;
+    let pixels = test.tensor(0..n, network.dtype(), network.device())?;
     let predicted = classes(network, &pixels)?;
-    let labels: Vec<usize> = indices.iter().map(|&i| usize::from(test.labels()[i])).collect();
-    let correct: Vec<usize> = indices.into_iter().filter(|&i| predicted[i] == labels[i]).collect();
+    let labels = test.head(n).classes();
+    let correct: Vec<usize> = (0..n).filter(|&i| predicted[i] == labels[i]).collect();
     let mut found = nearest(network, &pixels, &labels, &correct, headline.value(), seed)?;
     let mut samples = Vec::new();
     for i in 0..n {
@@ -348,9 +347,8 @@ pub fn first_images(
     let Some(eps) = evaluation.attack_eps.first().filter(|_| !attacks.is_empty()) else {
         return Ok(None);
     };
-    let indices: Vec<usize> = (0..test.len()).collect();
-    let (images, _) = test.batch(&indices, network.dtype(), network.device())?;
-    let labels: Vec<usize> = test.labels().iter().map(|&label| usize::from(label)).collect();
+    let images = test.tensor(0..test.len(), network.dtype(), network.device())?;
+    let labels = test.classes();
     let mut attacked = BTreeMap::new();
     for name in attacks {
         let attack = decision_attack(name, eps.value(), plan)?;

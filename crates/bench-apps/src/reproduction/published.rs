@@ -20,8 +20,8 @@ use crate::eps::Eps;
 use crate::error::Error;
 use crate::experiment::build::{DataOptions, device_name};
 use crate::experiment::evaluation::attacks;
+use crate::files::Provenance;
 use crate::progress::{Display, Progress};
-use crate::provenance::Provenance;
 use crate::report::CertifiedCurve;
 use crate::report::paper;
 use crate::results::{Certified, PaperFigures, ResultRow};
@@ -100,9 +100,8 @@ fn accuracies(
 ) -> Result<(f64, BTreeMap<String, crate::ByEps>)> {
     let test = &dataset.test;
     let evaluation = &plan.config.evaluation;
-    let indices: Vec<usize> = (0..test.len()).collect();
-    let (images, _) = test.batch(&indices, network.dtype(), network.device())?;
-    let labels: Vec<usize> = test.labels().iter().map(|&label| usize::from(label)).collect();
+    let images = test.tensor(0..test.len(), network.dtype(), network.device())?;
+    let labels = test.classes();
     let clean = clean_accuracy(network, &images, &labels, evaluation.batch_size)?;
     let mut pairs: BTreeMap<String, Vec<(Eps, f64)>> = BTreeMap::new();
     for (name, eps, attack) in attacks(evaluation) {

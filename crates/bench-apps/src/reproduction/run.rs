@@ -22,11 +22,11 @@ use crate::experiment::build::{self, DataOptions, check_network, device_name, ne
 use crate::experiment::evaluation::{Evaluated, evaluate};
 use crate::experiment::training::{TrainJob, Trained, train};
 use crate::experiment::write_up::Finished;
+use crate::files::EpochMetrics;
+use crate::files::Provenance;
+use crate::files::{RunDir, RunFiles, move_aside};
 use crate::interrupt;
-use crate::metrics::EpochMetrics;
 use crate::progress::Display;
-use crate::provenance::Provenance;
-use crate::run_dir::{RunDir, RunFiles, move_aside};
 
 /// How a worker works.
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ impl Outcome<'_> {
         let test = &self.dataset.test;
         let evaluated = evaluate(&self.network, test, &config.evaluation, display)?;
         let files = self.run.files();
-        self.run.write_json(&files.eval(), &evaluated.summary(test))?;
+        crate::files::write_json(&files.eval(), &evaluated.summary(test))?;
         let history = files.metrics()?;
         let finished = Finished {
             experiment: "cell",

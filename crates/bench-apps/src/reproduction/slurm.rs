@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::atomic::write_atomic;
 use crate::error::{Error, Result};
+use crate::files::write_atomic;
 
 /// What to ask the batch system for; absent means its default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

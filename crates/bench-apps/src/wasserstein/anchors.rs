@@ -33,13 +33,9 @@ const N_SIGMA: f64 = 4.0;
 /// A pair of distributions with its distance.
 #[derive(Debug)]
 pub struct Anchor {
-    /// Name for people.
     pub name: &'static str,
-    /// One side.
     pub a: Exact,
-    /// The other.
     pub b: Exact,
-    /// The distance.
     pub exact: f64,
 }
 
@@ -50,13 +46,11 @@ pub struct AnchorResult {
     pub name: String,
     /// Method of the critic.
     pub method: String,
-    /// Its nonlinearity.
     pub activation: String,
     /// The known distance.
     pub exact: f64,
     /// What the critic shows.
     pub estimate: Estimate,
-    /// Seed.
     pub seed: u64,
 }
 
@@ -70,9 +64,6 @@ impl AnchorResult {
 
 impl Anchor {
     /// All anchors, drawn by a seed.
-    ///
-    /// # Errors
-    /// None that the shapes here can cause.
     pub fn all(seed: u64) -> Result<Vec<Self>> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let basis = directions(&mut rng);
@@ -85,9 +76,6 @@ impl Anchor {
     }
 
     /// Refuses an estimate that no lower bound could give.
-    ///
-    /// # Errors
-    /// An estimate above the exact value by more than four standard errors and rounding.
     pub fn check(&self, estimate: &Estimate) -> Result<()> {
         let most = self.exact * (1.0 + 1e-6) + N_SIGMA * estimate.standard_error;
         ensure!(

@@ -37,11 +37,9 @@ pub enum CriticNetwork {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CriticConfig {
-    /// Network.
     pub network: CriticNetwork,
     /// How convolutions are constrained; dense layers are orthogonal.
     pub method: LayerKind,
-    /// Nonlinearity.
     pub activation: ActivationKind,
     /// Epochs, at least 1.
     pub epochs: usize,
@@ -57,9 +55,6 @@ pub struct CriticConfig {
 
 impl CriticConfig {
     /// The network for samples of a shape.
-    ///
-    /// # Errors
-    /// [`Error::ConfigValue`] for a method that bounds nothing, those of [`NetworkSpec::critic`].
     pub fn spec(&self, [c, h, w]: [usize; 3]) -> Result<NetworkSpec> {
         let input = ImageShape::new(c, h, w);
         let methods = self.methods()?;
@@ -88,9 +83,6 @@ impl CriticConfig {
     }
 
     /// The training settings.
-    ///
-    /// # Errors
-    /// [`lipconv::Error::InvalidSetting`], [`lipconv::Error::Zero`].
     pub fn train_config(&self) -> Result<TrainConfig> {
         for (key, value) in
             [("critic.epoch_steps", self.epoch_steps), ("critic.batch_size", self.batch_size)]

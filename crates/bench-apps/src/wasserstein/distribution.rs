@@ -6,8 +6,6 @@
 //! nothing else; all parts are all of it.
 //!
 //! Guarantee: equal seeds give equal samples; a numbered sample is always the same.
-//!
-//! Errors: [`Error::TooFewImages`], [`Error::InvalidArgument`], [`Error::Tensor`].
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -17,7 +15,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::data::{ImageSet, ImageSetParts};
+use crate::data::{ImageSet, PixelTable};
 use crate::error::{Error, Result};
 
 /// Images kept from training to choose a learning rate on, at most.
@@ -36,25 +34,18 @@ pub enum Part {
 
 /// One of two distributions whose distance is looked for.
 pub trait Distribution: Debug + Send + Sync {
-    /// Name for people.
     fn name(&self) -> String;
 
     /// Channels, height and width of a sample.
     fn shape(&self) -> [usize; 3];
 
     /// `n` samples to train on, n x c x h x w in f32.
-    ///
-    /// # Errors
-    /// Those of the tensors.
     fn draw(&self, n: usize, seed: u64) -> Result<Tensor>;
 
     /// How many samples a part has; `None` for as many as anyone wants.
     fn n_held_out(&self, part: Part) -> Option<usize>;
 
     /// Some of a part's samples, by their numbers.
-    ///
-    /// # Errors
-    /// [`Error::IndexOutOfRange`] beyond the last one; those of the tensors.
     fn held_out(&self, part: Part, range: Range<usize>) -> Result<Tensor>;
 
     /// Whether the samples were drawn by the program in place of real images.
@@ -81,29 +72,18 @@ pub struct ImagePool {
 impl ImagePool {
     /// Training and test images: the latter are reported on, and the last training images, 6400 or an eighth, are kept to choose
     /// on.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for fewer than 4 training images or 2 test images.
     pub fn of_dataset(name: &str, train: &ImageSet, test: &ImageSet) -> Result<Self> {
-        let invalid = |argument, got: usize, expected: &str| {
-            Err(Error::InvalidArgument {
-                name: argument,
-                got: got.to_string(),
-                expected: expected.into(),
-            })
-        };
         if test.len() < 2 {
-            return invalid("number of test images", test.len(), "at least 2");
+            return Err(Error::argument("number of test images", test.len(), "at least 2"));
         }
         if train.len() < 4 {
-            return invalid("number of training images", train.len(), "at least 4");
+            return Err(Error::argument("number of training images", train.len(), "at least 4"));
         }
         let n_select = (train.len() / 8).clamp(2, N_SELECT);
         let n_train = train.len() - n_select;
-        let select: Vec<usize> = (n_train..train.len()).collect();
         Ok(Self {
             name: name.to_owned(),
-            select: subset(train, &select)?,
+            select: train.subset(n_train..train.len())?,
             train: train.head(n_train),
             report: test.clone(),
             population: false,
@@ -111,17 +91,11 @@ impl ImagePool {
     }
 
     /// Images that are cut by chance, always the same way: a quarter to report on, an eighth to choose on, the rest to train on.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for fewer than 6 images.
     pub fn cut(name: &str, images: &ImageSet) -> Result<Self> {
         let n = images.len();
         if n < FEWEST {
-            return Err(Error::InvalidArgument {
-                name: "number of images",
-                got: n.to_string(),
-                expected: format!("at least {FEWEST}, or a population"),
-            });
+            let expected = format!("at least {FEWEST}, or a population");
+            return Err(Error::argument("number of images", n, expected));
         }
         let mut order: Vec<usize> = (0..n).collect();
         order.shuffle(&mut ChaCha8Rng::seed_from_u64(0));
@@ -129,21 +103,17 @@ impl ImagePool {
         let (select, train) = rest.split_at((n / 8).max(2));
         Ok(Self {
             name: name.to_owned(),
-            train: subset(images, train)?,
-            select: subset(images, select)?,
-            report: subset(images, report)?,
+            train: images.subset(train.iter().copied())?,
+            select: images.subset(select.iter().copied())?,
+            report: images.subset(report.iter().copied())?,
             population: false,
         })
     }
 
     /// The images themselves as a distribution.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] without any.
     pub fn population(name: &str, images: &ImageSet) -> Result<Self> {
         if images.is_empty() {
-            let (got, expected) = ("0".into(), "at least 1".into());
-            return Err(Error::InvalidArgument { name: "number of images", got, expected });
+            return Err(Error::argument("number of images", 0, "at least 1"));
         }
         let [train, select, report] = [images.clone(), images.clone(), images.clone()];
         Ok(Self { name: name.to_owned(), train, select, report, population: true })
@@ -163,31 +133,9 @@ impl ImagePool {
     }
 }
 
-/// The images at `indices`.
-fn subset(set: &ImageSet, indices: &[usize]) -> Result<ImageSet> {
-    let mut pixels = Vec::with_capacity(indices.len() * set.image_len());
-    for &index in indices {
-        pixels.extend_from_slice(set.image(index)?);
-    }
-    ImageSet::new(ImageSetParts {
-        name: set.name().to_owned(),
-        shape: set.shape(),
-        n_classes: set.n_classes(),
-        pixels,
-        labels: indices.iter().map(|&i| set.labels()[i]).collect(),
-        synthetic: set.is_synthetic(),
-    })
-}
-
 /// Images as a critic sees them, n x c x h x w in [-1, 1].
-pub(super) fn signed(set: &ImageSet, indices: &[usize]) -> Result<Tensor> {
-    let table: Vec<f32> = (0..=u8::MAX).map(|p| f32::from(p) / 127.5 - 1.0).collect();
-    let mut values = Vec::with_capacity(indices.len() * set.image_len());
-    for &index in indices {
-        values.extend(set.image(index)?.iter().map(|&p| table[usize::from(p)]));
-    }
-    let [c, h, w] = set.shape();
-    Ok(Tensor::from_vec(values, (indices.len(), c, h, w), &Device::Cpu)?)
+fn signed(set: &ImageSet, indices: impl Iterator<Item = usize>) -> Result<Tensor> {
+    set.tensor_by(indices, &PixelTable::signed(), &Device::Cpu)
 }
 
 impl Distribution for ImagePool {
@@ -201,8 +149,8 @@ impl Distribution for ImagePool {
 
     fn draw(&self, n: usize, seed: u64) -> Result<Tensor> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let indices: Vec<usize> = (0..n).map(|_| rng.random_range(0..self.train.len())).collect();
-        signed(&self.train, &indices)
+        let n_images = self.train.len();
+        signed(&self.train, (0..n).map(move |_| rng.random_range(0..n_images)))
     }
 
     fn n_held_out(&self, part: Part) -> Option<usize> {
@@ -210,7 +158,7 @@ impl Distribution for ImagePool {
     }
 
     fn held_out(&self, part: Part, range: Range<usize>) -> Result<Tensor> {
-        signed(self.part(part), &range.collect::<Vec<_>>())
+        signed(self.part(part), range)
     }
 
     fn is_synthetic(&self) -> bool {

@@ -36,9 +36,6 @@ pub struct Estimate {
 }
 
 /// Measures a critic on `n` samples of each side, or as many as there are.
-///
-/// # Errors
-/// Samples that do not fit the critic or are fewer than two; those of the bounds.
 pub fn estimate(
     network: &PlainNetwork,
     a: &dyn Distribution,

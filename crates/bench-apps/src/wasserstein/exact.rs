@@ -44,9 +44,6 @@ pub struct Exact {
 
 impl Exact {
     /// Checks the number of values against the shape.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] where they do not fit.
     pub fn new(name: &str, shape: [usize; 3], kind: Kind, salt: u64) -> Result<Self> {
         let d = shape.iter().product::<usize>();
         let n = match &kind {
@@ -127,8 +124,8 @@ impl Distribution for Exact {
 
     fn held_out(&self, part: Part, range: Range<usize>) -> Result<Tensor> {
         if let Some(n) = self.n_held_out(part).filter(|n| range.end > *n) {
-            let set = self.name.clone();
-            return Err(Error::IndexOutOfRange { index: range.end - 1, len: n, set });
+            let expected = format!("less than {n}, the size of {}", self.name);
+            return Err(Error::argument("sample index", range.end - 1, expected));
         }
         let seed = 2 * self.salt + u64::from(part == Part::Report);
         let mut values = Vec::with_capacity(range.len() * self.len());

@@ -6,15 +6,14 @@
 //!
 //! Guarantee: on the CPU, an interrupted training ends with the same generator, to the bit, as an uninterrupted one.
 //!
-//! Errors: [`Error::RunLocked`], [`Error::OtherGan`] for a folder that was begun with other settings; those of files and tensors.
+//! Errors: [`Error::RunLocked`], [`Error::OtherRun`] for a folder that was begun with other settings; those of files and tensors.
 //!
 //! Source: Li et al. 2019, section 5.3, with a 1-Lipschitz critic in place of a gradient penalty.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
@@ -27,11 +26,10 @@ use serde::{Deserialize, Serialize};
 
 use super::distribution::{Distribution, ImagePool, batch_seed};
 use super::grid::write_grid;
-use crate::atomic::write_atomic;
 use crate::error::Error;
-use crate::interrupt::Deferred;
+use crate::files::{Claim, JsonLines, claim, lock_folder};
+use crate::interrupt::Watch;
 use crate::progress::{Display, Progress};
-use crate::run_dir::{lock_folder, write_json};
 
 /// Images of a grid, and how many stand in a row.
 const GRID: (usize, usize) = (64, 8);
@@ -113,32 +111,24 @@ struct Begun {
 /// What training needs.
 #[derive(Debug)]
 pub struct GanJob<'a> {
-    /// Settings.
     pub settings: &'a GanSettings,
     /// Images; only those for training are used.
     pub images: &'a ImagePool,
-    /// Where to compute.
     pub device: &'a Device,
-    /// The folder.
     pub folder: &'a Path,
     /// Steps between grids.
     pub grid_every: usize,
     /// Time between checkpoints.
     pub checkpoint_every: Duration,
-    /// How progress is shown.
     pub display: Display,
 }
 
-/// How it ended.
 #[derive(Debug)]
 pub enum GanEnd {
     /// The frozen generator, which is saved as well.
     Finished(Box<FrozenGenerator>),
     /// A request to stop came; the checkpoint is written.
-    Interrupted {
-        /// Steps done.
-        step: u64,
-    },
+    Interrupted { step: u64 },
 }
 
 /// A line of the history.
@@ -167,9 +157,6 @@ pub fn last_grid(folder: &Path) -> Option<PathBuf> {
 }
 
 /// Trains to the end or to an interruption.
-///
-/// # Errors
-/// See the module.
 pub fn train_gan(job: &GanJob<'_>) -> Result<GanEnd> {
     let _lock = lock_folder(job.folder)?;
     begin(job)?;
@@ -178,18 +165,15 @@ pub fn train_gan(job: &GanJob<'_>) -> Result<GanEnd> {
         let generator = FrozenGenerator::load(&file, job.device)?;
         return Ok(GanEnd::Finished(Box::new(generator)));
     }
-    let deferred = Deferred::begin();
+    let watch = Watch::begin(job.checkpoint_every);
     let mut trainer = open(job)?;
-    cut_history(job.folder, trainer.n_steps())?;
     let mut images = RealImages { job, epoch_seed: 0 };
-    let mut monitor = Monitor::new(job, &deferred, &trainer);
+    let mut monitor = Monitor::new(job, watch, trainer.n_steps())?;
     if trainer.n_steps() == 0 {
         monitor.grid(&trainer)?;
     }
     let outcome = trainer.fit(&mut images, &mut monitor);
-    if let Some(failure) = monitor.failure.take() {
-        return Err(failure);
-    }
+    monitor.watch.check()?;
     if outcome? == Outcome::Stopped {
         monitor.save(&trainer)?;
         return Ok(GanEnd::Interrupted { step: trainer.n_steps() });
@@ -203,7 +187,6 @@ pub fn train_gan(job: &GanJob<'_>) -> Result<GanEnd> {
 
 /// Records what the folder is for, or checks that it is for this.
 fn begin(job: &GanJob<'_>) -> Result<()> {
-    let path = job.folder.join("gan.json");
     let images = job.images.training_images();
     let present = Begun {
         settings: job.settings.clone(),
@@ -212,28 +195,11 @@ fn begin(job: &GanJob<'_>) -> Result<()> {
         synthetic: job.images.is_synthetic(),
         train_sha256: images.sha256(),
     };
-    let Ok(text) = fs::read_to_string(&path) else {
-        return Ok(write_json(&path, &present)?);
-    };
-    let before: Option<Begun> = serde_json::from_str(&text).ok();
-    if before.as_ref() == Some(&present) {
+    if claim(&job.folder.join("gan.json"), &present)? != Claim::Other {
         return Ok(());
     }
-    Err(Error::OtherGan { path: job.folder.to_owned() }.into())
-}
-
-fn history(folder: &Path) -> PathBuf {
-    folder.join("history.jsonl")
-}
-
-/// Drops the lines that lie after the checkpoint: they will be written again.
-fn cut_history(folder: &Path, step: u64) -> Result<()> {
-    let Ok(text) = fs::read_to_string(history(folder)) else { return Ok(()) };
-    let before = |line: &&str| {
-        serde_json::from_str::<GanMetrics>(line).is_ok_and(|metrics| metrics.step <= step)
-    };
-    let kept: String = text.lines().filter(before).map(|line| format!("{line}\n")).collect();
-    Ok(write_atomic(&history(folder), kept.as_bytes())?)
+    let what = "with other settings or other images; choose another folder".into();
+    Err(Error::OtherRun { path: job.folder.to_owned(), what }.into())
 }
 
 fn checkpoint(folder: &Path) -> PathBuf {
@@ -281,24 +247,24 @@ impl BatchSource for RealImages<'_> {
 /// Shows progress, saves, draws grids, and stops when asked to.
 struct Monitor<'a> {
     job: &'a GanJob<'a>,
-    deferred: &'a Deferred,
+    watch: Watch,
     progress: Progress,
-    last_save: Instant,
+    history: JsonLines<GanMetrics>,
     sum: (f64, usize),
-    failure: Option<anyhow::Error>,
 }
 
 impl<'a> Monitor<'a> {
-    fn new(job: &'a GanJob<'a>, deferred: &'a Deferred, trainer: &GanTrainer) -> Self {
-        let total = job.settings.steps as u64;
-        let progress = Progress::new(job.display, "generator", trainer.n_steps(), total);
-        let last_save = Instant::now();
-        Self { job, deferred, progress, last_save, sum: (0.0, 0), failure: None }
+    fn new(job: &'a GanJob<'a>, watch: Watch, step: u64) -> Result<Self> {
+        let progress = Progress::new(job.display, "generator", step, job.settings.steps as u64);
+        // what lies after the checkpoint will be written again
+        let history = job.folder.join("history.jsonl");
+        let history = JsonLines::open(&history, |row: &GanMetrics| row.step <= step)?;
+        Ok(Self { job, watch, progress, history, sum: (0.0, 0) })
     }
 
     fn save(&mut self, trainer: &GanTrainer) -> Result<()> {
         trainer.save(&checkpoint(self.job.folder))?;
-        self.last_save = Instant::now();
+        self.watch.saved();
         Ok(())
     }
 
@@ -310,12 +276,7 @@ impl<'a> Monitor<'a> {
 
     fn record(&mut self, step: u64) -> Result<()> {
         let (sum, n) = std::mem::take(&mut self.sum);
-        let line = GanMetrics { step, objective: sum / n.max(1) as f64 };
-        let line = serde_json::to_string(&line).context("numbers have a JSON form")? + "\n";
-        let path = history(self.job.folder);
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        file.and_then(|mut file| file.write_all(line.as_bytes()))
-            .with_context(|| format!("cannot write {}", path.display()))
+        Ok(self.history.push(&GanMetrics { step, objective: sum / n.max(1) as f64 })?)
     }
 
     fn step_done(&mut self, trainer: &GanTrainer, report: &GanStepReport) -> Result<()> {
@@ -327,7 +288,7 @@ impl<'a> Monitor<'a> {
             self.grid(trainer)?;
             self.record(report.step)?;
         }
-        if self.last_save.elapsed() >= self.job.checkpoint_every {
+        if self.watch.is_save_due() {
             self.save(trainer)?;
         }
         Ok(())
@@ -340,13 +301,7 @@ impl GanObserver for Monitor<'_> {
         trainer: &GanTrainer,
         report: &GanStepReport,
     ) -> lipconv::Result<ControlFlow<()>> {
-        Ok(match self.step_done(trainer, report) {
-            Ok(()) if self.deferred.requested() => ControlFlow::Break(()),
-            Ok(()) => ControlFlow::Continue(()),
-            Err(failure) => {
-                self.failure = Some(failure);
-                ControlFlow::Break(())
-            }
-        })
+        let outcome = self.step_done(trainer, report);
+        Ok(self.watch.decide(outcome))
     }
 }

@@ -28,9 +28,6 @@ pub struct Generated {
 
 impl Generated {
     /// The generator's images at `size` x `size`, or at its own size.
-    ///
-    /// # Errors
-    /// [`Error::ConfigValue`] for a size that is not a whole multiple of the generator's.
     pub fn new(name: &str, generator: FrozenGenerator, size: Option<usize>) -> Result<Self> {
         let output = generator.spec().output;
         let side = size.unwrap_or(output.height);
@@ -47,9 +44,6 @@ impl Generated {
     }
 
     /// Loads a generator's file.
-    ///
-    /// # Errors
-    /// A file that holds no generator; as for [`Generated::new`].
     pub fn load(path: &Path, size: Option<usize>, device: &Device) -> Result<Self> {
         let generator = FrozenGenerator::load(path, device).context("cannot load a generator")?;
         let name = path.file_stem().map_or_else(|| "generator".into(), |s| s.to_string_lossy());

@@ -11,15 +11,12 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use image::{ImageFormat, Rgb, RgbImage};
 
-use crate::atomic::write_atomic;
 use crate::error::{Error, Result};
+use crate::files::write_atomic;
 
 const GAP: u32 = 2;
 
 /// The images as one PNG, `n_columns` in a row.
-///
-/// # Errors
-/// See the module.
 pub fn grid_png(images: &Tensor, n_columns: usize) -> Result<Vec<u8>> {
     let draw_error = |reason: String| Error::Draw { what: "a grid of samples", reason };
     let (n, c, h, w) = images.dims4()?;
@@ -48,9 +45,6 @@ pub fn grid_png(images: &Tensor, n_columns: usize) -> Result<Vec<u8>> {
 }
 
 /// Writes the grid to a file.
-///
-/// # Errors
-/// See the module.
 pub fn write_grid(path: &Path, images: &Tensor, n_columns: usize) -> Result<()> {
     write_atomic(path, &grid_png(images, n_columns)?)
 }

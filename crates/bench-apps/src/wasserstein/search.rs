@@ -22,8 +22,8 @@ use super::critic::CriticConfig;
 use super::distribution::{Distribution, Part};
 use super::estimate::{Estimate, estimate};
 use super::training::{CriticEnd, CriticJob, CurvePoint, train_critic};
+use crate::files::{Claim, claim, move_aside, read_json, write_json};
 use crate::progress::{Display, Progress};
-use crate::run_dir::write_json;
 
 /// What one learning rate came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,7 +36,6 @@ pub struct RateResult {
     pub report: Option<Estimate>,
     /// The estimate over the steps.
     pub curve: Vec<CurvePoint>,
-    /// Steps done.
     pub n_steps: u64,
     /// Why training ended early or nothing could be measured, where that is so.
     pub stopped: Option<String>,
@@ -53,9 +52,7 @@ pub struct Search<'a> {
     pub rates: &'a [f64],
     /// The distribution with the larger critic.
     pub a: &'a dyn Distribution,
-    /// The other.
     pub b: &'a dyn Distribution,
-    /// Where to compute.
     pub device: &'a Device,
     /// Folder of everything.
     pub folder: &'a Path,
@@ -67,11 +64,9 @@ pub struct Search<'a> {
     pub n_report: usize,
     /// Time between checkpoints.
     pub checkpoint_every: Duration,
-    /// How progress is shown.
     pub display: Display,
 }
 
-/// How it ended.
 #[derive(Debug)]
 pub enum SearchEnd {
     /// All rates are done.
@@ -93,9 +88,6 @@ pub struct Found {
 
 impl Search<'_> {
     /// Trains and measures what is missing.
-    ///
-    /// # Errors
-    /// Those of training, tensors and files; where no rate has an estimate.
     pub fn run(&self) -> Result<SearchEnd> {
         self.claim()?;
         let total = self.config.n_steps() * self.rates.len() as u64;
@@ -125,18 +117,13 @@ impl Search<'_> {
 
     /// Makes the folder this search's own.
     fn claim(&self) -> Result<()> {
-        let path = self.folder.join("begun.json");
-        let text = fs::read_to_string(&path).ok();
-        let before: Option<serde_json::Value> =
-            text.and_then(|text| serde_json::from_str(&text).ok());
-        if before.as_ref() == Some(&self.purpose) {
-            return Ok(());
-        }
-        if before.is_some() {
-            let aside = crate::run_dir::move_aside(self.folder)?;
+        let file = self.folder.join("begun.json");
+        if claim(&file, &self.purpose)? == Claim::Other {
+            let aside = move_aside(self.folder)?;
             eprintln!("starting anew, the settings differ; the old run is now {}", aside.display());
+            claim(&file, &self.purpose)?;
         }
-        Ok(write_json(&path, &self.purpose)?)
+        Ok(())
     }
 
     fn rate_folder(&self, rate: f64) -> PathBuf {
@@ -147,9 +134,7 @@ impl Search<'_> {
     fn one(&self, rate: f64, progress: &mut Progress, before: u64) -> Result<Option<RateResult>> {
         let folder = self.rate_folder(rate);
         let file = folder.join("rate.json");
-        if let Ok(text) = fs::read_to_string(&file)
-            && let Ok(result) = serde_json::from_str(&text)
-        {
+        if let Some(result) = read_json(&file)? {
             return Ok(Some(result));
         }
         let start = Instant::now();

@@ -1,25 +1,25 @@
 //! Where the images of a distance come from, by name.
 //!
 //! Definition: `cifar10`, `stl10`, `mnist`, `synthetic` and `idx:DIR` are data sets, whose test images are reported on; `images:DIR` is every
-//! PNG and JPEG file in a folder and below it; `generator:FILE` is a frozen generator. Images are brought to a size where one is
+//! image file in a folder and below it; `generator:FILE` is a frozen generator. Images are brought to a size where one is
 //! given; without it, data sets take one that a critic accepts (32 for MNIST and CIFAR-10, 64 for STL-10) and folders their own.
 //! STL-10 trains on its unlabelled images where they are at hand.
 //!
 //! Errors: [`Error::ConfigValue`] for a name that nothing has; those of [`crate::data`].
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::distribution::{Distribution, FEWEST, ImagePool};
 use crate::config::{DatasetName, RunConfig};
 use crate::data::folders::flat_folder;
 use crate::data::resize::resized;
 use crate::data::stl10::{Stl10Files, Stl10Part};
-use crate::data::{DataSource, Dataset, ImageSet};
-use crate::error::Error;
+use crate::data::{Dataset, ImageSet};
+use crate::error::{Error, by};
 use crate::experiment::build::{self, DataOptions};
 
 /// A source by name.
@@ -69,14 +69,11 @@ pub struct Loading<'a> {
 
 impl Loading<'_> {
     /// The images of a data set or a folder, with what a person should know about them.
-    ///
-    /// # Errors
-    /// See the module.
     pub fn images(&self, name: &DatasetName) -> Result<(ImagePool, Vec<String>)> {
         if let DatasetName::Images(dir) = name {
             let at_least = if self.population { 2 } else { FEWEST };
-            let images = flat_folder(dir, self.size.map(|side| (side, side)), at_least)?;
-            return Ok((self.pool(&images)?, Vec::new()));
+            let (images, notes) = flat_folder(dir, self.size.map(|side| (side, side)), at_least)?;
+            return Ok((self.pool(&images)?, notes));
         }
         let dataset = build::dataset(&RunConfig::of(name.clone()), self.options)?;
         let side = self.size.unwrap_or_else(|| side_of(name, dataset.train.shape()));
@@ -106,11 +103,7 @@ impl Loading<'_> {
 
 /// The unlabelled images of STL-10, where they lie beside the others.
 fn unlabeled(dataset: &Dataset, side: usize) -> Result<Option<ImageSet>> {
-    let dir: &Path = match &dataset.source {
-        DataSource::Folder(dir) | DataSource::Downloaded(dir) => dir,
-        DataSource::Synthetic { .. } => return Ok(None),
-    };
-    match Stl10Files::find(dir).filter(Stl10Files::has_unlabeled) {
+    match dataset.source.folder().and_then(Stl10Files::find).filter(Stl10Files::has_unlabeled) {
         Some(files) => Ok(Some(files.read(Stl10Part::Unlabeled, side)?)),
         None => Ok(None),
     }
@@ -127,13 +120,16 @@ fn side_of(name: &DatasetName, [_, h, w]: [usize; 3]) -> usize {
 }
 
 /// Checks that two sides can be compared.
-///
-/// # Errors
-/// [`Error::ShapesDiffer`].
 pub fn check_shapes(a: &dyn Distribution, b: &dyn Distribution) -> Result<()> {
     let (a_shape, b_shape) = (a.shape(), b.shape());
     if a_shape == b_shape {
         return Ok(());
     }
-    Err(Error::ShapesDiffer { a: a.name(), a_shape, b: b.name(), b_shape }.into())
+    bail!(
+        "images of {} are {}, those of {} are {}; give both one size with --size",
+        a.name(),
+        by(&a_shape),
+        b.name(),
+        by(&b_shape)
+    )
 }

@@ -9,10 +9,9 @@
 //!
 //! Errors: a checkpoint of another network or other settings; those of the tensors and files.
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -25,9 +24,9 @@ use serde::{Deserialize, Serialize};
 use super::critic::CriticConfig;
 use super::distribution::{Distribution, Part, batch_seed};
 use super::estimate::{Estimate, estimate};
-use crate::interrupt::Deferred;
+use crate::files::{read_json, write_json};
+use crate::interrupt::Watch;
 use crate::progress::Progress;
-use crate::run_dir::write_json;
 
 /// Points of the curve.
 const N_POINTS: usize = 12;
@@ -37,7 +36,6 @@ const POINT_PAIRS: usize = 1024;
 /// A point of the curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CurvePoint {
-    /// Steps done.
     pub step: u64,
     /// What the critic shows, divided by its rigorous bound; absent where it could not be bounded.
     pub estimate: Option<f64>,
@@ -48,13 +46,10 @@ pub struct CurvePoint {
 /// What training needs.
 #[derive(Debug)]
 pub struct CriticJob<'a> {
-    /// Settings.
     pub config: &'a CriticConfig,
     /// The distribution with the larger critic.
     pub a: &'a dyn Distribution,
-    /// The other.
     pub b: &'a dyn Distribution,
-    /// Where to compute.
     pub device: &'a Device,
     /// Folder of checkpoint and curve; nothing is kept without.
     pub folder: Option<&'a Path>,
@@ -62,7 +57,6 @@ pub struct CriticJob<'a> {
     pub checkpoint_every: Duration,
 }
 
-/// How it ended.
 #[derive(Debug)]
 pub enum CriticEnd {
     /// The critic, frozen.
@@ -73,7 +67,6 @@ pub enum CriticEnd {
         reason: String,
         /// The estimate over the steps.
         curve: Vec<CurvePoint>,
-        /// Steps done.
         n_steps: u64,
     },
     /// A request to stop came; the checkpoint is written.
@@ -83,43 +76,27 @@ pub enum CriticEnd {
 /// A trained critic.
 #[derive(Debug)]
 pub struct Critic {
-    /// The frozen network.
     pub network: PlainNetwork,
     /// The estimate over the steps.
     pub curve: Vec<CurvePoint>,
-    /// Steps done.
     pub n_steps: u64,
     /// Why training ended early, where it did.
     pub stopped: Option<String>,
 }
 
 /// Trains to the end or to an interruption; `progress` counts from `done` on.
-///
-/// # Errors
-/// See the module.
 pub fn train_critic(
     job: &CriticJob<'_>,
     progress: &mut Progress,
     done: u64,
     label: &str,
 ) -> Result<CriticEnd> {
-    let deferred = Deferred::begin();
+    let watch = Watch::begin(job.checkpoint_every);
     let (mut trainer, curve) = open(job)?;
     let mut pairs = Pairs { job, epoch_seed: 0 };
-    let mut monitor = Monitor {
-        job,
-        deferred: &deferred,
-        progress,
-        done,
-        label,
-        curve,
-        last_save: Instant::now(),
-        failure: None,
-    };
+    let mut monitor = Monitor { job, watch, progress, done, label, curve };
     let outcome = trainer.fit(&mut pairs, &mut monitor);
-    if let Some(failure) = monitor.failure.take() {
-        return Err(failure);
-    }
+    monitor.watch.check()?;
     let stopped = match outcome {
         Ok(Outcome::Finished) => None,
         Ok(Outcome::Stopped) => {
@@ -165,9 +142,10 @@ fn open(job: &CriticJob<'_>) -> Result<(Trainer, Vec<CurvePoint>)> {
         same,
         "{shown} holds another critic or other training settings; remove it or choose another folder"
     );
-    let text = job.folder.map(curve_file).and_then(|path| fs::read_to_string(path).ok());
-    let mut curve: Vec<CurvePoint> =
-        text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let mut curve: Vec<CurvePoint> = match job.folder.map(curve_file) {
+        Some(path) => read_json(&path)?.unwrap_or_default(),
+        None => Vec::new(),
+    };
     curve.retain(|point| point.step <= trainer.n_steps());
     Ok((trainer, curve))
 }
@@ -204,13 +182,11 @@ impl BatchSource for Pairs<'_> {
 /// Shows progress, measures the curve, saves, and stops when asked to.
 struct Monitor<'a, 'b> {
     job: &'a CriticJob<'a>,
-    deferred: &'a Deferred,
+    watch: Watch,
     progress: &'b mut Progress,
     done: u64,
     label: &'a str,
     curve: Vec<CurvePoint>,
-    last_save: Instant,
-    failure: Option<anyhow::Error>,
 }
 
 impl Monitor<'_, '_> {
@@ -219,7 +195,7 @@ impl Monitor<'_, '_> {
             write_json(&curve_file(folder), &self.curve)?;
             trainer.save(&checkpoint(folder))?;
         }
-        self.last_save = Instant::now();
+        self.watch.saved();
         Ok(())
     }
 
@@ -238,17 +214,6 @@ impl Monitor<'_, '_> {
             lipschitz: found.as_ref().map(|e| e.lipschitz),
         });
     }
-
-    fn after(&mut self, outcome: Result<()>) -> ControlFlow<()> {
-        match outcome {
-            Ok(()) if self.deferred.requested() => ControlFlow::Break(()),
-            Ok(()) => ControlFlow::Continue(()),
-            Err(failure) => {
-                self.failure = Some(failure);
-                ControlFlow::Break(())
-            }
-        }
-    }
 }
 
 impl Observer for Monitor<'_, '_> {
@@ -261,9 +226,8 @@ impl Observer for Monitor<'_, '_> {
         let shown = last.map_or_else(String::new, |value| format!(", estimate {value:.3}"));
         let message = format!("{}, objective {:.3}{shown}", self.label, -report.loss);
         self.progress.update(self.done + report.step, &message);
-        let due = self.last_save.elapsed() >= self.job.checkpoint_every;
-        let saved = if due && self.job.folder.is_some() { self.save(trainer) } else { Ok(()) };
-        Ok(self.after(saved))
+        let saved = if self.watch.is_save_due() { self.save(trainer) } else { Ok(()) };
+        Ok(self.watch.decide(saved))
     }
 
     fn after_epoch(
@@ -276,6 +240,6 @@ impl Observer for Monitor<'_, '_> {
         if epoch.is_multiple_of(every) || epoch == self.job.config.epochs {
             self.measure(trainer);
         }
-        Ok(self.after(Ok(())))
+        Ok(self.watch.decide(Ok(())))
     }
 }

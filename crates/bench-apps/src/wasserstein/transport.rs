@@ -19,9 +19,6 @@ use crate::error::{Error, Result};
 pub const MOST: usize = 1000;
 
 /// The distance between points of `d` values each, one after another.
-///
-/// # Errors
-/// [`Error::InvalidArgument`] where there are no points, more than 1000, or not equally many; or a coordinate is not finite.
 pub fn assignment_distance(x: &[f32], y: &[f32], d: usize) -> Result<f64> {
     let (n, m) = (x.len() / d.max(1), y.len() / d.max(1));
     let invalid =

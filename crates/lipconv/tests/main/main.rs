@@ -12,6 +12,7 @@ mod generator_ops;
 mod golden;
 mod laws;
 mod networks;
+mod output;
 mod portable;
 mod support;
 mod training;

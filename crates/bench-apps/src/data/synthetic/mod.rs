@@ -22,8 +22,8 @@ use rayon::prelude::*;
 
 use self::glyphs::{Point, Stroke};
 use self::raster::Canvas;
-use super::image_set::{Dataset, ImageSet, ImageSetParts};
-use super::locate::DataSource;
+use super::dataset::{DataSource, Dataset};
+use super::image_set::{ImageSet, ImageSetParts};
 use crate::error::Result;
 
 /// Rows and columns of an image.
@@ -51,9 +51,6 @@ impl Default for SyntheticDigits {
 }
 
 /// Draws a training set and a test set.
-///
-/// # Errors
-/// None that the sizes could cause; the type is that of every data source.
 pub fn dataset(digits: &SyntheticDigits) -> Result<Dataset> {
     Ok(Dataset {
         train: draw_set(digits.seed, 0, digits.n_train)?,

@@ -1,6 +1,6 @@
 //! The figures of a reproduction.
 
-use crate::metrics::EpochMetrics;
+use crate::files::EpochMetrics;
 use crate::report::chart::{Chart, Line, Role};
 use crate::report::figures::{Legend, Mark};
 use crate::reproduction::cell::CellResult;

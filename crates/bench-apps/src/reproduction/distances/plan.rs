@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::super::cell::{PLAN, read_json};
+use super::super::cell::PLAN;
 use super::result::DistanceResult;
 use crate::config::{ActivationKind, DatasetName, DeviceKind, LayerKind};
 use crate::error::{Error, Result};
-use crate::run_dir::write_json;
+use crate::files::{read_json, write_json};
 use crate::wasserstein::gan::GanSettings;
 
 /// A cell with all that it takes to run it.
@@ -139,7 +139,7 @@ impl DistancePlan {
     /// Reads the plan in a cell's folder; `None` where the folder is that of another kind of cell.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::BadJson`].
+    /// [`Error::Read`], [`Error::Malformed`].
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(PLAN);
         let value: Option<serde_json::Value> = read_json(&path)?;
@@ -147,7 +147,7 @@ impl DistancePlan {
             return Ok(None);
         };
         let plan = serde_json::from_value(value);
-        plan.map(Some).map_err(|e| Error::BadJson { path, reason: e.to_string() })
+        plan.map(Some).map_err(|e| Error::malformed(&path, e))
     }
 
     /// Puts the plan into its folder under `dir`.
@@ -167,7 +167,7 @@ impl DistancePlan {
     /// The result in a cell's folder, where there is one that was made by this plan, on whatever device.
     ///
     /// # Errors
-    /// [`Error::Read`], [`Error::BadJson`].
+    /// [`Error::Read`], [`Error::Malformed`].
     pub fn result(&self, folder: &Path) -> Result<Option<DistanceResult>> {
         let result = DistanceResult::read(folder)?;
         Ok(result.filter(|result| result.plan().on(DeviceKind::Cpu) == self.on(DeviceKind::Cpu)))

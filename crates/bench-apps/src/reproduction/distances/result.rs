@@ -4,11 +4,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::cell::{RESULT, read_json};
+use super::super::cell::RESULT;
 use super::plan::{AnchorsPlan, CriticPlan, DistancePlan, GeneratorPlan};
 use crate::error::Result;
-use crate::provenance::Provenance;
-use crate::run_dir::write_json;
+use crate::files::{Provenance, read_json, write_json};
 use crate::wasserstein::Estimate;
 use crate::wasserstein::anchors::AnchorResult;
 use crate::wasserstein::search::RateResult;
@@ -94,7 +93,7 @@ impl DistanceResult {
     /// Reads the result in a cell's folder, if there is one.
     ///
     /// # Errors
-    /// [`Error::Read`](crate::Error::Read), [`Error::BadJson`](crate::Error::BadJson).
+    /// [`Error::Read`](crate::Error::Read), [`Error::Malformed`](crate::Error::Malformed).
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         read_json(&folder.join(RESULT))
     }

@@ -16,11 +16,11 @@ use crate::config::{ActivationKind, LayerKind};
 use crate::data::hash::sha256_file;
 use crate::error::Error;
 use crate::experiment::build::{self, device_name};
+use crate::files::Provenance;
+use crate::files::{lock_folder, move_aside};
 use crate::interrupt;
 use crate::progress::Progress;
-use crate::provenance::Provenance;
 use crate::report::png_data_url;
-use crate::run_dir::{lock_folder, move_aside};
 use crate::wasserstein::anchors::{Anchor, AnchorResult};
 use crate::wasserstein::gan::{GanEnd, GanJob, generator_file, train_gan};
 use crate::wasserstein::grid::{grid_png, write_grid};
@@ -103,7 +103,7 @@ fn run_generator(folder: &Path, plan: &GeneratorPlan, work: &Work) -> Result<End
 /// Runs `work` in a folder; one that was begun with other settings is moved aside first.
 fn begin_anew_where_other<T>(folder: &Path, work: impl Fn() -> Result<T>) -> Result<T> {
     match work() {
-        Err(error) if matches!(error.downcast_ref(), Some(Error::OtherGan { .. })) => {
+        Err(error) if matches!(error.downcast_ref(), Some(Error::OtherRun { .. })) => {
             let aside = move_aside(folder)?;
             eprintln!("starting anew, the settings differ; the old run is now {}", aside.display());
             work()

@@ -22,13 +22,11 @@ pub struct Provenance {
     pub version: String,
     /// Commit of the source tree, where it is known.
     pub commit: Option<String>,
-    /// Compiler.
     pub rustc: String,
     /// Versions of the dependencies that can change a result; several where several are compiled in.
     pub dependencies: BTreeMap<String, Vec<String>>,
     /// Device in words.
     pub device: String,
-    /// Worker threads.
     pub threads: usize,
     /// Operating system and processor family.
     pub platform: String,
@@ -46,7 +44,7 @@ impl Provenance {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: commit(),
             rustc: env!("LIPCONV_RUSTC").into(),
-            dependencies: dependency_versions(include_str!("../../../Cargo.lock")),
+            dependencies: dependency_versions(include_str!("../../../../Cargo.lock")),
             device: device.into(),
             threads: rayon::current_num_threads(),
             platform: format!("{} {}", env::consts::OS, env::consts::ARCH),
@@ -158,7 +156,7 @@ mod tests {
         let versions = dependency_versions(lock);
         assert_eq!(versions.len(), 1);
         assert_eq!(versions["rand"], ["0.8.5", "0.9.2"]);
-        let ours = dependency_versions(include_str!("../../../Cargo.lock"));
+        let ours = dependency_versions(include_str!("../../../../Cargo.lock"));
         assert!(ours.contains_key("candle-core") && ours.contains_key("ndarray"));
     }
 

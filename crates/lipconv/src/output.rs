@@ -1,0 +1,200 @@
+//! Files written whole or not at all, and nothing else touched.
+//!
+//! Definition. [`write`] puts the bytes into a temporary file beside the target, flushes it to the disk and renames it. A device, a
+//! pipe or a socket is written in place. A symbolic link is refused: what it leads to is not named in the command. Links in `/dev`
+//! and `/proc`, which the system makes, are followed and written in place.
+//!
+//! Guarantee: an input of the running command ([`protect`]) is never replaced, by whatever name. Files are created with the
+//! permissions that the umask leaves. A temporary file of a process that was killed is removed by the next write into its
+//! folder; one that is in use is locked, and stays.
+//!
+//! Errors: `std::io::Error`, whose text goes on after "cannot write FILE: ".
+
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{Error, ErrorKind, Result, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+/// A temporary file is called `.lipconv-`, 16 hexadecimal digits, `.tmp`.
+const PREFIX: &str = ".lipconv-";
+const SUFFIX: &str = ".tmp";
+const DIGITS: usize = 16;
+
+/// Files that the command reads, with the path by which each was named.
+static PROTECTED: LazyLock<Mutex<HashMap<Identity, PathBuf>>> = LazyLock::new(Mutex::default);
+
+/// Device and inode, or where there is no such thing the canonical path.
+#[cfg(unix)]
+type Identity = (u64, u64);
+#[cfg(not(unix))]
+type Identity = PathBuf;
+
+/// How a target is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Replace,
+    InPlace,
+}
+
+/// Writes a file; what was there before is replaced, or left as it was after an error.
+///
+/// # Errors
+/// See the module.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    if way(path)? == Way::InPlace {
+        return OpenOptions::new().append(true).open(path)?.write_all(bytes);
+    }
+    let temporary = Temporary::create(folder(path))?;
+    (&temporary.file).write_all(bytes)?;
+    temporary.file.sync_all()?;
+    fs::rename(&temporary.path, path)
+}
+
+/// Whether [`write`] may write here, found out before a long computation; folders that are missing may be made later.
+///
+/// # Errors
+/// As [`write`] would give.
+pub fn check(path: &Path) -> Result<()> {
+    if way(path)? == Way::InPlace {
+        return Ok(());
+    }
+    let mut folder = folder(path);
+    while !folder.exists() {
+        let Some(above) = folder.parent() else { break };
+        folder = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+    }
+    Temporary::create(folder).map(drop)
+}
+
+/// Declares a file an input of this process, which [`write`] leaves alone.
+pub fn protect(path: &Path) {
+    if let (Ok(metadata), Ok(path)) = (fs::metadata(path), path.canonicalize())
+        && metadata.is_file()
+    {
+        let mut protected = PROTECTED.lock().unwrap_or_else(PoisonError::into_inner);
+        protected.insert(identity(&path, &metadata), path);
+    }
+}
+
+/// Opens a lock or a log for reading and appending; it is made where it is missing, and neither emptied nor followed where
+/// it is a link.
+///
+/// # Errors
+/// A link, a folder or a device in its place; those of the system.
+pub fn open_own(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        libc::O_NOFOLLOW | libc::O_NONBLOCK,
+    );
+    let file = options.open(path).map_err(|e| if path.is_symlink() { is_link() } else { e })?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(Error::new(ErrorKind::InvalidInput, "it is not a plain file"))
+}
+
+fn is_link() -> Error {
+    Error::new(ErrorKind::InvalidInput, "it is a symbolic link, expected a file or nothing")
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn way(path: &Path) -> Result<Way> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Way::Replace),
+        Err(e) => return Err(e),
+    };
+    if metadata.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    if metadata.is_symlink() {
+        let folder = folder(path).canonicalize()?;
+        let of_system = ["/dev", "/proc"].iter().any(|system| folder.starts_with(system));
+        return if of_system { Ok(Way::InPlace) } else { Err(is_link()) };
+    }
+    if !metadata.is_file() {
+        return Ok(Way::InPlace);
+    }
+    if is_protected(path, &metadata) {
+        return Err(Error::new(ErrorKind::InvalidInput, "it is an input of this command"));
+    }
+    Ok(Way::Replace)
+}
+
+fn is_protected(path: &Path, metadata: &Metadata) -> bool {
+    let identity_now = identity(path, metadata);
+    let protected = PROTECTED.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(named) = protected.get(&identity_now) else { return false };
+    // an input that is gone may have left its inode to another file
+    fs::metadata(named).is_ok_and(|metadata| identity(named, &metadata) == identity_now)
+}
+
+#[cfg(unix)]
+fn identity(_path: &Path, metadata: &Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(not(unix))]
+fn identity(path: &Path, _metadata: &Metadata) -> Identity {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// A file that is removed unless it is renamed.
+struct Temporary {
+    file: File,
+    path: PathBuf,
+}
+
+impl Temporary {
+    fn create(folder: &Path) -> Result<Self> {
+        sweep(folder);
+        for _ in 0..100 {
+            let number = RandomState::new().build_hasher().finish();
+            let path = folder.join(format!("{PREFIX}{number:0DIGITS$x}{SUFFIX}"));
+            let file = match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(file) => file,
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => continue,
+                Err(e) => return Err(e),
+            };
+            // another process may take the new file for one that was left, until it is locked
+            let taken = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+            if !taken && path.exists() {
+                return Ok(Self { file, path });
+            }
+        }
+        Err(Error::other("no temporary file could be kept"))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // after a rename there is none of this name
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Removes temporary files that nobody holds; what cannot be read or removed is left.
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let digits = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX));
+        let is_ours =
+            |digits: &str| digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        if digits.is_some_and(is_ours)
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+            && let Ok(file) = File::open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
