@@ -147,9 +147,9 @@ fn images_that_cannot_be_compared_are_named() {
         ("one", "error: one: 1 image, expected at least 6"),
         (
             "mixed",
-            "error: mixed/z/000.png is 1 x 40 x 40, expected 1 x 32 x 32, the shape of mixed/000.png",
+            "error: mixed/z/000.png: 1 x 40 x 40, expected 1 x 32 x 32, the shape of mixed/000.png",
         ),
-        ("corrupt", "error: cannot read the image corrupt/005.png: "),
+        ("corrupt", "error: corrupt/005.png: "),
         ("absent", "error: cannot read absent: No such file or directory"),
     ];
     for (folder, expected) in cases {

@@ -110,7 +110,10 @@ impl Packed {
 
     /// A failure to read what is packed, on one line.
     pub(super) fn damaged(&self, error: &io::Error) -> Error {
-        let reason = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        let reason = error.to_string();
+        // what is no archive is quoted by the reader as if it were text
+        let reason = if reason.is_ascii() { reason.as_str() } else { "not an archive" };
+        let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
         match self {
             Self::Archive(path) => {
                 Error::malformed(path, format!("the archive is damaged: {reason}"))
