@@ -11,17 +11,15 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use crate::element::{Element, to_vec};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::Network;
-use crate::optim::Moments;
-use crate::portable_step::PortableState;
 use crate::spec::NetworkSpec;
 use crate::store::{Reader, Writer};
-use crate::train::{Progress, State, TrainConfig, Trainer, TypedState};
+use crate::train::state::{Progress, RunState};
+use crate::train::{TrainConfig, Trainer};
 
 /// Version of the format of training checkpoints that this crate writes and reads.
 pub const FORMAT: u32 = 2;
@@ -113,14 +111,9 @@ impl Trainer {
 
     /// Adds all parameters, vectors and running means to a file.
     pub(crate) fn push_tensors(&self, writer: &mut Writer) -> Result<()> {
-        let (network, config) = (self.network(), self.config());
-        match &self.state {
-            State::F32(state) => push_state(network, config, state, writer),
-            State::F64(state) => push_state(network, config, state, writer),
-            State::Portable(state) => match network.dtype() {
-                DType::F64 => push_state::<f64>(network, config, &on_host(state)?, writer),
-                _ => push_state::<f32>(network, config, &on_host(state)?, writer),
-            },
+        match self.network().dtype() {
+            DType::F64 => push_run::<f64>(self, writer),
+            _ => push_run::<f32>(self, writer),
         }
     }
 
@@ -134,22 +127,8 @@ impl Trainer {
         let TrainingPart { spec, config, progress } = part;
         let supply = |name: &str, shape: &[usize]| take(reader, name, shape, dtype, device);
         let network = Network::from_tensors(&spec, dtype, device, supply)?;
-        let state = match dtype {
-            DType::F64 if !device.is_cpu() => {
-                let state = take_state::<f64>(&network, &config, reader)?;
-                State::Portable(on_device(&network, state)?)
-            }
-            _ if !device.is_cpu() => {
-                let state = take_state::<f32>(&network, &config, reader)?;
-                State::Portable(on_device(&network, state)?)
-            }
-            DType::F64 => State::F64(take_state(&network, &config, reader)?),
-            _ => State::F32(take_state(&network, &config, reader)?),
-        };
-        let mut trainer = Self::new(network, config)?;
-        trainer.state = state;
-        trainer.progress = progress;
-        Ok(trainer)
+        let state = take_state(&network, &config, reader)?;
+        Self::at(network, config, progress, state)
     }
 }
 
@@ -193,81 +172,52 @@ pub(crate) fn take(
     })
 }
 
-fn push_state<T: Element>(
-    network: &Network,
-    config: &TrainConfig,
-    state: &TypedState<T>,
-    writer: &mut Writer,
-) -> Result<()> {
-    for ((name, variable), moments) in network.variables().into_iter().zip(&state.moments) {
-        let shape = variable.dims();
-        for (kind, values) in config.optimizer.moment_names().iter().zip(&moments.0) {
-            writer.push(format!("{kind}.{name}"), shape, values);
+fn push_run<T: Element>(trainer: &Trainer, writer: &mut Writer) -> Result<()> {
+    let (network, RunState { moments, warm }) = (trainer.network(), trainer.state()?);
+    let kinds = trainer.config().optimizer.moment_names();
+    let mut push = |name: String, tensor: &Tensor| {
+        writer.push(name, tensor.dims(), &to_vec::<T>(tensor)?);
+        Ok::<_, Error>(())
+    };
+    for ((name, variable), moments) in network.variables().into_iter().zip(&moments) {
+        for (kind, mean) in kinds.iter().zip(moments) {
+            push(format!("{kind}.{name}"), mean)?;
         }
-        writer.push(name, shape, &to_vec::<T>(variable.as_tensor())?);
+        push(name, variable.as_tensor())?;
     }
     for (name, vector) in network.vectors() {
-        writer.push(name, vector.dims(), &to_vec::<T>(&vector)?);
+        push(name, &vector)?;
     }
-    for (parameters, warm) in network.parameters().zip(&state.buffers.warm) {
+    for (parameters, warm) in network.parameters().zip(warm) {
         if let Some(warm) = warm {
-            let values: Vec<T> = warm.iter().copied().collect();
-            writer.push(warm_name(&parameters.name), warm.shape(), &values);
+            push(warm_name(&parameters.name), &warm)?;
         }
     }
     Ok(())
-}
-
-/// The running means of a network on another device.
-fn on_host<T: Element>(state: &PortableState) -> Result<TypedState<T>> {
-    let moments = state
-        .moments
-        .iter()
-        .map(|moments| Ok(Moments(moments.iter().map(to_vec::<T>).collect::<Result<Vec<_>>>()?)));
-    Ok(TypedState { moments: moments.collect::<Result<_>>()?, buffers: Default::default() })
-}
-
-/// And back.
-pub(crate) fn on_device<T: Element>(
-    network: &Network,
-    state: TypedState<T>,
-) -> Result<PortableState> {
-    let variables = network.variables().into_iter().zip(state.moments);
-    let moments = variables.map(|((_, variable), Moments(moments))| {
-        let tensor = |values| Ok(Tensor::from_vec(values, variable.shape(), network.device())?);
-        moments.into_iter().map(tensor).collect::<Result<Vec<_>>>()
-    });
-    Ok(PortableState { moments: moments.collect::<Result<_>>()? })
 }
 
 fn warm_name(layer: &str) -> String {
     format!("warm.{layer}")
 }
 
-fn take_state<T: Element>(
-    network: &Network,
-    config: &TrainConfig,
-    reader: &mut Reader,
-) -> Result<TypedState<T>> {
+fn take_state(network: &Network, config: &TrainConfig, reader: &mut Reader) -> Result<RunState> {
+    let (dtype, host) = (network.dtype(), &Device::Cpu);
     let trained = network.parameters().flat_map(|p| [p.trained, true]);
     let mut moments = Vec::new();
     for ((name, variable), trained) in network.variables().into_iter().zip(trained) {
         let kinds = config.optimizer.moment_names().iter().filter(|_| trained);
-        let values = kinds.map(|kind| reader.take(&format!("{kind}.{name}"), variable.dims()));
-        moments.push(Moments(values.collect::<Result<_>>()?));
+        let means =
+            kinds.map(|kind| take(reader, &format!("{kind}.{name}"), variable.dims(), dtype, host));
+        moments.push(means.collect::<Result<_>>()?);
     }
     let mut warm = Vec::new();
     for parameters in network.parameters() {
         let name = warm_name(&parameters.name);
-        warm.push(if reader.contains(&name) { Some(take_square(reader, &name)?) } else { None });
+        let square = |reader: &mut Reader| {
+            let n = reader.shape(&name)?.first().copied().unwrap_or(0);
+            take(reader, &name, &[n, n], dtype, host)
+        };
+        warm.push(if reader.contains(&name) { Some(square(reader)?) } else { None });
     }
-    let mut state = TypedState { moments, buffers: Default::default() };
-    state.buffers.warm = warm;
-    Ok(state)
-}
-
-fn take_square<T: Element>(reader: &mut Reader, name: &str) -> Result<Array2<T>> {
-    let n = reader.shape(name)?.first().copied().unwrap_or(0);
-    let values = reader.take(name, &[n, n])?;
-    Ok(Array2::from_shape_vec((n, n), values).expect("as many values as the checked shape says"))
+    Ok(RunState { moments, warm })
 }

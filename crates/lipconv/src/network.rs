@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::bounds::array;
 use crate::element::{Element, to_vec};
-use crate::engine::Step;
+use crate::engine::{Step, has_block_form};
 use crate::error::{Error, Result};
 use crate::kernels::activation::Activation;
 use crate::methods::{self, Method, Sizes, Weight, estimated_norm, weight_of};
@@ -272,7 +272,26 @@ impl Network {
     /// [`Error::Algebra`] or [`Error::Orthonormalisation`] when a parameter has no orthogonal weight,
     /// [`Error::Candle`] when the batch does not fit.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        Ok(self.forward_with_vectors(images)?.0)
+        if !self.device.is_cpu() {
+            return Ok(self.forward_portable(images)?.logits);
+        }
+        let mut x = images.clone();
+        for layer in &self.layers {
+            let Some(p) = &layer.parameters else {
+                x = ops::apply(&plain_activation(layer.kind), &x)?;
+                continue;
+            };
+            let vector = p.vector.as_ref().map(Var::as_tensor);
+            let (weight, _) = weight_of(p.layer(), p.method, p.weight.as_tensor(), vector)?;
+            let bias = Some(p.bias.as_tensor());
+            x = match layer.kind {
+                LayerKind::Conv { downsample, .. } => {
+                    ops::cyclic_conv(&x, &weight, bias, downsample)?
+                }
+                _ => ops::dense(&x, &weight, bias)?,
+            };
+        }
+        Ok(x)
     }
 
     /// The logits in candle's operations alone, on any device, with what a training step needs beside them.
@@ -321,33 +340,9 @@ impl Network {
         Ok(forward)
     }
 
-    /// The logits, and for each linear layer the vector that a training step goes on with.
-    pub(crate) fn forward_with_vectors(
-        &self,
-        images: &Tensor,
-    ) -> Result<(Tensor, Vec<Option<Tensor>>)> {
-        if !self.device.is_cpu() {
-            let PortableForward { logits, vectors, .. } = self.forward_portable(images)?;
-            return Ok((logits, vectors));
-        }
-        let (mut x, mut vectors) = (images.clone(), Vec::new());
-        for layer in &self.layers {
-            let Some(p) = &layer.parameters else {
-                x = ops::apply(&plain_activation(layer.kind), &x)?;
-                continue;
-            };
-            let vector = p.vector.as_ref().map(Var::as_tensor);
-            let (weight, next) = weight_of(p.layer(), p.method, p.weight.as_tensor(), vector)?;
-            let bias = Some(p.bias.as_tensor());
-            x = match layer.kind {
-                LayerKind::Conv { downsample, .. } => {
-                    ops::cyclic_conv(&x, &weight, bias, downsample)?
-                }
-                _ => ops::dense(&x, &weight, bias)?,
-            };
-            vectors.push(next);
-        }
-        Ok((x, vectors))
+    /// Whether the engine can run the network.
+    pub(crate) fn has_block_form(&self) -> bool {
+        has_block_form(self.layers.iter().map(|layer| layer.kind.step()))
     }
 
     /// Projects the parameters whose methods do so after batch `index` (from 0) of an epoch of `n_batches`.

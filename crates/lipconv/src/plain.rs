@@ -16,7 +16,9 @@
 use candle_core::{DType, Device, Tensor};
 use projectors::LipschitzBound;
 
+use crate::engine::Step;
 use crate::error::{Error, Result};
+use crate::kernels::activation::Activation;
 use crate::shape::{ImageShape, SignalShape};
 
 /// One layer of a [`PlainNetwork`].
@@ -195,6 +197,17 @@ impl PlainLayer {
         }
     }
 
+    /// The layer as block form sees it.
+    pub(crate) fn step(&self) -> Step {
+        match self {
+            Self::CyclicConv(_) | Self::Dense(_) => Step::Linear,
+            Self::MaxMin => Step::Activation(Activation::MaxMin),
+            Self::GroupSort { group } => Step::Activation(Activation::GroupSort(*group)),
+            Self::Relu => Step::Activation(Activation::Relu),
+            Self::Flatten => Step::Flatten,
+        }
+    }
+
     fn map(&self, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
         let bias = |bias: &Option<Tensor>| bias.as_ref().map(&f).transpose();
         Ok(match self {
@@ -319,7 +332,7 @@ impl PlainNetwork {
     /// not fit.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
         self.check_batch(images)?;
-        crate::engine::forward(self, images)
+        crate::inference::forward(self, images)
     }
 
     /// The same network with weights of another element type.

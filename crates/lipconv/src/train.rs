@@ -12,28 +12,28 @@
 //! A step that fails changes nothing: neither parameters nor running means nor the vectors of OSSN. SVCM kernels are
 //! clipped after every [`SVCM_PERIOD`] steps of an epoch and at its end.
 
-mod input_gradient;
+mod batch;
+mod portable;
+pub(crate) mod state;
+pub(crate) mod stepper;
 
-use std::ops::ControlFlow;
-
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Tensor};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::on_device;
-use crate::element::Element;
-use crate::engine::has_block_form;
-use crate::engine::training::{ParameterGradient, TrainBuffers, loss_and_gradients};
+use crate::engine::cpu::stepper::CpuStepper;
 use crate::error::{Error, Result};
-use crate::finite::check_finite;
-use crate::loss::{Loss, LossValue};
-use crate::network::{LayerKind, Network};
-use crate::optim::{Moments, Optimizer, Schedule, Update, update_variable};
+use crate::loss::Loss;
+use crate::network::Network;
+use crate::optim::{Optimizer, Schedule, Update};
 use crate::plain::check_same_device;
-use crate::portable_step::{PortableState, portable_step};
+use portable::PortableStepper;
+use state::{Progress, RunState};
+use stepper::Stepper;
 
 pub use crate::methods::{SVCM_PERIOD, SVCM_ROUNDS};
+pub use batch::{Batch, BatchSource, EpochReport, Observer, Outcome, StepReport};
 
 /// Settings of a training run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -76,151 +76,13 @@ impl TrainConfig {
     }
 }
 
-/// Where batches come from.
-pub trait BatchSource {
-    /// Batches in an epoch; the same for all epochs.
-    fn n_batches(&self) -> usize;
-
-    /// Begins epoch `epoch`, whose random choices (order, augmentation) follow from `seed` alone.
-    fn start_epoch(&mut self, epoch: usize, seed: u64);
-
-    /// Batch `index` of the current epoch: images b x c x h x w in the network's element type and b labels.
-    ///
-    /// # Errors
-    /// Whatever prevents the batch from being made.
-    fn batch(&mut self, index: usize) -> Result<Batch>;
-}
-
-/// Images and their labels.
-#[derive(Debug, Clone)]
-pub struct Batch {
-    /// b x c x h x w.
-    pub images: Tensor,
-    /// One class for each image.
-    pub labels: Vec<u32>,
-}
-
-/// What one step did.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepReport {
-    /// Steps done in the whole run, this one included.
-    pub step: u64,
-    /// 0-based epoch.
-    pub epoch: usize,
-    /// 0-based index of the batch in its epoch.
-    pub batch: usize,
-    /// Mean loss of the batch before the update.
-    pub loss: f64,
-    /// Samples of the batch classified correctly before the update.
-    pub n_correct: usize,
-    /// Samples in the batch.
-    pub n_samples: usize,
-    /// The learning rate used.
-    pub learning_rate: f64,
-}
-
-/// Sums over the steps of an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EpochReport {
-    /// 0-based epoch.
-    pub epoch: usize,
-    /// Mean loss over the samples.
-    pub loss: f64,
-    /// Samples classified correctly when they were trained on.
-    pub n_correct: usize,
-    /// Samples seen.
-    pub n_samples: usize,
-}
-
-/// Sees a run go by; `Break` stops it after the current step or epoch.
-pub trait Observer {
-    /// After every step.
-    ///
-    /// # Errors
-    /// Ends the run with the error.
-    fn after_step(&mut self, _trainer: &Trainer, _report: &StepReport) -> Result<ControlFlow<()>> {
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// After every epoch.
-    ///
-    /// # Errors
-    /// Ends the run with the error.
-    fn after_epoch(
-        &mut self,
-        _trainer: &Trainer,
-        _report: &EpochReport,
-    ) -> Result<ControlFlow<()>> {
-        Ok(ControlFlow::Continue(()))
-    }
-}
-
-/// An observer that lets everything pass.
-impl Observer for () {}
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// All epochs are done.
-    Finished,
-    /// The observer stopped it.
-    Stopped,
-}
-
-/// The place of a run between two steps.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Progress {
-    /// Steps done.
-    pub(crate) step: u64,
-    /// Current epoch.
-    pub(crate) epoch: usize,
-    /// Batches done in it.
-    pub(crate) batch: usize,
-    /// The current epoch's seed, once it has begun.
-    pub(crate) epoch_seed: Option<u64>,
-    /// Sums over the current epoch so far.
-    pub(crate) totals: EpochReport,
-    /// State of the generator that epoch seeds are drawn from.
-    pub(crate) rng: ChaCha8Rng,
-}
-
 /// Trains one network.
 #[derive(Debug)]
 pub struct Trainer {
     network: Network,
     config: TrainConfig,
     pub(crate) progress: Progress,
-    pub(crate) state: State,
-}
-
-/// Numbers in the network's element type.
-#[derive(Debug)]
-pub(crate) enum State {
-    F32(TypedState<f32>),
-    F64(TypedState<f64>),
-    /// Tensors on the network's device, whatever their type.
-    Portable(PortableState),
-}
-
-/// The optimiser's running means of every parameter (weight, bias, weight, …) and the engine's buffers.
-#[derive(Debug)]
-pub(crate) struct TypedState<T> {
-    pub(crate) moments: Vec<Moments<T>>,
-    pub(crate) buffers: TrainBuffers<T>,
-}
-
-impl<T: Element> TypedState<T> {
-    fn new(network: &Network, optimizer: &Optimizer) -> Self {
-        let zeros = |variable: &Var, trained: bool| match trained {
-            true => Moments::zeros(optimizer, variable.elem_count()),
-            false => Moments(Vec::new()),
-        };
-        let layers = network.parameters();
-        let moments = layers.flat_map(|p| [zeros(&p.weight, p.trained), zeros(&p.bias, true)]);
-        Self { moments: moments.collect(), buffers: TrainBuffers::default() }
-    }
+    stepper: Box<dyn Stepper>,
 }
 
 impl Trainer {
@@ -229,19 +91,30 @@ impl Trainer {
     /// # Errors
     /// As for [`TrainConfig::validate`]; [`Error::NumberOfOutputs`] when the loss is not defined for the network's outputs.
     pub fn new(network: Network, config: TrainConfig) -> Result<Self> {
-        config.validate()?;
-        config.loss.check_outputs(network.n_classes())?;
-        let state = match network.dtype() {
-            _ if !network.device().is_cpu() => {
-                State::Portable(PortableState::new(&network, &config.optimizer)?)
-            }
-            DType::F64 => State::F64(TypedState::new(&network, &config.optimizer)),
-            _ => State::F32(TypedState::new(&network, &config.optimizer)),
-        };
+        let state = RunState::zeros(&network, &config.optimizer)?;
         let rng = ChaCha8Rng::seed_from_u64(config.seed);
         let totals = EpochReport::default();
         let progress = Progress { step: 0, epoch: 0, batch: 0, epoch_seed: None, totals, rng };
-        Ok(Self { network, config, progress, state })
+        Self::at(network, config, progress, state)
+    }
+
+    /// A run at any place; chooses once how it steps.
+    pub(crate) fn at(
+        network: Network,
+        config: TrainConfig,
+        progress: Progress,
+        state: RunState,
+    ) -> Result<Self> {
+        config.validate()?;
+        config.loss.check_outputs(network.n_classes())?;
+        let stepper: Box<dyn Stepper> = match network.dtype() {
+            _ if !network.device().is_cpu() || !network.has_block_form() => {
+                Box::new(PortableStepper::new(&network, state)?)
+            }
+            DType::F64 => Box::new(CpuStepper::<f64>::new(state)?),
+            _ => Box::new(CpuStepper::<f32>::new(state)?),
+        };
+        Ok(Self { network, config, progress, stepper })
     }
 
     /// As [`Trainer::new`], with every step in candle's operations even on the CPU: slow there, and the same path that a
@@ -258,12 +131,14 @@ impl Trainer {
     /// # Errors
     /// [`Error::Candle`] when the running means cannot be copied.
     pub fn into_portable(mut self) -> Result<Self> {
-        self.state = State::Portable(match self.state {
-            State::F32(state) => on_device(&self.network, state)?,
-            State::F64(state) => on_device(&self.network, state)?,
-            State::Portable(state) => state,
-        });
+        let state = self.stepper.state(&self.network)?;
+        self.stepper = Box::new(PortableStepper::new(&self.network, state)?);
         Ok(self)
+    }
+
+    /// What a checkpoint stores beside the network.
+    pub(crate) fn state(&self) -> Result<RunState> {
+        self.stepper.state(&self.network)
     }
 
     /// The network in its present state.
@@ -365,13 +240,7 @@ impl Trainer {
         let learning_rate =
             self.config.learning_rate * self.config.schedule.factor(epoch, step, total);
         let update = Update { optimizer: self.config.optimizer, learning_rate, step: step + 1 };
-        let done = match &mut self.state {
-            State::F32(state) => typed_step(&self.network, &self.config.loss, batch, update, state),
-            State::F64(state) => typed_step(&self.network, &self.config.loss, batch, update, state),
-            State::Portable(state) => {
-                portable_step(&self.network, &self.config.loss, batch, update, state)
-            }
-        };
+        let done = self.stepper.step(&self.network, &self.config.loss, batch, update);
         let (loss, n_correct) = done.map_err(|source| in_step(step + 1, source))?;
         let projected = self.network.project_after(index, n_batches);
         projected.map_err(|source| in_step(step + 1, source))?;
@@ -394,6 +263,28 @@ impl Trainer {
         })
     }
 
+    /// The logits (b x n_logits) of a batch of images (b x c x h x w) in the network's present state, and the gradient of
+    /// `Σ d_logits · logits` with respect to the images. The parameters are constants, and nothing of the run
+    /// changes.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`] or [`Error::DeviceMismatch`] when a tensor does not fit; as
+    /// for [`Network::forward`] when a parameter has no orthogonal weight.
+    pub fn logits_and_input_gradient(
+        &mut self,
+        images: &Tensor,
+        d_logits: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let batch = images.dims().first().copied().unwrap_or(0);
+        self.check_images(images, batch)?;
+        let expected = vec![batch, self.network.n_classes()];
+        if d_logits.dims() != expected {
+            let (what, got) = ("gradient of the logits".into(), d_logits.dims().to_vec());
+            return Err(Error::ShapeMismatch { what, expected, got });
+        }
+        self.stepper.input_gradient(&self.network, images, d_logits)
+    }
+
     /// Whether `images` are `n_images` of those that the network takes.
     pub(crate) fn check_images(&self, images: &Tensor, n_images: usize) -> Result<()> {
         let input = self.network.spec().input;
@@ -411,73 +302,10 @@ impl Trainer {
     }
 }
 
-/// Loss, gradients and update; returns the loss and the number of correct samples.
-fn typed_step<T: Element>(
-    network: &Network,
-    loss: &Loss,
-    batch: &Batch,
-    update: Update,
-    state: &mut TypedState<T>,
-) -> Result<(f64, usize)> {
-    let steps = network.layers().iter().map(|layer| LayerKind::step(layer.kind));
-    let on_engine = has_block_form(steps);
-    let (value, gradients) = if on_engine {
-        loss_and_gradients(network, loss, &batch.images, &batch.labels, &mut state.buffers)?
-    } else {
-        graph_gradients::<T>(network, loss, batch)?
-    };
-    for (gradient, p) in gradients.iter().zip(network.parameters()) {
-        check_finite(&format!("gradient of {}.bias", p.name), &gradient.bias)?;
-        if let Some(weight) = &gradient.weight {
-            check_finite(&format!("gradient of {}.weight", p.name), weight)?;
-        }
-    }
-    state.buffers.warm.clear();
-    let moments = state.moments.chunks_exact_mut(2);
-    for ((gradient, p), moments) in gradients.into_iter().zip(network.parameters()).zip(moments) {
-        let [of_weight, of_bias] = moments else { unreachable!("chunks of two") };
-        if let Some(weight) = &gradient.weight {
-            update_variable(&p.weight, weight, of_weight, update)?;
-        }
-        update_variable(&p.bias, &gradient.bias, of_bias, update)?;
-        if let (Some(next), Some(vector)) = (gradient.vector, &p.vector) {
-            vector.set(&Tensor::from_vec(next, vector.shape(), vector.device())?)?;
-        }
-        state.buffers.warm.push(gradient.warm);
-    }
-    Ok((value.value, value.n_correct))
-}
-
 /// An error of the computation, with the step in which it happened.
 fn in_step(step: u64, source: Error) -> Error {
     match source {
         Error::LabelOutOfRange { .. } | Error::EmptyDistribution { .. } => source,
         source => Error::Step { step, source: Box::new(source) },
     }
-}
-
-/// The same by candle's graph: for networks outside the engine's block form.
-fn graph_gradients<T: Element>(
-    network: &Network,
-    loss: &Loss,
-    batch: &Batch,
-) -> Result<(LossValue<T>, Vec<ParameterGradient<T>>)> {
-    let (logits, vectors) = network.forward_with_vectors(&batch.images)?;
-    let value =
-        loss.evaluate(&crate::element::to_vec::<T>(&logits)?, &batch.labels, network.n_classes())?;
-    let labels = Tensor::new(batch.labels.as_slice(), network.device())?;
-    let gradients = loss.forward(&logits, &labels)?.backward()?;
-    let of = |v: &Var| match gradients.get(v.as_tensor()) {
-        Some(gradient) => crate::element::to_vec::<T>(gradient),
-        None => Ok(vec![T::zero(); v.elem_count()]),
-    };
-    let gradients = network.parameters().zip(vectors).map(|(p, vector)| {
-        Ok(ParameterGradient {
-            weight: p.trained.then(|| of(&p.weight)).transpose()?,
-            bias: of(&p.bias)?,
-            vector: vector.as_ref().map(crate::element::to_vec::<T>).transpose()?,
-            warm: None,
-        })
-    });
-    Ok((value, gradients.collect::<Result<_>>()?))
 }

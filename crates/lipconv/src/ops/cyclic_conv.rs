@@ -3,8 +3,8 @@
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor};
 
 use crate::element::{Element, cpu_slice, engine_runs, to_vec};
-use crate::engine::program::{ConvBlock, Program};
-use crate::engine::spatial::{self, SpatialBuffers};
+use crate::engine::cpu::program::Program;
+use crate::engine::cpu::spatial::{self, SpatialBuffers};
 use crate::error::Result;
 use crate::kernels::conv::{ConvGeometry, unpack_weights_add};
 use crate::plain::{CyclicConv, PlainLayer};
@@ -98,8 +98,9 @@ impl CyclicConvOp {
         bias: Option<&[T]>,
     ) -> Program<'static, T> {
         let taps = swap_taps(weight, geometry.c_out * geometry.c_in(), geometry.n_taps());
-        let block = ConvBlock::new(geometry, &taps, bias, Vec::new());
-        Program { n_image: geometry.input.n_values(), convs: vec![block], denses: Vec::new() }
+        let mut program = Program::new(geometry.input.n_values());
+        program.push_conv(geometry, &taps, bias);
+        program
     }
 
     fn forward<T: Element>(

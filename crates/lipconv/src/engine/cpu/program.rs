@@ -3,6 +3,7 @@
 use projectors::Real;
 use projectors::polar::FactoredPolar;
 
+use crate::engine::Step;
 use crate::kernels::activation::Activation;
 use crate::kernels::conv::{self, ConvGeometry};
 
@@ -55,17 +56,6 @@ pub(crate) struct ConvPlace {
 }
 
 impl<T: Real> ConvBlock<T> {
-    pub(crate) fn new(
-        geometry: ConvGeometry,
-        taps: &[T],
-        bias: Option<&[T]>,
-        activations: Vec<Activation>,
-    ) -> Self {
-        let mut packed = Vec::new();
-        conv::pack_weights(&geometry, taps, &mut packed);
-        Self { geometry, packed, bias: bias.map(<[T]>::to_vec), activations }
-    }
-
     pub(crate) fn n_out(&self) -> usize {
         self.geometry.output().n_values()
     }
@@ -85,9 +75,33 @@ impl<T: Real> DenseBlock<'_, T> {
     }
 }
 
-impl<T: Real> Program<'_, T> {
-    /// Appends an activation to the last block.
-    pub(crate) fn push_activation(&mut self, activation: Activation) {
+impl<'a, T: Real> Program<'a, T> {
+    /// No blocks on images of so many values.
+    pub(crate) fn new(n_image: usize) -> Self {
+        Self { n_image, convs: Vec::new(), denses: Vec::new() }
+    }
+
+    /// Appends a convolution with its weight as taps, [k, k, c_out, c_in].
+    pub(crate) fn push_conv(&mut self, geometry: ConvGeometry, taps: &[T], bias: Option<&[T]>) {
+        let mut packed = Vec::new();
+        conv::pack_weights(&geometry, taps, &mut packed);
+        let bias = bias.map(<[T]>::to_vec);
+        self.convs.push(ConvBlock { geometry, packed, bias, activations: Vec::new() });
+    }
+
+    /// Appends a dense layer.
+    pub(crate) fn push_dense(
+        &mut self,
+        (n_out, n_in): (usize, usize),
+        weight: DenseWeight<'a, T>,
+        bias: Option<&'a [T]>,
+    ) {
+        self.denses.push(DenseBlock { n_in, n_out, weight, bias, activations: Vec::new() });
+    }
+
+    /// Appends what is not a linear map to the last block.
+    pub(crate) fn push(&mut self, step: Step) {
+        let Step::Activation(activation) = step else { return };
         if let Some(dense) = self.denses.last_mut() {
             dense.activations.push(activation);
         } else if let Some(conv) = self.convs.last_mut() {

@@ -4,44 +4,76 @@
 //! each step, before the update: the loss, the number of correct samples, the defects of all orthogonal factors, and for every
 //! gradient whether it is finite. A step that fails changes nothing.
 
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use projectors::tolerance;
 
+use super::batch::Batch;
+use super::state::RunState;
+use super::stepper::Stepper;
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::network::{Network, Parameters};
-use crate::optim::{Optimizer, Update, update_tensors};
-use crate::train::Batch;
+use crate::optim::{Update, update_tensors};
 
 /// Defect of an orthogonal factor above which a step is refused, in units of what working precision allows.
 const MAX_DEFECT: f64 = 256.0;
 
-/// The optimiser's running means of every variable (weight, bias, weight, …), on the network's device.
+/// Steps in candle's operations.
 #[derive(Debug)]
-pub(crate) struct PortableState {
-    pub(crate) moments: Vec<Vec<Tensor>>,
+pub(super) struct PortableStepper {
+    /// The optimiser's running means of every variable (weight, bias, weight, …), on the network's device.
+    moments: Vec<Vec<Tensor>>,
 }
 
-impl PortableState {
-    pub(crate) fn new(network: &Network, optimizer: &Optimizer) -> Result<Self> {
-        let zeros = |variable: &Var, trained: bool| {
-            let n = if trained { optimizer.moment_names().len() } else { 0 };
-            (0..n).map(|_| Ok(variable.zeros_like()?)).collect::<Result<Vec<_>>>()
-        };
-        let variables =
-            network.parameters().flat_map(|p| [(&p.weight, p.trained), (&p.bias, true)]);
-        let moments = variables.map(|(variable, trained)| zeros(variable, trained));
-        Ok(Self { moments: moments.collect::<Result<_>>()? })
+impl PortableStepper {
+    /// Every orthonormalisation starts afresh here, so that a state's starts have no use.
+    pub(super) fn new(network: &Network, state: RunState) -> Result<Self> {
+        Ok(Self { moments: moved(&state.moments, network.device())? })
+    }
+}
+
+fn moved(moments: &[Vec<Tensor>], device: &Device) -> Result<Vec<Vec<Tensor>>> {
+    let of_variable =
+        |means: &Vec<Tensor>| means.iter().map(|m| Ok(m.to_device(device)?)).collect();
+    moments.iter().map(of_variable).collect()
+}
+
+impl Stepper for PortableStepper {
+    fn step(
+        &mut self,
+        network: &Network,
+        loss: &Loss,
+        batch: &Batch,
+        update: Update,
+    ) -> Result<(f64, usize)> {
+        step(network, loss, batch, update, &mut self.moments)
+    }
+
+    fn input_gradient(
+        &mut self,
+        network: &Network,
+        images: &Tensor,
+        d_logits: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let images = Var::from_tensor(images)?;
+        let logits = network.forward_constant(images.as_tensor())?;
+        let mut gradients = (&logits * d_logits.detach())?.sum_all()?.backward()?;
+        let gradient = gradients.remove(images.as_tensor());
+        Ok((logits.detach(), gradient.map_or_else(|| images.zeros_like(), Ok)?))
+    }
+
+    fn state(&self, _: &Network) -> Result<RunState> {
+        Ok(RunState { moments: moved(&self.moments, &Device::Cpu)?, warm: Vec::new() })
     }
 }
 
 /// Loss, gradients and update; returns the loss and the number of correct samples.
-pub(crate) fn portable_step(
+fn step(
     network: &Network,
     loss: &Loss,
     batch: &Batch,
     update: Update,
-    state: &mut PortableState,
+    moments: &mut [Vec<Tensor>],
 ) -> Result<(f64, usize)> {
     loss.check_labels(&batch.labels, network.n_classes())?;
     let labels = Tensor::new(batch.labels.as_slice(), network.device())?;
@@ -84,7 +116,7 @@ pub(crate) fn portable_step(
         }
     }
 
-    let moments = state.moments.chunks_exact_mut(2);
+    let moments = moments.chunks_exact_mut(2);
     for (((p, gradients), moments), vector) in
         network.parameters().zip(&gradients).zip(moments).zip(forward.vectors)
     {

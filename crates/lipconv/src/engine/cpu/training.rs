@@ -10,9 +10,8 @@ use ndarray::{Array2, Array4, ArrayD, ArrayViewD};
 use projectors::Real;
 use rayon::prelude::*;
 
-use super::Step;
 use super::dense::{self, DenseBuffers, DenseGradient};
-use super::program::{ConvBlock, DenseBlock, DenseWeight, Program};
+use super::program::{DenseWeight, Program};
 use super::spatial::{self, SpatialBuffers};
 use crate::element::{Element, slice_of, to_vec};
 use crate::error::Result;
@@ -155,32 +154,26 @@ fn program<'a, T: Element>(
     weights: &'a [Option<ArrayD<T>>],
     parameters: &'a [Borrowed<'_, T>],
 ) -> Program<'a, T> {
-    let n_image = network.spec().input.n_values();
-    let mut program = Program { n_image, convs: Vec::new(), denses: Vec::new() };
+    let mut program = Program::new(network.spec().input.n_values());
     let mut linear = assembled.iter().zip(weights).zip(parameters);
     for layer in network.layers() {
+        if layer.parameters.is_none() {
+            program.push(layer.kind.step());
+            continue;
+        }
+        let ((assembled, weight), p) = linear.next().expect("one weight for each linear layer");
+        let weight = weight.as_ref();
         match layer.kind {
             LayerKind::Conv { input, downsample } => {
-                let ((_, weight), p) = linear.next().expect("one weight for each linear layer");
-                let weight = weight.as_ref().expect("only dense layers are factored");
-                program.convs.push(conv_block(input, downsample, weight, p.bias));
+                let weight = weight.expect("only dense layers are factored").view();
+                let (c_out, kernel) = (weight.shape()[0], weight.shape()[2]);
+                let taps: Vec<T> = weight.permuted_axes(vec![2, 3, 0, 1]).iter().copied().collect();
+                let geometry = ConvGeometry { input, downsample, kernel, c_out };
+                program.push_conv(geometry, &taps, Some(p.bias));
             }
-            LayerKind::Linear => {
-                let ((assembled, weight), p) =
-                    linear.next().expect("one weight for each linear layer");
-                let shape = p.weight.shape();
-                program.denses.push(DenseBlock {
-                    n_in: shape[1],
-                    n_out: shape[0],
-                    weight: dense_weight(assembled.as_ref(), weight.as_ref()),
-                    bias: Some(p.bias),
-                    activations: Vec::new(),
-                });
-            }
-            kind => {
-                if let Step::Activation(activation) = kind.step() {
-                    program.push_activation(activation);
-                }
+            _ => {
+                let sizes = (p.weight.shape()[0], p.weight.shape()[1]);
+                program.push_dense(sizes, dense_weight(assembled.as_ref(), weight), Some(p.bias));
             }
         }
     }
@@ -196,19 +189,6 @@ fn dense_weight<'a, T: Element>(
         (None, Some(weight)) => DenseWeight::Plain(weight.as_slice().expect("in standard layout")),
         (None, None) => unreachable!("a weight that is not factored was formed"),
     }
-}
-
-fn conv_block<T: Element>(
-    input: crate::ImageShape,
-    downsample: usize,
-    weight: &ArrayD<T>,
-    bias: &[T],
-) -> ConvBlock<T> {
-    let (c_out, kernel) = (weight.shape()[0], weight.shape()[2]);
-    let geometry = ConvGeometry { input, downsample, kernel, c_out };
-    let taps = weight.view().permuted_axes(vec![2, 3, 0, 1]);
-    let taps: Vec<T> = taps.iter().copied().collect();
-    ConvBlock::new(geometry, &taps, Some(bias), Vec::new())
 }
 
 /// Weight gradients as the layers have their weights: OIHW or n_out x n_in, with the bias gradients.

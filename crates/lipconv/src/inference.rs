@@ -1,0 +1,103 @@
+//! How a plain network is evaluated: the only place that chooses between the engine and the tensor operations.
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use crate::element::engine_runs;
+use crate::engine::cpu::plain::CpuTape;
+use crate::engine::has_block_form;
+use crate::error::{Error, Result};
+use crate::ops;
+use crate::plain::{PlainLayer, PlainNetwork};
+
+/// Logits of a batch that [`PlainNetwork`] has checked.
+pub(crate) fn forward(network: &PlainNetwork, images: &Tensor) -> Result<Tensor> {
+    match cpu_dtype(network) {
+        // somebody wants to differentiate through this call: keep the graph
+        _ if images.track_op() => ops::forward(network, images),
+        Some(DType::F32) => Ok(CpuTape::<f32>::record(network, images)?.1),
+        Some(DType::F64) => Ok(CpuTape::<f64>::record(network, images)?.1),
+        _ => ops::forward(network, images),
+    }
+}
+
+/// The element type, when the CPU engine can run this network.
+fn cpu_dtype(network: &PlainNetwork) -> Option<DType> {
+    let on_cpu = matches!(network.device(), Device::Cpu) && engine_runs(network.dtype());
+    (on_cpu && has_block_form(network.layers().iter().map(PlainLayer::step)))
+        .then(|| network.dtype())
+}
+
+/// A forward pass that remembers what the gradient of the images needs: the values of no layer, one byte for
+/// each activation decision.
+#[derive(Debug)]
+pub struct Recording<'a> {
+    network: &'a PlainNetwork,
+    logits: Tensor,
+    tape: Tape,
+}
+
+#[derive(Debug)]
+enum Tape {
+    F32(CpuTape<f32>),
+    F64(CpuTape<f64>),
+    Graph(Var),
+}
+
+impl PlainNetwork {
+    /// A forward pass whose input gradient can be asked for: what attacks need. Weight gradients are not
+    /// computed.
+    ///
+    /// # Errors
+    /// As for [`PlainNetwork::forward`].
+    pub fn record(&self, images: &Tensor) -> Result<Recording<'_>> {
+        self.check_batch(images)?;
+        let (tape, logits) = match cpu_dtype(self) {
+            Some(DType::F32) => {
+                let (tape, logits) = CpuTape::record(self, images)?;
+                (Tape::F32(tape), logits)
+            }
+            Some(DType::F64) => {
+                let (tape, logits) = CpuTape::record(self, images)?;
+                (Tape::F64(tape), logits)
+            }
+            _ => {
+                let input = Var::from_tensor(images)?;
+                let logits = ops::forward(self, input.as_tensor())?;
+                (Tape::Graph(input), logits)
+            }
+        };
+        Ok(Recording { network: self, logits, tape })
+    }
+}
+
+impl Recording<'_> {
+    /// The logits, b x classes.
+    #[must_use]
+    pub fn logits(&self) -> &Tensor {
+        &self.logits
+    }
+
+    /// The gradient of `Σ d_logits · logits` with respect to the images, b x c x h x w.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] when `d_logits` has not the logits' shape, [`Error::Candle`] when it has
+    /// another element type or device.
+    pub fn input_gradient(self, d_logits: &Tensor) -> Result<Tensor> {
+        if d_logits.dims() != self.logits.dims() {
+            return Err(Error::ShapeMismatch {
+                what: "gradient of the logits".into(),
+                expected: self.logits.dims().to_vec(),
+                got: d_logits.dims().to_vec(),
+            });
+        }
+        match self.tape {
+            Tape::F32(tape) => tape.input_gradient(self.network, d_logits),
+            Tape::F64(tape) => tape.input_gradient(self.network, d_logits),
+            Tape::Graph(input) => {
+                let objective = (self.logits * d_logits.detach())?.sum_all()?;
+                let gradient = objective.backward()?.remove(input.as_tensor());
+                Ok(gradient.map_or_else(|| input.zeros_like(), Ok)?)
+            }
+        }
+    }
+}

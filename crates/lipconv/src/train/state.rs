@@ -1,0 +1,52 @@
+//! What a run keeps between two steps, beside the parameters.
+
+use candle_core::{Device, Tensor};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::batch::EpochReport;
+use crate::error::Result;
+use crate::network::Network;
+use crate::optim::Optimizer;
+
+/// The place of a run between two steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Progress {
+    /// Steps done.
+    pub(crate) step: u64,
+    /// Current epoch.
+    pub(crate) epoch: usize,
+    /// Batches done in it.
+    pub(crate) batch: usize,
+    /// The current epoch's seed, once it has begun.
+    pub(crate) epoch_seed: Option<u64>,
+    /// Sums over the current epoch so far.
+    pub(crate) totals: EpochReport,
+    /// State of the generator that epoch seeds are drawn from.
+    pub(crate) rng: ChaCha8Rng,
+}
+
+/// Numbers that training keeps, in the network's element type on the CPU, wherever the network is.
+#[derive(Debug)]
+pub(crate) struct RunState {
+    /// The optimiser's running means of every variable (weight, bias, weight, …); none of one that is not trained.
+    pub(crate) moments: Vec<Vec<Tensor>>,
+    /// For each linear layer, the inverse square root that its next orthonormalisation starts from.
+    pub(crate) warm: Vec<Option<Tensor>>,
+}
+
+impl RunState {
+    /// Of a run that has not begun.
+    pub(crate) fn zeros(network: &Network, optimizer: &Optimizer) -> Result<Self> {
+        let zeros = |shape: &[usize], trained: bool| {
+            let n = if trained { optimizer.moment_names().len() } else { 0 };
+            let zeros = (0..n).map(|_| Tensor::zeros(shape, network.dtype(), &Device::Cpu));
+            Ok(zeros.collect::<candle_core::Result<_>>()?)
+        };
+        let layers = network.parameters();
+        let moments =
+            layers.flat_map(|p| [zeros(p.weight.dims(), p.trained), zeros(p.bias.dims(), true)]);
+        Ok(Self { moments: moments.collect::<Result<_>>()?, warm: Vec::new() })
+    }
+}
