@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use candle_core::Tensor;
-use lipconv::{CyclicConv, PlainLayer, PlainNetwork};
+use lipconv::{Activation, CyclicConv, PlainLayer, PlainNetwork};
 
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
@@ -93,9 +93,11 @@ fn modules(layer: &PlainLayer, name: &str, channels: &mut usize) -> Result<Vec<S
             let bias = bias_text(dense.bias());
             vec![entry(name, &format!("nn.Linear({inside}, {out}{bias})"))]
         }
-        PlainLayer::MaxMin => vec![entry(name, "MaxMin()")],
-        PlainLayer::GroupSort { group } => vec![entry(name, &format!("GroupSort({group})"))],
-        PlainLayer::Relu => vec![entry(name, "nn.ReLU()")],
+        PlainLayer::Activation(Activation::MaxMin) => vec![entry(name, "MaxMin()")],
+        PlainLayer::Activation(Activation::GroupSort { group }) => {
+            vec![entry(name, &format!("GroupSort({group})"))]
+        }
+        PlainLayer::Activation(Activation::Relu) => vec![entry(name, "nn.ReLU()")],
         PlainLayer::Flatten => vec![entry(name, "nn.Flatten()")],
         _ => return Err(Error::argument("layer", name, "one that PyTorch has a module for")),
     })

@@ -6,7 +6,9 @@ use std::process::Command;
 
 use bench_apps::export::{python, state, write_weights};
 use candle_core::{DType, Device, Tensor};
-use lipconv::{ImageShape, LayerSpec, LinearMethod, Methods, Network, NetworkSpec, PlainNetwork};
+use lipconv::{
+    Activation, ImageShape, LayerSpec, LinearMethod, Methods, Network, NetworkSpec, PlainNetwork,
+};
 
 fn small() -> PlainNetwork {
     let spec = NetworkSpec::small(ImageShape::new(1, 28, 28), 10, Methods::BCOP);
@@ -19,11 +21,11 @@ fn mixed() -> PlainNetwork {
     let conv = |c_out, kernel_size, stride| LayerSpec::Conv { c_out, kernel_size, stride, method };
     let layers = vec![
         conv(6, 3, 1),
-        LayerSpec::MaxMin,
+        LayerSpec::Activation(Activation::MaxMin),
         conv(12, 4, 2),
-        LayerSpec::GroupSort { group: 3 },
+        LayerSpec::Activation(Activation::GroupSort { group: 3 }),
         conv(8, 4, 1),
-        LayerSpec::Relu,
+        LayerSpec::Activation(Activation::Relu),
         conv(8, 1, 1),
         LayerSpec::Flatten,
         LayerSpec::Linear { out_features: 5, method: LinearMethod::Bjorck },

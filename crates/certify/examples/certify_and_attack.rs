@@ -7,7 +7,7 @@
 
 use candle_core::{Device, Tensor};
 use certify::{Arithmetic, Classifier, EvaluationSettings, Pgd, evaluate, predicted_class};
-use lipconv::{Dense, ImageShape, PlainLayer, PlainNetwork};
+use lipconv::{Activation, Dense, ImageShape, PlainLayer, PlainNetwork};
 use projectors::haar_orthogonal;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         vec![
             PlainLayer::Flatten,
             orthogonal(SIDE * SIDE, SIDE * SIDE, &mut rng)?,
-            PlainLayer::MaxMin,
+            PlainLayer::Activation(Activation::MaxMin),
             orthogonal(10, SIDE * SIDE, &mut rng)?,
         ],
     )?;

@@ -33,10 +33,7 @@ pub(crate) fn layer_bound(
             }
         }
         PlainLayer::Dense(dense) => dense_bound(dense.weight(), name),
-        PlainLayer::MaxMin
-        | PlainLayer::GroupSort { .. }
-        | PlainLayer::Relu
-        | PlainLayer::Flatten => {
+        PlainLayer::Activation(_) | PlainLayer::Flatten => {
             LipschitzBound::exact(1.0).map_err(|source| orthonormalisation(name, source))
         }
     }

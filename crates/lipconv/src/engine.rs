@@ -6,7 +6,7 @@
 
 pub(crate) mod cpu;
 
-use crate::kernels::activation::{Activation, MAX_GROUP};
+use crate::activation::Activation;
 
 /// What the block form distinguishes in a list of layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +21,7 @@ pub(crate) fn has_block_form(steps: impl IntoIterator<Item = Step>) -> bool {
     let mut after_linear = false;
     steps.into_iter().all(|step| {
         let fits = match step {
-            Step::Activation(Activation::GroupSort(group)) => after_linear && group < MAX_GROUP,
-            Step::Activation(_) => after_linear,
+            Step::Activation(activation) => after_linear && activation.has_record(),
             Step::Linear | Step::Flatten => true,
         };
         after_linear = step != Step::Flatten;

@@ -3,5 +3,4 @@
 //! Nothing here allocates, knows tensors or starts threads; the [engine](crate::engine) gives every thread
 //! its own samples and scratch memory. All matrix products go to BLAS.
 
-pub(crate) mod activation;
 pub(crate) mod conv;

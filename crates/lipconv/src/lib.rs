@@ -29,6 +29,7 @@
 // a library returns values and calls back: it neither prints nor reads a clock
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_types)]
 
+mod activation;
 mod bounds;
 pub mod checkpoint;
 mod element;
@@ -54,6 +55,7 @@ mod store;
 pub mod train;
 pub mod wide;
 
+pub use activation::Activation;
 pub use element::Element;
 pub use error::{Error, Result};
 pub use gan::{GanConfig, GanEpochReport, GanObserver, GanStepReport, GanTrainer, PlayerConfig};

@@ -14,11 +14,11 @@ use candle_core::{DType, Device, Tensor, Var};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
+use crate::activation::Activation;
 use crate::bounds::array;
 use crate::element::{Element, to_vec};
 use crate::engine::{Step, has_block_form};
 use crate::error::{Error, Result};
-use crate::kernels::activation::Activation;
 use crate::methods::{self, Method, Sizes, Weight, estimated_norm, weight_of};
 use crate::ops;
 use crate::plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
@@ -49,9 +49,7 @@ pub(crate) struct Layer {
 pub(crate) enum LayerKind {
     Conv { input: ImageShape, downsample: usize },
     Linear,
-    MaxMin,
-    GroupSort(usize),
-    Relu,
+    Activation(Activation),
     Flatten,
 }
 
@@ -60,9 +58,7 @@ impl LayerKind {
     pub(crate) fn step(self) -> Step {
         match self {
             Self::Conv { .. } | Self::Linear => Step::Linear,
-            Self::MaxMin => Step::Activation(Activation::MaxMin),
-            Self::GroupSort(group) => Step::Activation(Activation::GroupSort(group)),
-            Self::Relu => Step::Activation(Activation::Relu),
+            Self::Activation(activation) => Step::Activation(activation),
             Self::Flatten => Step::Flatten,
         }
     }
@@ -428,9 +424,7 @@ fn materialize_layer<T: Element>(layer: &Layer) -> Result<PlainLayer> {
 /// The plain layer of a kind that has no parameters.
 fn plain_activation(kind: LayerKind) -> PlainLayer {
     match kind {
-        LayerKind::MaxMin => PlainLayer::MaxMin,
-        LayerKind::GroupSort(group) => PlainLayer::GroupSort { group },
-        LayerKind::Relu => PlainLayer::Relu,
+        LayerKind::Activation(activation) => PlainLayer::Activation(activation),
         LayerKind::Conv { .. } | LayerKind::Linear | LayerKind::Flatten => PlainLayer::Flatten,
     }
 }

@@ -5,14 +5,12 @@
 //! Use these to build a network of your own inside candle; [`PlainNetwork`] and
 //! [`Network`](crate::Network) run the same functions without a graph.
 
-mod activation;
 mod cyclic_conv;
 mod dense;
 mod generator;
 pub mod portable;
 mod weight;
 
-pub use activation::{group_sort, max_min};
 pub use cyclic_conv::{cyclic_conv, cyclic_pad, pixel_unshuffle};
 pub use dense::dense;
 pub use generator::{BatchNormed, batch_norm, conv_transpose};
@@ -33,9 +31,7 @@ pub fn apply(layer: &PlainLayer, x: &Tensor) -> Result<Tensor> {
             cyclic_conv(x, conv.weight(), conv.bias(), conv.downsample())
         }
         PlainLayer::Dense(layer) => dense(x, layer.weight(), layer.bias()),
-        PlainLayer::MaxMin => max_min(x),
-        PlainLayer::GroupSort { group } => group_sort(x, *group),
-        PlainLayer::Relu => Ok(x.relu()?),
+        PlainLayer::Activation(activation) => activation.forward(x),
         PlainLayer::Flatten => Ok(x.flatten_from(1)?),
     }
 }

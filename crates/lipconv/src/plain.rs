@@ -8,7 +8,7 @@
 //!   the layer's downsampling factor `s`, `pad` is cyclic (k/2 before, (k-1)/2 after on both spatial axes)
 //!   and `⋆` is cross-correlation with the OIHW weight `W` of shape `c_out x c_in·s² x k x k`.
 //! * [`Dense`]: `y = W x + β` with `W` of shape `n_out x n_in`.
-//! * activations: MaxMin, GroupSort, ReLU; [`PlainLayer::Flatten`] turns an image into a vector.
+//! * an [`Activation`]; [`PlainLayer::Flatten`] turns an image into a vector.
 //!
 //! Guarantee: [`PlainNetwork::lipschitz_bounds`] are rigorous for the stored numbers. Shapes are checked
 //! once, in [`PlainNetwork::new`].
@@ -16,9 +16,9 @@
 use candle_core::{DType, Device, Tensor};
 use projectors::LipschitzBound;
 
+use crate::activation::Activation;
 use crate::engine::Step;
 use crate::error::{Error, Result};
-use crate::kernels::activation::Activation;
 use crate::shape::{ImageShape, SignalShape};
 
 /// One layer of a [`PlainNetwork`].
@@ -29,15 +29,8 @@ pub enum PlainLayer {
     CyclicConv(CyclicConv),
     /// A matrix product.
     Dense(Dense),
-    /// Maxima of channel i and channel i + c/2 first, minima after them.
-    MaxMin,
-    /// Consecutive groups of `group` channels, each sorted ascending.
-    GroupSort {
-        /// Channels in a group.
-        group: usize,
-    },
-    /// max(x, 0).
-    Relu,
+    /// A nonlinearity.
+    Activation(Activation),
     /// c x h x w image to a vector of c·h·w features, row-major.
     Flatten,
 }
@@ -180,9 +173,7 @@ impl PlainLayer {
         match self {
             Self::CyclicConv(conv) => conv.output_shape(input, layer),
             Self::Dense(dense) => dense.output_shape(input, layer),
-            Self::MaxMin => check_groups(input, 2, layer),
-            Self::GroupSort { group } => check_groups(input, *group, layer),
-            Self::Relu => Ok(input),
+            Self::Activation(activation) => activation.output_shape(input, layer),
             Self::Flatten => Ok(SignalShape::Vector(input.n_values())),
         }
     }
@@ -201,9 +192,7 @@ impl PlainLayer {
     pub(crate) fn step(&self) -> Step {
         match self {
             Self::CyclicConv(_) | Self::Dense(_) => Step::Linear,
-            Self::MaxMin => Step::Activation(Activation::MaxMin),
-            Self::GroupSort { group } => Step::Activation(Activation::GroupSort(*group)),
-            Self::Relu => Step::Activation(Activation::Relu),
+            Self::Activation(activation) => Step::Activation(*activation),
             Self::Flatten => Step::Flatten,
         }
     }
@@ -399,9 +388,7 @@ fn layer_names(layers: &[PlainLayer]) -> Vec<String> {
     let kind = |layer: &PlainLayer| match layer {
         PlainLayer::CyclicConv(_) => "conv",
         PlainLayer::Dense(_) => "linear",
-        PlainLayer::MaxMin => "maxmin",
-        PlainLayer::GroupSort { .. } => "groupsort",
-        PlainLayer::Relu => "relu",
+        PlainLayer::Activation(activation) => activation.name(),
         PlainLayer::Flatten => "flatten",
     };
     let count = |n: usize| layers[..=n].iter().filter(|l| kind(l) == kind(&layers[n])).count();
@@ -410,14 +397,6 @@ fn layer_names(layers: &[PlainLayer]) -> Vec<String> {
 
 fn order(layer: &str, previous: &str, reason: &'static str) -> Error {
     Error::LayerOrder { layer: layer.to_owned(), previous: previous.to_owned(), reason }
-}
-
-fn check_groups(input: SignalShape, group: usize, layer: &str) -> Result<SignalShape> {
-    let channels = input.n_channels();
-    if group == 0 || !channels.is_multiple_of(group) {
-        return Err(Error::GroupsDoNotDivide { layer: layer.to_owned(), channels, group });
-    }
-    Ok(input)
 }
 
 fn check_sizes(what: &str, dims: &[usize]) -> Result<()> {

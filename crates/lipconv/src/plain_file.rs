@@ -8,6 +8,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::activation::Activation;
 use crate::checkpoint::{StoredType, check_version, take};
 use crate::element::{Element, to_vec};
 use crate::error::Result;
@@ -30,12 +31,16 @@ struct Header {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
 enum StoredLayer {
-    CyclicConv { downsample: usize, bias: bool },
-    Dense { bias: bool },
-    MaxMin {},
-    GroupSort { group: usize },
-    Relu {},
+    CyclicConv {
+        downsample: usize,
+        bias: bool,
+    },
+    Dense {
+        bias: bool,
+    },
     Flatten {},
+    #[serde(untagged)]
+    Activation(Activation),
 }
 
 const KIND: &str = "plain-network";
@@ -92,9 +97,7 @@ impl PlainNetwork {
                         tensors(&mut reader, &format!("linear{n_linears}"), bias, dtype, device)?;
                     PlainLayer::Dense(Dense::new(weight, bias)?)
                 }
-                StoredLayer::MaxMin {} => PlainLayer::MaxMin,
-                StoredLayer::GroupSort { group } => PlainLayer::GroupSort { group },
-                StoredLayer::Relu {} => PlainLayer::Relu,
+                StoredLayer::Activation(activation) => PlainLayer::Activation(activation),
                 StoredLayer::Flatten {} => PlainLayer::Flatten,
             });
         }
@@ -109,9 +112,7 @@ fn stored(layer: &PlainLayer) -> StoredLayer {
             StoredLayer::CyclicConv { downsample: conv.downsample(), bias: conv.bias().is_some() }
         }
         PlainLayer::Dense(dense) => StoredLayer::Dense { bias: dense.bias().is_some() },
-        PlainLayer::MaxMin => StoredLayer::MaxMin {},
-        PlainLayer::GroupSort { group } => StoredLayer::GroupSort { group: *group },
-        PlainLayer::Relu => StoredLayer::Relu {},
+        PlainLayer::Activation(activation) => StoredLayer::Activation(*activation),
         PlainLayer::Flatten => StoredLayer::Flatten {},
     }
 }

@@ -17,6 +17,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::activation::Activation;
 use crate::error::{Error, Result};
 use crate::methods::{ConvMethod, LinearMethod};
 use crate::shape::ImageShape;
@@ -44,37 +45,11 @@ pub enum LayerSpec {
         /// How its weight is constrained.
         method: LinearMethod,
     },
-    /// Maxima of channel i and i + c/2 first, minima after them.
-    MaxMin,
-    /// Consecutive groups of `group` channels, ascending.
-    GroupSort {
-        /// Channels in a group.
-        group: usize,
-    },
-    /// max(x, 0).
-    Relu,
     /// Image to vector.
     Flatten,
-}
-
-impl LayerSpec {
-    /// Whether the layer is a nonlinearity.
-    #[must_use]
-    pub fn is_activation(&self) -> bool {
-        matches!(self, Self::MaxMin | Self::GroupSort { .. } | Self::Relu)
-    }
-
-    /// The name that files have for the kind of layer.
-    pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            Self::Conv { .. } => "conv",
-            Self::Linear { .. } => "linear",
-            Self::MaxMin => "maxmin",
-            Self::GroupSort { .. } => "groupsort",
-            Self::Relu => "relu",
-            Self::Flatten => "flatten",
-        }
-    }
+    /// A nonlinearity, stored as itself.
+    #[serde(untagged)]
+    Activation(Activation),
 }
 
 /// A network: its input and its layers.
@@ -164,17 +139,14 @@ impl NetworkSpec {
     }
 
     /// The same network with another nonlinearity wherever it has one.
-    ///
-    /// # Errors
-    /// [`Error::InvalidSetting`] when `activation` is not one.
-    pub fn with_activation(mut self, activation: LayerSpec) -> Result<Self> {
-        if !activation.is_activation() {
-            let (name, expected) = ("activation", "maxmin, groupsort or relu");
-            return Err(Error::InvalidSetting { name, value: activation.kind().into(), expected });
+    #[must_use]
+    pub fn with_activation(mut self, activation: Activation) -> Self {
+        for layer in &mut self.layers {
+            if let LayerSpec::Activation(present) = layer {
+                *present = activation;
+            }
         }
-        let places = self.layers.iter_mut().filter(|layer| layer.is_activation());
-        places.for_each(|layer| *layer = activation);
-        Ok(self)
+        self
     }
 
     /// Convolutions (c_out, kernel_size, stride), then dense layers, MaxMin after all but the last.
@@ -187,12 +159,12 @@ impl NetworkSpec {
         let mut layers = Vec::new();
         for &(c_out, kernel_size, stride) in convs {
             layers.push(LayerSpec::Conv { c_out, kernel_size, stride, method: methods.conv });
-            layers.push(LayerSpec::MaxMin);
+            layers.push(LayerSpec::Activation(Activation::MaxMin));
         }
         layers.push(LayerSpec::Flatten);
         for (n, &out_features) in linears.iter().enumerate() {
             if n > 0 {
-                layers.push(LayerSpec::MaxMin);
+                layers.push(LayerSpec::Activation(Activation::MaxMin));
             }
             layers.push(LayerSpec::Linear { out_features, method: methods.linear });
         }

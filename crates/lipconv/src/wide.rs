@@ -2,7 +2,7 @@
 //!
 //! Definition: the layers of a [`PlainNetwork`], with the weights it stores converted to f64 (exactly), as
 //! `z_i = W_i a_{i-1} + b_i` and `a_i = φ_i(z_i)`. A convolution is the product of its c_out x c_in·k² weight
-//! with the matrix of shifted inputs; MaxMin, GroupSort, ReLU, downsampling and flattening move values
+//! with the matrix of shifted inputs; activations, downsampling and flattening move values
 //! without arithmetic.
 //!
 //! Shapes: signals of a chunk of images are stored as features x images, the image index innermost.
@@ -20,7 +20,6 @@
 //!
 //! Not here: bounds of the rounding errors, which `certify` derives from the guarantee.
 
-mod activation;
 mod conv;
 
 use candle_core::{DType, Device, Tensor};
@@ -28,6 +27,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
+use crate::activation::Activation;
 use crate::element::to_vec;
 use crate::error::{Error, Result};
 use crate::plain::{PlainLayer, PlainNetwork};
@@ -58,9 +58,7 @@ pub struct Affine {
 enum Layer {
     Affine(Affine),
     Unshuffle(Unshuffle),
-    MaxMin,
-    GroupSort { group: usize, n_pixels: usize },
-    Relu,
+    Activation { activation: Activation, n_pixels: usize },
 }
 
 /// A plain network with its weights in f64.
@@ -269,7 +267,7 @@ impl WideNetwork {
         let mut idx = 0;
         transpose(images, n_images, n_values, &mut scratch.signal);
         for layer in &self.layers {
-            let Scratch { signal, next, columns } = &mut *scratch;
+            let Scratch { signal, next, columns, record } = &mut *scratch;
             match layer {
                 Layer::Affine(affine) => {
                     observed.input(idx, signal, n_images);
@@ -283,11 +281,11 @@ impl WideNetwork {
                     unshuffle.apply(signal, next, n_images);
                     std::mem::swap(signal, next);
                 }
-                Layer::MaxMin => activation::max_min(signal),
-                Layer::GroupSort { group, n_pixels } => {
-                    activation::group_sort(signal, *group, n_pixels * n_images);
+                Layer::Activation { activation, n_pixels } => {
+                    record.resize(activation.record_len(signal.len()), 0);
+                    // the images are inner indices, like the pixels of a channel
+                    activation.apply(signal, n_pixels * n_images, record);
                 }
-                Layer::Relu => activation::relu(signal),
             }
         }
         let mut logits = Vec::new();
@@ -304,6 +302,7 @@ struct Scratch {
     signal: Vec<f64>,
     next: Vec<f64>,
     columns: Vec<f64>,
+    record: Vec<u8>,
 }
 
 fn push_layer(
@@ -324,11 +323,9 @@ fn push_layer(
             layers.push(affine(name, layer, convolution, image.n_pixels())?);
         }
         (PlainLayer::Dense(_), _) => layers.push(affine(name, layer, None, 1)?),
-        (PlainLayer::MaxMin, _) => layers.push(Layer::MaxMin),
-        (PlainLayer::GroupSort { group }, _) => {
-            layers.push(Layer::GroupSort { group: *group, n_pixels });
+        (PlainLayer::Activation(activation), _) => {
+            layers.push(Layer::Activation { activation: *activation, n_pixels });
         }
-        (PlainLayer::Relu, _) => layers.push(Layer::Relu),
         (PlainLayer::Flatten, _) => {}
         _ => return Err(no_evaluation(name)),
     }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use lipconv::{
-    ImageShape, LayerSpec, Loss, Network, NetworkSpec, Optimizer, Schedule, TrainConfig,
+    Activation, ImageShape, Loss, Network, NetworkSpec, Optimizer, Schedule, TrainConfig,
 };
 
 use crate::config::{
@@ -54,17 +54,15 @@ pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<Network
     let [channels, height, width] = images.shape();
     let input = ImageShape::new(channels, height, width);
     let methods = config.layer.methods();
-    let mut spec = match config.name {
+    let spec = match config.name {
         NetworkName::Small => NetworkSpec::small(input, images.n_classes(), methods),
         NetworkName::Large => NetworkSpec::large(input, images.n_classes(), methods, 1.0)?,
         NetworkName::Fc3 => NetworkSpec::fc3(input, images.n_classes(), methods),
     };
-    if config.activation == ActivationKind::Relu {
-        for layer in spec.layers.iter_mut().filter(|layer| **layer == LayerSpec::MaxMin) {
-            *layer = LayerSpec::Relu;
-        }
-    }
-    Ok(spec)
+    Ok(match config.activation {
+        ActivationKind::MaxMin => spec,
+        ActivationKind::Relu => spec.with_activation(Activation::Relu),
+    })
 }
 
 /// What a configuration's augmentation draws.

@@ -9,8 +9,8 @@
 use anyhow::Result;
 use lipconv::optim::PAPER_GAMMA;
 use lipconv::{
-    ImageShape, LayerSpec, Loss, Methods, NetworkSpec, Optimizer, RmsPropConfig, Schedule,
-    TrainConfig,
+    Activation, ImageShape, LayerSpec, Loss, Methods, NetworkSpec, Optimizer, RmsPropConfig,
+    Schedule, TrainConfig,
 };
 use serde::{Deserialize, Serialize};
 
@@ -59,14 +59,14 @@ impl CriticConfig {
         let input = ImageShape::new(c, h, w);
         let methods = self.methods()?;
         let activation = match self.activation {
-            ActivationKind::MaxMin => LayerSpec::MaxMin,
-            ActivationKind::Relu => LayerSpec::Relu,
+            ActivationKind::MaxMin => Activation::MaxMin,
+            ActivationKind::Relu => Activation::Relu,
         };
         let spec = match self.network {
             CriticNetwork::Paper { width } => NetworkSpec::critic(input, methods, width)?,
             CriticNetwork::Vector => vector(input, methods),
         };
-        Ok(spec.with_activation(activation)?)
+        Ok(spec.with_activation(activation))
     }
 
     fn methods(&self) -> Result<Methods> {
@@ -123,14 +123,14 @@ fn vector(input: ImageShape, methods: Methods) -> NetworkSpec {
     let linear = |out_features| LayerSpec::Linear { out_features, method: methods.linear };
     let layers = vec![
         conv(16),
-        LayerSpec::MaxMin,
+        LayerSpec::Activation(Activation::MaxMin),
         conv(64),
-        LayerSpec::MaxMin,
+        LayerSpec::Activation(Activation::MaxMin),
         LayerSpec::Flatten,
         linear(128),
-        LayerSpec::MaxMin,
+        LayerSpec::Activation(Activation::MaxMin),
         linear(64),
-        LayerSpec::MaxMin,
+        LayerSpec::Activation(Activation::MaxMin),
         linear(1),
     ];
     NetworkSpec { input, layers }

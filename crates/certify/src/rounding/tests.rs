@@ -1,7 +1,7 @@
 //! The error bounds against errors that are known: replays in integers, and f32 against f64.
 
 use candle_core::{DType, Device, Tensor};
-use lipconv::{Dense, ImageShape, PlainLayer, PlainNetwork};
+use lipconv::{Activation, Dense, ImageShape, PlainLayer, PlainNetwork};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -56,8 +56,11 @@ impl Replay {
             PlainLayer::Dense(Dense::new(weight, Some(bias)).unwrap())
         };
         let input = ImageShape::new(1, 1, self.image.len());
-        PlainNetwork::new(input, vec![PlainLayer::Flatten, layer(0), PlainLayer::Relu, layer(1)])
-            .unwrap()
+        PlainNetwork::new(
+            input,
+            vec![PlainLayer::Flatten, layer(0), PlainLayer::Activation(Activation::Relu), layer(1)],
+        )
+        .unwrap()
     }
 
     fn image(&self) -> Vec<f64> {

@@ -6,7 +6,7 @@ use certify::{
     Arithmetic, Attack, Certifier, Classifier, ExecutedNetwork, LinearClassifier, LogitBound, Loss,
     Pgd, check_soundness,
 };
-use lipconv::{Dense, ImageShape, PlainLayer, PlainNetwork};
+use lipconv::{Activation, Dense, ImageShape, PlainLayer, PlainNetwork};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use rand::Rng;
@@ -147,7 +147,12 @@ fn hidden_bias(bias: f32) -> PlainNetwork {
         let bias = Tensor::new(&[b, b], &Device::Cpu).unwrap();
         PlainLayer::Dense(Dense::new(identity(), Some(bias)).unwrap())
     };
-    let layers = vec![PlainLayer::Flatten, layer(bias), PlainLayer::Relu, layer(-bias)];
+    let layers = vec![
+        PlainLayer::Flatten,
+        layer(bias),
+        PlainLayer::Activation(Activation::Relu),
+        layer(-bias),
+    ];
     PlainNetwork::new(ImageShape::new(1, 1, 2), layers).unwrap()
 }
 
@@ -181,7 +186,7 @@ fn overflow_in_f32_leaves_nothing_certified_there() {
     let layers = vec![
         PlainLayer::Flatten,
         dense(12, 12, 1e25, DType::F32, rng),
-        PlainLayer::MaxMin,
+        PlainLayer::Activation(Activation::MaxMin),
         dense(3, 12, 1e25, DType::F32, rng),
     ];
     let network = PlainNetwork::new(FLAT, layers).unwrap();

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use certify::Classifier;
 use certify::predicted_class;
-use lipconv::{CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork};
+use lipconv::{Activation, CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -58,12 +58,12 @@ pub(crate) fn mixed_network(scales: [f64; 4], dtype: DType, seed: u64) -> PlainN
     let rng = &mut rng(seed);
     let layers = vec![
         conv(6, 2, 2, 2, scales[0], dtype, rng),
-        PlainLayer::MaxMin,
+        PlainLayer::Activation(Activation::MaxMin),
         conv(4, 6, 3, 1, scales[1], dtype, rng),
-        PlainLayer::GroupSort { group: 2 },
+        PlainLayer::Activation(Activation::GroupSort { group: 2 }),
         PlainLayer::Flatten,
         dense(16, 4 * 3 * 4, scales[2], dtype, rng),
-        PlainLayer::Relu,
+        PlainLayer::Activation(Activation::Relu),
         dense(5, 16, scales[3], dtype, rng),
     ];
     PlainNetwork::new(ImageShape::new(2, 6, 8), layers).unwrap()

@@ -5,7 +5,7 @@ use certify::{
     Arithmetic, Attack, AttackStart, Certifier, Classifier, ExecutedNetwork, Fgsm, Loss, Pgd,
     Stopping, margins, nominal_radii,
 };
-use lipconv::{CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork};
+use lipconv::{Activation, CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork};
 use ndarray_npy::NpzReader;
 
 use crate::common::{largest_difference, rows};
@@ -29,12 +29,12 @@ fn small(tensors: &Tensors, dtype: DType) -> PlainNetwork {
     };
     let layers = vec![
         conv("conv1"),
-        PlainLayer::MaxMin,
+        PlainLayer::Activation(Activation::MaxMin),
         conv("conv2"),
-        PlainLayer::MaxMin,
+        PlainLayer::Activation(Activation::MaxMin),
         PlainLayer::Flatten,
         dense("linear1"),
-        PlainLayer::MaxMin,
+        PlainLayer::Activation(Activation::MaxMin),
         dense("linear2"),
     ];
     PlainNetwork::new(ImageShape::new(1, 28, 28), layers).unwrap()

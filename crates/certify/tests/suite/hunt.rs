@@ -8,7 +8,7 @@
 use candle_core::{DType, Device, Tensor};
 use certify::is_correct;
 use certify::{Arithmetic, Certifier, Classifier, nominal_radii};
-use lipconv::{CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork};
+use lipconv::{Activation, CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -134,10 +134,10 @@ impl Construction {
         let conv = CyclicConv::new(stored(kernel), None, 2).unwrap();
         let mut layers = vec![
             PlainLayer::CyclicConv(conv),
-            PlainLayer::MaxMin,
+            PlainLayer::Activation(Activation::MaxMin),
             PlainLayer::Flatten,
             PlainLayer::Dense(Dense::new(stored(orthogonal(16, 16, rng)), None).unwrap()),
-            PlainLayer::MaxMin,
+            PlainLayer::Activation(Activation::MaxMin),
         ];
         if let Self::HiddenBias(bias) = self {
             let shift = |by: f32| {
@@ -145,7 +145,7 @@ impl Construction {
                 let bias = Tensor::full(by, 16, &Device::Cpu).unwrap();
                 PlainLayer::Dense(Dense::new(identity, Some(bias)).unwrap())
             };
-            layers.extend([shift(bias), PlainLayer::Relu, shift(-bias)]);
+            layers.extend([shift(bias), PlainLayer::Activation(Activation::Relu), shift(-bias)]);
         }
         let head = Dense::new(stored(orthogonal(4, 16, rng)), None).unwrap();
         layers.push(PlainLayer::Dense(head));

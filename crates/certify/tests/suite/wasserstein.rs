@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 use certify::{Critic, DualEstimate, Error};
 use lipconv::{
-    ConvMethod, Dense, ImageShape, LayerSpec, LinearMethod, Network, NetworkSpec, PlainLayer,
-    PlainNetwork,
+    Activation, ConvMethod, Dense, ImageShape, LayerSpec, LinearMethod, Network, NetworkSpec,
+    PlainLayer, PlainNetwork,
 };
 use rand_distr::{Distribution, StandardNormal};
 
@@ -28,9 +28,9 @@ fn mixed_critic(scales: [f64; 3], dtype: DType, seed: u64) -> PlainNetwork {
     let rng = &mut rng(seed);
     let layers = vec![
         conv(6, 2, 2, 2, scales[0], dtype, rng),
-        PlainLayer::MaxMin,
+        PlainLayer::Activation(Activation::MaxMin),
         conv(4, 6, 3, 1, scales[1], dtype, rng),
-        PlainLayer::Relu,
+        PlainLayer::Activation(Activation::Relu),
         PlainLayer::Flatten,
         dense(1, 4 * 3 * 4, scales[2], dtype, rng),
     ];
@@ -94,7 +94,7 @@ fn no_network_of_any_method_exceeds_it_either() {
     for method in [ConvMethod::Bcop, ConvMethod::Rko, ConvMethod::Ossn, ConvMethod::Unconstrained] {
         let conv = |c_out| LayerSpec::Conv { c_out, kernel_size: 4, stride: 2, method };
         let head = LayerSpec::Linear { out_features: 1, method: LinearMethod::Bjorck };
-        let maxmin = LayerSpec::MaxMin;
+        let maxmin = LayerSpec::Activation(Activation::MaxMin);
         let layers = vec![conv(8), maxmin, conv(16), maxmin, LayerSpec::Flatten, head];
         let input = ImageShape::new(3, 8, 8);
         let network = Network::new(&NetworkSpec { input, layers }, DType::F32, &Device::Cpu, 3);

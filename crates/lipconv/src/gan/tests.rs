@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::*;
+use crate::activation::Activation;
 use crate::generator::{GeneratorSpec, latents};
 use crate::shape::ImageShape;
 use crate::spec::{LayerSpec, Methods, NetworkSpec};
@@ -44,12 +45,12 @@ fn mean_value(trainer: &GanTrainer, z: &Tensor) -> f64 {
 /// the engine and one that does not (its activation comes first).
 #[test]
 fn the_gradient_through_the_critic_is_that_of_finite_differences() {
-    let mut on_graph = critic_spec(Methods::BCOP, LayerSpec::MaxMin);
-    on_graph.layers.insert(0, LayerSpec::MaxMin);
+    let mut on_graph = critic_spec(Methods::BCOP, LayerSpec::Activation(Activation::MaxMin));
+    on_graph.layers.insert(0, LayerSpec::Activation(Activation::MaxMin));
     let critics = [
-        critic_spec(Methods::BCOP, LayerSpec::MaxMin),
-        critic_spec(Methods::RKO, LayerSpec::Relu),
-        critic_spec(Methods::OSSN, LayerSpec::MaxMin),
+        critic_spec(Methods::BCOP, LayerSpec::Activation(Activation::MaxMin)),
+        critic_spec(Methods::RKO, LayerSpec::Activation(Activation::Relu)),
+        critic_spec(Methods::OSSN, LayerSpec::Activation(Activation::MaxMin)),
         on_graph,
     ];
     for critic in &critics {
@@ -81,7 +82,8 @@ fn the_gradient_through_the_critic_is_that_of_finite_differences() {
 /// What a step changes is what the optimiser makes of that gradient; the critic's own parameters do not move with it.
 #[test]
 fn a_generator_step_leaves_the_critic_alone() {
-    let mut trainer = trainer(&critic_spec(Methods::BCOP, LayerSpec::MaxMin));
+    let mut trainer =
+        trainer(&critic_spec(Methods::BCOP, LayerSpec::Activation(Activation::MaxMin)));
     let numbers = |network: &Network| -> Vec<f64> {
         let values = |(_, v): (String, candle_core::Var)| v.flatten_all().unwrap().to_vec1();
         network.variables().into_iter().flat_map(|v| values(v).unwrap()).collect()

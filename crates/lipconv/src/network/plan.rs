@@ -8,7 +8,6 @@ use rand_chacha::ChaCha8Rng;
 use super::LayerKind;
 use crate::error::{Error, Result};
 use crate::methods::{LinearMethod, Method, Sizes, uniform, unit_vector};
-use crate::plain::PlainLayer;
 use crate::shape::{ImageShape, SignalShape};
 use crate::spec::LayerSpec;
 
@@ -27,19 +26,17 @@ pub(super) struct ParameterPlan {
 }
 
 pub(super) fn plan_layer(spec: &LayerSpec, input: SignalShape, name: &str) -> Result<Plan> {
-    let (kind, plain) = match spec {
+    let (kind, output) = match spec {
         LayerSpec::Conv { .. } => return plan_conv(spec, input, name),
         LayerSpec::Linear { out_features, method } => {
             return plan_linear(*out_features, *method, input, name);
         }
-        LayerSpec::MaxMin => (LayerKind::MaxMin, PlainLayer::MaxMin),
-        LayerSpec::GroupSort { group } => {
-            (LayerKind::GroupSort(*group), PlainLayer::GroupSort { group: *group })
+        LayerSpec::Activation(activation) => {
+            (LayerKind::Activation(*activation), activation.output_shape(input, activation.name())?)
         }
-        LayerSpec::Relu => (LayerKind::Relu, PlainLayer::Relu),
-        LayerSpec::Flatten => (LayerKind::Flatten, PlainLayer::Flatten),
+        LayerSpec::Flatten => (LayerKind::Flatten, SignalShape::Vector(input.n_values())),
     };
-    Ok(Plan { kind, parameters: None, output: plain.output_shape(input, spec.kind())? })
+    Ok(Plan { kind, parameters: None, output })
 }
 
 fn plan_conv(spec: &LayerSpec, input: SignalShape, name: &str) -> Result<Plan> {

@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use lipconv::{
-    AdamConfig, Batch, ConvMethod, CyclicConv, Dense, Error, ImageShape, LayerSpec, LinearMethod,
-    Loss, Methods, Network, NetworkSpec, Optimizer, PlainLayer, PlainNetwork, RmsPropConfig,
-    Schedule, Sizes, TrainConfig, Trainer, ops,
+    Activation, AdamConfig, Batch, ConvMethod, CyclicConv, Dense, Error, ImageShape, LayerSpec,
+    LinearMethod, Loss, Methods, Network, NetworkSpec, Optimizer, PlainLayer, PlainNetwork,
+    RmsPropConfig, Schedule, Sizes, TrainConfig, Trainer, ops,
 };
 
 use crate::training::{config, small_spec, trainer};
@@ -50,7 +50,7 @@ fn layers_that_do_not_fit() {
     says(network(image, vec![conv(0, 3, 1)]), "conv1: c_out is 0, expected at least 1");
     says(network(image, vec![conv(2, 3, 0)]), "conv1: stride is 0, expected at least 1");
     says(
-        network(image, vec![conv(3, 3, 1), LayerSpec::MaxMin]),
+        network(image, vec![conv(3, 3, 1), LayerSpec::Activation(Activation::MaxMin)]),
         "maxmin: 3 channels do not divide into groups of 2",
     );
     says(
@@ -73,10 +73,13 @@ fn layers_that_do_not_fit() {
 
 #[test]
 fn tensors_that_do_not_fit() {
-    says(ops::max_min(&zeros(&[1, 3, 2, 2])), "max_min: 3 channels do not divide into groups of 2");
     says(
-        ops::group_sort(&zeros(&[1, 3]), 0),
-        "group_sort: 3 channels do not divide into groups of 0",
+        Activation::MaxMin.forward(&zeros(&[1, 3, 2, 2])),
+        "maxmin: 3 channels do not divide into groups of 2",
+    );
+    says(
+        Activation::GroupSort { group: 0 }.forward(&zeros(&[1, 3])),
+        "groupsort: 3 channels do not divide into groups of 0",
     );
     says(
         CyclicConv::new(zeros(&[2, 2, 3, 2]), None, 1),
@@ -314,10 +317,6 @@ fn settings_outside_their_domain() {
     says(
         NetworkSpec::large(ImageShape::new(3, 32, 32), 10, Methods::BCOP, 0.03),
         "width is 0.03, expected a positive factor that leaves every width an even whole number",
-    );
-    says(
-        small_spec().with_activation(LayerSpec::Flatten),
-        "activation is flatten, expected maxmin, groupsort or relu",
     );
     let network = Network::new(&small_spec(), DType::F16, &CPU, 0);
     says(network, "dtype is f16, expected f32 or f64");

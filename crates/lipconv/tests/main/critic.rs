@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use lipconv::{
-    Batch, Error, ImageShape, LayerSpec, LinearMethod, Loss, Methods, Network, NetworkSpec,
-    Optimizer, RmsPropConfig, Schedule, TrainConfig, Trainer,
+    Activation, Batch, Error, ImageShape, LayerSpec, LinearMethod, Loss, Methods, Network,
+    NetworkSpec, Optimizer, RmsPropConfig, Schedule, TrainConfig, Trainer,
 };
 
 use crate::support::{check_close, sum_tolerance, uniform, values};
@@ -15,7 +15,13 @@ fn critic(dtype: DType, device: &Device) -> Network {
     let methods = Methods::BCOP;
     let conv = |c_out| LayerSpec::Conv { c_out, kernel_size: 4, stride: 2, method: methods.conv };
     let linear = LayerSpec::Linear { out_features: 1, method: LinearMethod::Bjorck };
-    let layers = vec![conv(4), LayerSpec::MaxMin, conv(6), LayerSpec::Flatten, linear];
+    let layers = vec![
+        conv(4),
+        LayerSpec::Activation(Activation::MaxMin),
+        conv(6),
+        LayerSpec::Flatten,
+        linear,
+    ];
     let spec = NetworkSpec { input: ImageShape::new(1, 8, 8), layers };
     Network::new(&spec, dtype, device, 7).unwrap()
 }

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use lipconv::{
-    AdamConfig, Batch, BatchSource, Error, FrozenGenerator, GanConfig, GanEpochReport, GanObserver,
-    GanStepReport, GanTrainer, Generator, GeneratorSpec, ImageShape, LayerSpec, LinearMethod,
-    Methods, Network, NetworkSpec, Optimizer, Outcome, PlayerConfig, Schedule,
+    Activation, AdamConfig, Batch, BatchSource, Error, FrozenGenerator, GanConfig, GanEpochReport,
+    GanObserver, GanStepReport, GanTrainer, Generator, GeneratorSpec, ImageShape, LayerSpec,
+    LinearMethod, Methods, Network, NetworkSpec, Optimizer, Outcome, PlayerConfig, Schedule,
 };
 
 use crate::support::{check_close, uniform, values};
@@ -59,7 +59,7 @@ fn critic(dtype: DType, methods: Methods) -> Network {
 fn critic_on(device: &Device, dtype: DType, methods: Methods) -> Network {
     let conv = |c_out| LayerSpec::Conv { c_out, kernel_size: 4, stride: 2, method: methods.conv };
     let linear = LayerSpec::Linear { out_features: 1, method: methods.linear };
-    let maxmin = LayerSpec::MaxMin;
+    let maxmin = LayerSpec::Activation(Activation::MaxMin);
     let layers = vec![conv(8), maxmin, conv(16), maxmin, LayerSpec::Flatten, linear];
     Network::new(&NetworkSpec { input: IMAGE, layers }, dtype, device, 2).unwrap()
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use candle_core::{DType, Device, Tensor};
 use lipconv::{
-    Batch, ConvMethod, CyclicConv, Dense, ImageShape, LayerSpec, LinearMethod, Loss, Network,
-    NetworkSpec, PlainLayer, PlainNetwork, Sizes, TrainConfig, Trainer, ops,
+    Activation, Batch, ConvMethod, CyclicConv, Dense, ImageShape, LayerSpec, LinearMethod, Loss,
+    Network, NetworkSpec, PlainLayer, PlainNetwork, Sizes, TrainConfig, Trainer, ops,
 };
 use ndarray::{ArrayD, OwnedRepr};
 use ndarray_npy::NpzReader;
@@ -42,8 +42,8 @@ fn activations_and_downsampling_match() {
     for dtype in [DType::F32, DType::F64] {
         let x = layer_array("activation_input", dtype);
         let exact = [
-            ("maxmin_halves", ops::max_min(&x).unwrap()),
-            ("groupsort3_ascending", ops::group_sort(&x, 3).unwrap()),
+            ("maxmin_halves", Activation::MaxMin.forward(&x).unwrap()),
+            ("groupsort3_ascending", Activation::GroupSort { group: 3 }.forward(&x).unwrap()),
             ("downsample2", ops::pixel_unshuffle(&x, 2).unwrap()),
         ];
         for (name, result) in exact {
@@ -198,7 +198,7 @@ fn network(
         let (weight, bias) = (get(format!("{name}.weight")), get(format!("{name}.bias")));
         layers
             .push(PlainLayer::CyclicConv(CyclicConv::new(weight, Some(bias), downsample).unwrap()));
-        layers.push(PlainLayer::MaxMin);
+        layers.push(PlainLayer::Activation(Activation::MaxMin));
     }
     layers.push(PlainLayer::Flatten);
     for n in 1..=n_linears {
@@ -206,7 +206,7 @@ fn network(
         let (weight, bias) = (get(format!("{name}.weight")), get(format!("{name}.bias")));
         layers.push(PlainLayer::Dense(Dense::new(weight, Some(bias)).unwrap()));
         if n < n_linears {
-            layers.push(PlainLayer::MaxMin);
+            layers.push(PlainLayer::Activation(Activation::MaxMin));
         }
     }
     let (_, c, h, w) = tensors["input"].dims4().unwrap();

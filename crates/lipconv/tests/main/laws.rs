@@ -3,8 +3,8 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 use lipconv::{
-    ConvMethod, ImageShape, LayerSpec, LinearMethod, Methods, Network, NetworkSpec, PlainLayer,
-    PlainNetwork, ops,
+    Activation, ConvMethod, ImageShape, LayerSpec, LinearMethod, Methods, Network, NetworkSpec,
+    PlainLayer, PlainNetwork, ops,
 };
 
 use crate::support::{check_close, eps, sum_tolerance, uniform, values};
@@ -19,32 +19,42 @@ struct Case {
 
 /// c_in <, =, > c_out, odd and even kernels, strides, non-square and prime images, one-pixel kernels.
 const CASES: &[Case] = &[
-    Case { input: [1, 4, 4], convs: &[(2, 2, 1)], linears: &[3], activation: LayerSpec::MaxMin },
+    Case {
+        input: [1, 4, 4],
+        convs: &[(2, 2, 1)],
+        linears: &[3],
+        activation: LayerSpec::Activation(Activation::MaxMin),
+    },
     Case {
         input: [3, 6, 4],
         convs: &[(8, 3, 1), (6, 4, 2)],
         linears: &[4, 2],
-        activation: LayerSpec::MaxMin,
+        activation: LayerSpec::Activation(Activation::MaxMin),
     },
     Case {
         input: [2, 7, 5],
         convs: &[(2, 5, 1), (4, 1, 1)],
         linears: &[6, 5],
-        activation: LayerSpec::Relu,
+        activation: LayerSpec::Activation(Activation::Relu),
     },
     Case {
         input: [3, 8, 12],
         convs: &[(6, 4, 4), (9, 2, 1)],
         linears: &[6, 3],
-        activation: LayerSpec::GroupSort { group: 3 },
+        activation: LayerSpec::Activation(Activation::GroupSort { group: 3 }),
     },
     Case {
         input: [32, 4, 4],
         convs: &[(26, 4, 2), (40, 2, 1)],
         linears: &[10],
-        activation: LayerSpec::MaxMin,
+        activation: LayerSpec::Activation(Activation::MaxMin),
     },
-    Case { input: [4, 3, 3], convs: &[], linears: &[8, 6, 2], activation: LayerSpec::MaxMin },
+    Case {
+        input: [4, 3, 3],
+        convs: &[],
+        linears: &[8, 6, 2],
+        activation: LayerSpec::Activation(Activation::MaxMin),
+    },
 ];
 
 fn spec(case: &Case, methods: Methods) -> NetworkSpec {
@@ -213,7 +223,8 @@ fn gradient_norm_is_preserved_through_twenty_layers() {
     for (dtype, allowed) in [(DType::F32, 1e-4), (DType::F64, 1e-12)] {
         let conv =
             LayerSpec::Conv { c_out: 12, kernel_size: 3, stride: 1, method: ConvMethod::Bcop };
-        let mut layers: Vec<_> = (0..20).flat_map(|_| [conv, LayerSpec::MaxMin]).collect();
+        let mut layers: Vec<_> =
+            (0..20).flat_map(|_| [conv, LayerSpec::Activation(Activation::MaxMin)]).collect();
         layers.push(LayerSpec::Flatten);
         layers.push(LayerSpec::Linear { out_features: 12 * 35, method: LinearMethod::Bjorck });
         let spec = NetworkSpec { input: ImageShape::new(12, 5, 7), layers };

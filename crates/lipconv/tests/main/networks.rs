@@ -1,7 +1,7 @@
 //! The paper's networks: numbers of parameters, and the reference networks rebuilt from their specs.
 
 use candle_core::{DType, Device};
-use lipconv::{ConvMethod, ImageShape, LayerSpec, Methods, Network, NetworkSpec};
+use lipconv::{Activation, ConvMethod, ImageShape, LayerSpec, Methods, Network, NetworkSpec};
 
 use crate::golden::{golden, reference};
 use crate::support::{check_close, golden_tolerance};
@@ -73,8 +73,10 @@ fn specs_are_the_networks_of_the_reference() {
 fn the_critic_takes_any_nonlinearity_and_images_that_16_divides() {
     for input in [ImageShape::new(1, 32, 48), CIFAR10] {
         let spec = NetworkSpec::critic(input, Methods::BCOP, 0.0625).unwrap();
-        for activation in [LayerSpec::MaxMin, LayerSpec::Relu, LayerSpec::GroupSort { group: 4 }] {
-            let spec = spec.clone().with_activation(activation).unwrap();
+        for activation in [Activation::MaxMin, Activation::Relu, Activation::GroupSort { group: 4 }]
+        {
+            let spec = spec.clone().with_activation(activation);
+            let activation = LayerSpec::Activation(activation);
             let n = spec.layers.iter().filter(|&&layer| layer == activation).count();
             assert_eq!((n, spec.layers.len()), (4, 10));
             let network = Network::new(&spec, DType::F32, &Device::Cpu, 0).unwrap();
@@ -86,4 +88,28 @@ fn the_critic_takes_any_nonlinearity_and_images_that_16_divides() {
     let spec = NetworkSpec::critic(ImageShape::new(3, 40, 32), Methods::BCOP, 0.0625).unwrap();
     let error = Network::new(&spec, DType::F32, &Device::Cpu, 0).unwrap_err().to_string();
     assert_eq!(error, "conv4: image height 5 is not divisible by the stride 2");
+}
+
+/// The text of a layer in files.
+#[test]
+fn layers_are_stored_by_their_type() {
+    let conv = LayerSpec::Conv { c_out: 4, kernel_size: 3, stride: 1, method: ConvMethod::RkL2ne };
+    let rows = [
+        (conv, r#"{"type":"conv","c_out":4,"kernel_size":3,"stride":1,"method":"rk-l2ne"}"#),
+        (LayerSpec::Activation(Activation::MaxMin), r#"{"type":"max-min"}"#),
+        (
+            LayerSpec::Activation(Activation::GroupSort { group: 3 }),
+            r#"{"type":"group-sort","group":3}"#,
+        ),
+        (LayerSpec::Activation(Activation::Relu), r#"{"type":"relu"}"#),
+        (LayerSpec::Flatten, r#"{"type":"flatten"}"#),
+    ];
+    for (layer, text) in rows {
+        assert_eq!(serde_json::to_string(&layer).unwrap(), text);
+        assert_eq!(serde_json::from_str::<LayerSpec>(text).unwrap(), layer);
+    }
+    for wrong in [r#"{"type":"tanh"}"#, r#"{"type":"relu","slope":1}"#, r#"{"type":"group-sort"}"#]
+    {
+        assert!(serde_json::from_str::<LayerSpec>(wrong).is_err(), "{wrong}");
+    }
 }

@@ -6,8 +6,8 @@
 use candle_core::{DType, Device, Tensor, Var};
 use lipconv::ops::{self, portable};
 use lipconv::{
-    AdamConfig, BatchSource, ConvMethod, Error, ImageShape, LayerSpec, LinearMethod, Method,
-    Network, NetworkSpec, Optimizer, RmsPropConfig, Sizes, Trainer,
+    Activation, AdamConfig, BatchSource, ConvMethod, Error, ImageShape, LayerSpec, LinearMethod,
+    Method, Network, NetworkSpec, Optimizer, RmsPropConfig, Sizes, Trainer,
 };
 
 use crate::support::{Stripes, check_close, distance, eps, uniform};
@@ -176,12 +176,12 @@ fn spec(conv: ConvMethod, linear: LinearMethod) -> NetworkSpec {
         input: ImageShape::new(1, 8, 8),
         layers: vec![
             conv(4, 3, 1),
-            LayerSpec::MaxMin,
+            LayerSpec::Activation(Activation::MaxMin),
             conv(6, 4, 2),
-            LayerSpec::GroupSort { group: 3 },
+            LayerSpec::Activation(Activation::GroupSort { group: 3 }),
             LayerSpec::Flatten,
             linear(8),
-            LayerSpec::Relu,
+            LayerSpec::Activation(Activation::Relu),
             linear(4),
         ],
     }

@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use candle_core::{DType, Device};
 use lipconv::train::{EpochReport, Observer, StepReport};
 use lipconv::{
-    BatchSource, ConvMethod, ImageShape, LayerSpec, LinearMethod, Loss, Methods, Network,
-    NetworkSpec, Optimizer, Outcome, Schedule, TrainConfig, Trainer,
+    Activation, BatchSource, ConvMethod, ImageShape, LayerSpec, LinearMethod, Loss, Methods,
+    Network, NetworkSpec, Optimizer, Outcome, Schedule, TrainConfig, Trainer,
 };
 use ndarray::Array4;
 
@@ -79,15 +79,15 @@ fn training_learns_and_layers_stay_orthogonal() {
     }
 }
 
-/// A network outside the block form (MaxMin directly after Flatten) is trained through candle's graph; the
+/// A network outside the block form (MaxMin directly after Flatten) is trained in candle's operations; the
 /// same network with the activation before Flatten, where for an even number of channels it does the same,
 /// runs on the engine.
 #[test]
 fn engine_and_graph_train_alike() {
     let conv = LayerSpec::Conv { c_out: 4, kernel_size: 3, stride: 1, method: ConvMethod::Bcop };
     let linear = LayerSpec::Linear { out_features: 4, method: LinearMethod::Bjorck };
-    let engine = vec![conv, LayerSpec::MaxMin, LayerSpec::Flatten, linear];
-    let graph = vec![conv, LayerSpec::Flatten, LayerSpec::MaxMin, linear];
+    let engine = vec![conv, LayerSpec::Activation(Activation::MaxMin), LayerSpec::Flatten, linear];
+    let graph = vec![conv, LayerSpec::Flatten, LayerSpec::Activation(Activation::MaxMin), linear];
     for dtype in [DType::F32, DType::F64] {
         let run = |layers: &[LayerSpec]| {
             let spec = NetworkSpec { input: ImageShape::new(1, 8, 8), layers: layers.to_vec() };

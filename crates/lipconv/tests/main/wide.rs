@@ -1,7 +1,7 @@
 //! Evaluation with sums in f64: the same function, rounded where it says.
 
 use candle_core::{DType, Device, Tensor};
-use lipconv::{CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork, WideNetwork};
+use lipconv::{Activation, CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork, WideNetwork};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -19,12 +19,12 @@ fn network(rng: &mut ChaCha8Rng) -> PlainNetwork {
     };
     let layers = vec![
         conv([6, 8, 2, 2], 2, rng),
-        PlainLayer::MaxMin,
+        PlainLayer::Activation(Activation::MaxMin),
         conv([4, 6, 3, 3], 1, rng),
-        PlainLayer::GroupSort { group: 2 },
+        PlainLayer::Activation(Activation::GroupSort { group: 2 }),
         PlainLayer::Flatten,
         PlainLayer::Dense(Dense::new(uniform(&[10, 48], rng), None).unwrap()),
-        PlainLayer::Relu,
+        PlainLayer::Activation(Activation::Relu),
         PlainLayer::Dense(Dense::new(uniform(&[3, 10], rng), Some(uniform(&[3], rng))).unwrap()),
     ];
     PlainNetwork::new(ImageShape::new(2, 6, 8), layers).unwrap()

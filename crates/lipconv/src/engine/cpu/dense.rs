@@ -96,7 +96,7 @@ fn activate<T: Real>(dense: &DenseBlock<'_, T>, output: &mut [T], records: &mut 
         let mut start = 0;
         for activation in &dense.activations {
             let length = activation.record_len(row.len());
-            activation.forward(row, 1, &mut records[start..start + length]);
+            activation.apply(row, 1, &mut records[start..start + length]);
             start += length;
         }
     });
@@ -112,7 +112,7 @@ fn activate_backward<T: Real>(dense: &DenseBlock<'_, T>, gradient: &mut [T], rec
         let mut end = n_records;
         for activation in dense.activations.iter().rev() {
             let start = end - activation.record_len(row.len());
-            activation.backward(row, 1, &records[start..end]);
+            activation.pull_back(row, 1, &records[start..end]);
             end = start;
         }
     });

@@ -3,8 +3,8 @@
 use projectors::Real;
 use projectors::polar::FactoredPolar;
 
+use crate::activation::Activation;
 use crate::engine::Step;
-use crate::kernels::activation::Activation;
 use crate::kernels::conv::{self, ConvGeometry};
 
 /// A cyclic convolution and its activations.

@@ -147,7 +147,7 @@ fn forward_sample<T: Real>(
         let mut record = place.record;
         for activation in &block.activations {
             let length = activation.record_len(output.len());
-            activation.forward(
+            activation.apply(
                 output,
                 geometry.output().n_pixels(),
                 &mut records[record..record + length],
@@ -262,7 +262,7 @@ fn backward_activations<T: Real>(block: &ConvBlock<T>, records: &[u8], gradient:
     let mut end = block.record_len();
     for activation in block.activations.iter().rev() {
         let start = end - activation.record_len(gradient.len());
-        activation.backward(gradient, block.geometry.output().n_pixels(), &records[start..end]);
+        activation.pull_back(gradient, block.geometry.output().n_pixels(), &records[start..end]);
         end = start;
     }
 }
