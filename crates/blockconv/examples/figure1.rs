@@ -7,7 +7,7 @@
 
 use std::fmt::Write;
 
-use blockconv::assembly::assemble1;
+use blockconv::assembly::assemble_1d;
 use ndarray::{Array2, ArrayView1, array};
 use projectors::Projector;
 
@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let line = array![[2.0], [1.0]];
     let p = Projector::from_range(line.view())?;
     let signal = array![[1.0, 1.2], [-0.4, 1.1], [1.3, -0.6]];
-    let kernel = assemble1(Array2::eye(2).view(), std::slice::from_ref(&p))?;
+    let kernel = assemble_1d(Array2::eye(2).view(), std::slice::from_ref(&p))?;
     let output = kernel.apply(signal.view())?;
 
     let path = std::env::args().nth(1).unwrap_or_else(|| "figure1.svg".into());

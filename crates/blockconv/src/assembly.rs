@@ -38,18 +38,21 @@ use crate::scratch::Scratch;
 ///
 /// # Example
 /// ```
-/// use blockconv::assembly::assemble1;
+/// use blockconv::assembly::assemble_1d;
 /// use ndarray::array;
 /// use projectors::Projector;
 ///
 /// let h = array![[0.0, 1.0], [-1.0, 0.0]];
 /// let p = Projector::try_new(array![[1.0, 0.0], [0.0, 0.0]]).unwrap();
-/// let kernel = assemble1(h.view(), &[p]).unwrap();
+/// let kernel = assemble_1d(h.view(), &[p]).unwrap();
 /// assert_eq!(kernel.taps().dim(), (2, 2, 2));
 /// assert_eq!(kernel.orthogonality_defect(), 0.0);
-/// assert!(assemble1(array![[1.0, 0.0]].view(), &[]).is_err());
+/// assert!(assemble_1d(array![[1.0, 0.0]].view(), &[]).is_err());
 /// ```
-pub fn assemble1<T: Real>(h: ArrayView2<'_, T>, projectors: &[Projector<T>]) -> Result<Kernel1<T>> {
+pub fn assemble_1d<T: Real>(
+    h: ArrayView2<'_, T>,
+    projectors: &[Projector<T>],
+) -> Result<Kernel1<T>> {
     let factors: Vec<_> = projectors.iter().map(Projector::matrix).collect();
     let chain = square_chain(h, &vec![Direction::Vertical; factors.len()], &factors)?;
     Kernel1::try_new(taps_of(&chain, h.nrows(), h.nrows()).remove_axis(Axis(1)))
@@ -58,8 +61,8 @@ pub fn assemble1<T: Real>(h: ArrayView2<'_, T>, projectors: &[Projector<T>]) -> 
 /// Equation (5): the 2-D kernel of size (`ps.len() + 1`) x (`qs.len() + 1`), factors in the order P1, Q1, P2, Q2, ….
 ///
 /// # Errors
-/// As [`assemble1`]; [`Error::ShapeMismatch`] also when `ps` and `qs` differ in number.
-pub fn assemble2<T: Real>(
+/// As [`assemble_1d`]; [`Error::ShapeMismatch`] also when `ps` and `qs` differ in number.
+pub fn assemble_2d<T: Real>(
     h: ArrayView2<'_, T>,
     ps: &[Projector<T>],
     qs: &[Projector<T>],

@@ -80,23 +80,7 @@ pub fn bcop<T: Real>(
     c_in: usize,
     warm: Option<ArrayView2<'_, T>>,
 ) -> Result<Bcop<T>> {
-    bcop_reusing(parameters, c_out, c_in, warm, &Scratch::default())
-}
-
-/// As [`bcop`], in memory that dropped evaluations left in `scratch`; the result gives its own back when it is dropped.
-///
-/// # Errors
-/// As [`bcop`].
-pub fn bcop_reusing<T: Real>(
-    parameters: ArrayView3<'_, T>,
-    c_out: usize,
-    c_in: usize,
-    warm: Option<ArrayView2<'_, T>>,
-    scratch: &Scratch<T>,
-) -> Result<Bcop<T>> {
-    let n = check_parameters(parameters, c_out, c_in)?;
-    gemm::single_threaded_blas();
-    pooled(n, || evaluate(parameters, c_out, c_in, warm, scratch))
+    Bcop::assemble_into(parameters, c_out, c_in, warm, &Scratch::default())
 }
 
 fn evaluate<T: Real>(
@@ -109,7 +93,7 @@ fn evaluate<T: Real>(
     let n = c_out.max(c_in);
     let raw_h = parameters.index_axis(Axis(0), 0);
     let polar =
-        || polar::polar_warm(raw_h, warm).map_err(|source| parameter_error(parameters, 0, source));
+        || polar::polar_from(raw_h, warm).map_err(|source| parameter_error(parameters, 0, source));
     let ranges = || project_all(parameters);
     let (h, projections) =
         if n < PARALLEL_FROM { (polar(), ranges()) } else { rayon::join(polar, ranges) };
@@ -120,6 +104,22 @@ fn evaluate<T: Real>(
 }
 
 impl<T: Real> Bcop<T> {
+    /// As [`bcop`], in memory that dropped evaluations left in `scratch`; the result gives its own back when it is dropped.
+    ///
+    /// # Errors
+    /// As [`bcop`].
+    pub fn assemble_into(
+        parameters: ArrayView3<'_, T>,
+        c_out: usize,
+        c_in: usize,
+        warm: Option<ArrayView2<'_, T>>,
+        scratch: &Scratch<T>,
+    ) -> Result<Self> {
+        let n = check_parameters(parameters, c_out, c_in)?;
+        gemm::single_threaded_blas();
+        pooled(n, || evaluate(parameters, c_out, c_in, warm, scratch))
+    }
+
     /// The kernel as a layer weight, c_out x c_in x k x k.
     #[must_use]
     pub fn layer_weight(&self) -> Array4<T> {

@@ -55,7 +55,7 @@ use projectors::grassmann::basis;
 use projectors::polar::polar;
 use projectors::{Projector, Real, gemm};
 
-use crate::assembly::assemble1;
+use crate::assembly::assemble_1d;
 use crate::error::Result;
 use crate::kernel::Kernel1;
 use crate::{check, tolerance};
@@ -73,9 +73,9 @@ impl<T: Real> Factors1<T> {
     /// The kernel that the factors make, by equation (4).
     ///
     /// # Errors
-    /// As [`assemble1`].
+    /// As [`assemble_1d`].
     pub fn assemble(&self) -> Result<Kernel1<T>> {
-        assemble1(self.h.view(), &self.projectors)
+        assemble_1d(self.h.view(), &self.projectors)
     }
 
     /// Σ (n - rank P_j), the degree of the determinant.

@@ -22,7 +22,7 @@
 use ndarray::{Array2, ArrayView2, s};
 use projectors::{Projector, Real};
 
-use crate::assembly::{assemble1, assemble2};
+use crate::assembly::{assemble_1d, assemble_2d};
 use crate::check;
 use crate::error::Result;
 use crate::kernel::{Kernel1, Kernel2};
@@ -54,7 +54,7 @@ pub struct Lift<T> {
 /// let (h, zero) = (array![[1.0]], Projector::try_new(array![[0.0]]).unwrap());
 /// let lifted = lift(h.view(), &[zero], &[]).unwrap();
 /// assert_eq!(lifted.ps[0].rank(), 1);
-/// assert_eq!(lifted.assemble1().unwrap().taps().dim(), (2, 2, 2));
+/// assert_eq!(lifted.assemble_1d().unwrap().taps().dim(), (2, 2, 2));
 /// let wide = Projector::try_new(array![[1.0, 0.0], [0.0, 0.0]]).unwrap();
 /// assert!(lift(h.view(), &[wide], &[]).is_err());
 /// ```
@@ -77,17 +77,17 @@ impl<T: Real> Lift<T> {
     /// Equation (4) with the vertical projectors.
     ///
     /// # Errors
-    /// As [`assemble1`].
-    pub fn assemble1(&self) -> Result<Kernel1<T>> {
-        assemble1(self.h.view(), &self.ps)
+    /// As [`assemble_1d`].
+    pub fn assemble_1d(&self) -> Result<Kernel1<T>> {
+        assemble_1d(self.h.view(), &self.ps)
     }
 
     /// Equation (5).
     ///
     /// # Errors
-    /// As [`assemble2`]: `ps` and `qs` must be equally many.
-    pub fn assemble2(&self) -> Result<Kernel2<T>> {
-        assemble2(self.h.view(), &self.ps, &self.qs)
+    /// As [`assemble_2d`]: `ps` and `qs` must be equally many.
+    pub fn assemble_2d(&self) -> Result<Kernel2<T>> {
+        assemble_2d(self.h.view(), &self.ps, &self.qs)
     }
 }
 

@@ -32,7 +32,7 @@ use projectors::polar::polar;
 use projectors::{Projector, Real, gemm, haar_orthogonal};
 use rand::Rng;
 
-use crate::assembly::{assemble1, assemble2};
+use crate::assembly::{assemble_1d, assemble_2d};
 use crate::components::check_orthogonal2;
 use crate::error::Result;
 use crate::kernel::{Kernel1, Kernel2};
@@ -134,7 +134,7 @@ fn forced_factors<T: Real>(kernel: &Kernel2<T>) -> Result<ForcedFactors<T>> {
     };
     let p = projector(rows.index_axis(Axis(0), 0))?;
     let q = projector(columns.index_axis(Axis(0), 0))?;
-    let product = assemble2(h.view(), std::slice::from_ref(&p), std::slice::from_ref(&q))?;
+    let product = assemble_2d(h.view(), std::slice::from_ref(&p), std::slice::from_ref(&q))?;
     let residual = frobenius((&product.taps() - &kernel.taps()).iter());
     Ok(ForcedFactors { h, p, q, residual })
 }
@@ -142,15 +142,15 @@ fn forced_factors<T: Real>(kernel: &Kernel2<T>) -> Result<ForcedFactors<T>> {
 /// H □ [Q  I-Q] □ [P; I-P]: equation (5) with the factors in the other order.
 ///
 /// # Errors
-/// As [`assemble2`].
+/// As [`assemble_2d`].
 pub fn q_then_p<T: Real>(
     h: ArrayView2<'_, T>,
     p: &Projector<T>,
     q: &Projector<T>,
 ) -> Result<Kernel2<T>> {
-    let horizontal = assemble1(h, std::slice::from_ref(q))?;
+    let horizontal = assemble_1d(h, std::slice::from_ref(q))?;
     let identity = Array2::eye(h.nrows());
-    let vertical = assemble1(identity.view(), std::slice::from_ref(p))?.into_vertical();
+    let vertical = assemble_1d(identity.view(), std::slice::from_ref(p))?.into_vertical();
     into_horizontal(&horizontal)?.block_product(&vertical)
 }
 
@@ -194,7 +194,7 @@ pub fn census(n: usize, draws: usize, rng: &mut (impl Rng + ?Sized)) -> Result<C
         let h = haar_orthogonal::<f64>(n, rng);
         let ranks = [rng.random_range(0..=n), rng.random_range(0..=n)];
         let (p, q) = (Projector::random(n, ranks[0], rng)?, Projector::random(n, ranks[1], rng)?);
-        let in_order = assemble2(h.view(), std::slice::from_ref(&p), std::slice::from_ref(&q))?;
+        let in_order = assemble_2d(h.view(), std::slice::from_ref(&p), std::slice::from_ref(&q))?;
         census.p_then_q += usize::from(membership(&in_order)?.is_member());
         census.q_then_p += usize::from(membership(&q_then_p(h.view(), &p, &q)?)?.is_member());
     }

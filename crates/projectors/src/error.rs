@@ -163,5 +163,5 @@ impl Error {
     }
 }
 
-/// Shorthand for results of this crate.
-pub(crate) type Result<T> = std::result::Result<T, Error>;
+/// This crate's result.
+pub type Result<T> = std::result::Result<T, Error>;

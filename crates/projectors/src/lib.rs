@@ -23,7 +23,7 @@ pub mod tolerance;
 mod triangular;
 pub mod unit_ball;
 
-pub use error::Error;
+pub use error::{Error, Result};
 pub use haar::{haar_frame, haar_orthogonal};
 pub use lipschitz::{BoundKind, LipschitzBound};
 pub use projector::Projector;

@@ -7,14 +7,13 @@
 //!
 //! Maps in series multiply, block-diagonal maps take the maximum, summed maps (residual branches) add.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Error, Result};
 use crate::rounding;
 
 /// How far a bound can be trusted, strongest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum BoundKind {
     /// The Lipschitz constant itself.
@@ -47,15 +46,17 @@ impl std::fmt::Display for BoundKind {
 /// assert!(LipschitzBound::exact(-1.0).is_err());
 /// # Ok::<(), projectors::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Unchecked", into = "Unchecked")]
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(try_from = "Unchecked", into = "Unchecked"))]
 pub struct LipschitzBound {
     value: f64,
     kind: BoundKind,
 }
 
 /// The serialised form, checked on the way in.
-#[derive(Serialize, Deserialize)]
+#[cfg(feature = "serde")]
+#[derive(serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Unchecked {
     value: f64,
@@ -159,6 +160,7 @@ impl std::fmt::Display for LipschitzBound {
     }
 }
 
+#[cfg(feature = "serde")]
 impl TryFrom<Unchecked> for LipschitzBound {
     type Error = Error;
 
@@ -167,6 +169,7 @@ impl TryFrom<Unchecked> for LipschitzBound {
     }
 }
 
+#[cfg(feature = "serde")]
 impl From<LipschitzBound> for Unchecked {
     fn from(bound: LipschitzBound) -> Self {
         Self { value: bound.value, kind: bound.kind }

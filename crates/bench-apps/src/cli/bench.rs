@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use blockconv::Scratch;
-use blockconv::bcop::bcop_reusing;
+use blockconv::bcop::Bcop;
 use blockconv::spectrum::layer_singular_values;
 use candle_core::{DType, Device, Tensor};
 use clap::ValueEnum;
@@ -205,7 +205,7 @@ impl Bench<'_> {
         let cotangent = Array4::from_elem((c, c, k, k), 1.0_f32);
         // as training does it, in the memory of the step before
         let scratch = Scratch::default();
-        let assemble = || bcop_reusing(parameters.view(), c, c, None, &scratch);
+        let assemble = || Bcop::assemble_into(parameters.view(), c, c, None, &scratch);
         let forward = || {
             let weight = assemble()?.layer_weight();
             anyhow::ensure!(weight[[0, 0, 1, 1]].is_finite(), "an assembled kernel is not finite");

@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
-use blockconv::assembly::assemble1;
-use blockconv::components::{Label1, label1, labels1, measure1, path, random1, representative1};
+use blockconv::assembly::assemble_1d;
+use blockconv::components::{
+    Label1, label_1d, labels_1d, measure_1d, path, random_1d, representative_1d,
+};
 use blockconv::factorisation::factorise;
 use blockconv::{Error, Kernel1, Result};
 use projectors::{Projector, Real, grassmann::geodesic, haar_orthogonal};
@@ -21,7 +23,7 @@ pub(crate) fn check() -> Vec<Finding> {
     let mut large = grid(N, 9);
     large.extend([(16, 9), (24, 7), (32, 5), (48, 3), (64, 2), (64, 9)]);
     let labels: Vec<_> =
-        sizes.iter().flat_map(|&(n, k)| labels1(n, k).map(move |label| (n, k, label))).collect();
+        sizes.iter().flat_map(|&(n, k)| labels_1d(n, k).map(move |label| (n, k, label))).collect();
     let statement = |text, tolerance, draws| Statement { text, tolerance, draws };
     vec![
         statement("P(n): projectors of equal rank are joined; rank is constant", 1e-13, 20)
@@ -56,7 +58,7 @@ fn grid(n: usize, k: usize) -> Vec<(usize, usize)> {
 
 fn random<T: Real>(n: usize, k: usize, rng: &mut ChaCha8Rng) -> Result<Kernel1<T>> {
     let h = haar_orthogonal(n, rng);
-    assemble1(h.view(), &projectors(n, k, rng)?)
+    assemble_1d(h.view(), &projectors(n, k, rng)?)
 }
 
 fn projectors<T: Real>(n: usize, k: usize, rng: &mut ChaCha8Rng) -> Result<Vec<Projector<T>>> {
@@ -94,7 +96,7 @@ fn round_trip(n: usize, k: usize, rng: &mut ChaCha8Rng) -> Result<f64> {
 }
 
 fn determinant(n: usize, k: usize, label: Label1, rng: &mut ChaCha8Rng) -> Result<f64> {
-    let measured = measure1(&random1::<f64>(label, n, k, rng)?)?;
+    let measured = measure_1d(&random_1d::<f64>(label, n, k, rng)?)?;
     let right = measured.label == label;
     Ok(if right { measured.deviation / (n * k) as f64 } else { WRONG })
 }
@@ -102,23 +104,23 @@ fn determinant(n: usize, k: usize, label: Label1, rng: &mut ChaCha8Rng) -> Resul
 /// Labels that are missing, and labels that should not exist, among canonical and random kernels.
 fn count(n: usize, k: usize, rng: &mut ChaCha8Rng) -> Result<f64> {
     let mut reached = HashSet::new();
-    for label in labels1(n, k) {
-        reached.insert(label1(&representative1::<f64>(label, n, k)?)?);
+    for label in labels_1d(n, k) {
+        reached.insert(label_1d(&representative_1d::<f64>(label, n, k)?)?);
     }
     for _ in 0..100 {
-        reached.insert(label1(&random::<f64>(n, k, rng)?)?);
+        reached.insert(label_1d(&random::<f64>(n, k, rng)?)?);
     }
     Ok(reached.len().abs_diff(2 * (k - 1) * n + 2) as f64)
 }
 
 fn joined(n: usize, k: usize, label: Label1, rng: &mut ChaCha8Rng) -> Result<f64> {
-    let (from, to) = (random1(label, n, k, rng)?, random1(label, n, k, rng)?);
+    let (from, to) = (random_1d(label, n, k, rng)?, random_1d(label, n, k, rng)?);
     let path = path(&from, &to)?;
     let mut worst = distance(&path.at(0.0)?, &from).max(distance(&path.at(1.0)?, &to));
     for step in 0..=8 {
         let between = path.at(f64::from(step) / 8.0)?;
         worst = worst.max(between.orthogonality_defect());
-        if label1(&between)? != label {
+        if label_1d(&between)? != label {
             return Ok(WRONG);
         }
     }
@@ -127,9 +129,9 @@ fn joined(n: usize, k: usize, label: Label1, rng: &mut ChaCha8Rng) -> Result<f64
 
 /// 1 when a path to a kernel of some other label is found.
 fn not_joined(n: usize, k: usize, label: Label1, rng: &mut ChaCha8Rng) -> Result<f64> {
-    let others: Vec<_> = labels1(n, k).filter(|&other| other != label).collect();
+    let others: Vec<_> = labels_1d(n, k).filter(|&other| other != label).collect();
     let other = others[rng.random_range(0..others.len())];
-    let (from, to) = (random1(label, n, k, rng)?, random1(other, n, k, rng)?);
+    let (from, to) = (random_1d(label, n, k, rng)?, random_1d(other, n, k, rng)?);
     Ok(match path(&from, &to) {
         Err(Error::LabelsDiffer { left, right }) if (left, right) == (label, other) => 0.0,
         _ => 1.0,

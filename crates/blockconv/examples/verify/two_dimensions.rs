@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 
-use blockconv::assembly::assemble2;
+use blockconv::assembly::assemble_2d;
 use blockconv::bcop::bcop;
-use blockconv::components::{Label2, label2, labels2, measure2, random2, representative2};
+use blockconv::components::{
+    Label2, label_2d, labels_2d, measure_2d, random_2d, representative_2d,
+};
 use blockconv::lift::lift;
 use blockconv::membership::{membership, q_then_p};
 use blockconv::zero_padding::{off_centre_energy, zero_padded};
@@ -24,7 +26,7 @@ pub(crate) fn check() -> Vec<Finding> {
     let sizes: Vec<_> = (1..=N).flat_map(|n| (1..=4).map(move |k| (n, k))).collect();
     let channels: Vec<_> = (1..=N).collect();
     let labels: Vec<_> =
-        channels.iter().flat_map(|&n| labels2(n, 2).map(move |label| (n, label))).collect();
+        channels.iter().flat_map(|&n| labels_2d(n, 2).map(move |label| (n, label))).collect();
     let pairs: Vec<_> = channels
         .iter()
         .flat_map(|&n| (0..=n).flat_map(move |p| (0..=n).map(move |q| (n, p, q))))
@@ -81,7 +83,7 @@ fn frobenius(entries: impl Iterator<Item = f64>) -> f64 {
 /// The largest |σ² - 1| on images of the smallest sizes and beyond.
 fn isometry<T: Real>(n: usize, k: usize, rng: &mut ChaCha8Rng) -> Result<f64> {
     let (h, ps, qs) = factors::<T>(n, k, rng)?;
-    let kernel = assemble2(h.view(), &ps, &qs)?;
+    let kernel = assemble_2d(h.view(), &ps, &qs)?;
     let mut worst: f64 = 0.0;
     for size in [(k, k), (k + 1, 2 * k)] {
         let ends = spectrum::extremes(&kernel, size)?;
@@ -93,14 +95,14 @@ fn isometry<T: Real>(n: usize, k: usize, rng: &mut ChaCha8Rng) -> Result<f64> {
 }
 
 fn determinant(n: usize, label: Label2, rng: &mut ChaCha8Rng) -> Result<f64> {
-    let measured = measure2(&random2::<f64>(label, n, 2, rng)?)?;
+    let measured = measure_2d(&random_2d::<f64>(label, n, 2, rng)?)?;
     Ok(if measured.label == label { measured.deviation / (2 * n) as f64 } else { WRONG })
 }
 
 fn count(n: usize) -> Result<f64> {
     let mut reached = HashSet::new();
-    for label in labels2(n, 2) {
-        reached.insert(label2(&representative2::<f64>(label, n, 2)?)?);
+    for label in labels_2d(n, 2) {
+        reached.insert(label_2d(&representative_2d::<f64>(label, n, 2)?)?);
     }
     Ok(reached.len().abs_diff(2 * (n + 1) * (n + 1)) as f64)
 }
@@ -112,8 +114,8 @@ fn lifted(n: usize, k: usize, rng: &mut ChaCha8Rng) -> Result<f64> {
         return Ok(WRONG);
     }
     let image = Array3::from_shape_simple_fn((k + 1, k + 2, 2 * n), || StandardNormal.sample(rng));
-    let out = lifted.assemble2()?.apply(image.view())?;
-    let original = assemble2(h.view(), &ps, &qs)?.apply(image.slice(s![.., .., ..n]))?;
+    let out = lifted.assemble_2d()?.apply(image.view())?;
+    let original = assemble_2d(h.view(), &ps, &qs)?.apply(image.slice(s![.., .., ..n]))?;
     let difference = frobenius((&out.slice(s![.., .., ..n]) - &original).into_iter());
     Ok(difference / frobenius(image.into_iter()) / (n * k) as f64)
 }
@@ -129,7 +131,7 @@ fn training(n: usize, k: usize, rng: &mut ChaCha8Rng) -> Result<f64> {
             let noise: f64 = StandardNormal.sample(rng);
             0.9 * x + 0.3 * noise
         });
-        let label = label2(&bcop(parameters.view(), n, n, None)?.kernel())?;
+        let label = label_2d(&bcop(parameters.view(), n, n, None)?.kernel())?;
         if (label.vertical, label.horizontal) != (degree, degree) {
             outside += 1.0;
         }
@@ -146,7 +148,7 @@ fn pair(n: usize, p: usize, q: usize, rng: &mut ChaCha8Rng) -> Result<Pair> {
 fn member(n: usize, p: usize, q: usize, rng: &mut ChaCha8Rng) -> Result<f64> {
     let (h, p, q) = pair(n, p, q, rng)?;
     let kernel: Kernel2<f64> =
-        assemble2(h.view(), std::slice::from_ref(&p), std::slice::from_ref(&q))?;
+        assemble_2d(h.view(), std::slice::from_ref(&p), std::slice::from_ref(&q))?;
     let verdict = membership(&kernel)?;
     let found = verdict.forced_factors();
     let errors = [
@@ -173,7 +175,7 @@ fn reversed(n: usize, p_rank: usize, q_rank: usize, rng: &mut ChaCha8Rng) -> Res
 
 fn padding(n: usize, k: usize, rng: &mut ChaCha8Rng) -> Result<f64> {
     let (h, ps, qs) = factors::<f64>(n, k, rng)?;
-    let kernel = assemble2(h.view(), &ps, &qs)?;
+    let kernel = assemble_2d(h.view(), &ps, &qs)?;
     let padded = zero_padded(&kernel, (k, k + 1))?;
     let shortfall = 0.5 * off_centre_energy(&kernel) - padded.norm_defect();
     // Nothing is gained either: a restriction of an isometry does not expand.

@@ -50,16 +50,16 @@ impl Sign {
 }
 
 /// All labels of 1-D kernels of size k with n x n blocks: 2(k-1)n + 2 of them; none for k = 0 or n = 0.
-pub fn labels1(n: usize, k: usize) -> impl Iterator<Item = Label1> {
+pub fn labels_1d(n: usize, k: usize) -> impl Iterator<Item = Label1> {
     let signs = if n == 0 || k == 0 { &[] } else { &Sign::BOTH[..] };
     let degrees = move || 0..=k.saturating_sub(1) * n;
     signs.iter().flat_map(move |&sign| degrees().map(move |degree| Label1 { sign, degree }))
 }
 
 /// All labels of k x k kernels with n x n blocks: 2((k-1)n + 1)² of them; none for k = 0 or n = 0.
-pub fn labels2(n: usize, k: usize) -> impl Iterator<Item = Label2> {
+pub fn labels_2d(n: usize, k: usize) -> impl Iterator<Item = Label2> {
     let degrees = 0..=k.saturating_sub(1) * n;
-    labels1(n, k).flat_map(move |Label1 { sign, degree: vertical }| {
+    labels_1d(n, k).flat_map(move |Label1 { sign, degree: vertical }| {
         degrees.clone().map(move |horizontal| Label2 { sign, vertical, horizontal })
     })
 }

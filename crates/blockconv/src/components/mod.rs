@@ -11,12 +11,12 @@
 //! polynomial too, and only monomials are units among those.) The degrees are winding numbers of det A on circles.
 //!
 //! Theorem 1. The label ([`Sign`], d) does not change along a path of orthogonal kernels: it is continuous and discrete.
-//! All 2(k-1)n + 2 labels occur ([`representative1`]), and two kernels of one label are joined by a path ([`path`]). So
+//! All 2(k-1)n + 2 labels occur ([`representative_1d`]), and two kernels of one label are joined by a path ([`path`]). So
 //! the labels are the components. For factors H, P_j of equation (4), sign = det H and d = Σ (n - rank P_j): the rank
 //! of a single projector can change along a path, their sum cannot.
 //!
 //! Theorem 2. For k x k kernels in 2-D the labels ([`Sign`], a, b) give at least 2((k-1)n + 1)² components, 2(n+1)² for k = 2;
-//! all occur ([`representative2`]). Kernels of one label need not be joined by a path.
+//! all occur ([`representative_2d`]). Kernels of one label need not be joined by a path.
 //!
 //! BCOP. It fixes every rank to n/2 (integer division), and with it a = b = (k-1)(n - n/2): one label for each sign.
 //!
@@ -33,8 +33,8 @@ mod representatives;
 mod rotation;
 mod winding;
 
-pub use label::{Label1, Label2, Sign, labels1, labels2};
+pub use label::{Label1, Label2, Sign, labels_1d, labels_2d};
 pub use path::{Path, path};
-pub use representatives::{random1, random2, representative1, representative2};
+pub use representatives::{random_1d, random_2d, representative_1d, representative_2d};
 pub(crate) use winding::check_orthogonal2;
-pub use winding::{Measured, label1, label2, measure1, measure2};
+pub use winding::{Measured, label_1d, label_2d, measure_1d, measure_2d};

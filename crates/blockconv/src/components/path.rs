@@ -28,8 +28,8 @@ use projectors::{Projector, gemm};
 
 use super::label::Label1;
 use super::rotation::Rotation;
-use super::winding::label1;
-use crate::assembly::assemble1;
+use super::winding::label_1d;
+use crate::assembly::assemble_1d;
 use crate::check;
 use crate::error::{Error, Result};
 use crate::factorisation::{Factors1, factorise};
@@ -56,7 +56,7 @@ pub struct Path {
 /// # Example
 /// ```
 /// use blockconv::Kernel1;
-/// use blockconv::components::{label1, path};
+/// use blockconv::components::{label_1d, path};
 /// use ndarray::array;
 ///
 /// // Delaying channel 0 or channel 1: equal labels. Delaying none: another one.
@@ -65,12 +65,12 @@ pub struct Path {
 /// let none = Kernel1::try_new(array![[[1.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]]).unwrap();
 /// let between = path(&first, &second).unwrap().at(0.3).unwrap();
 /// assert!(between.orthogonality_defect() < 1e-14);
-/// assert_eq!(label1(&between).unwrap(), label1(&first).unwrap());
+/// assert_eq!(label_1d(&between).unwrap(), label_1d(&first).unwrap());
 /// assert!(path(&first, &none).is_err());
 /// ```
 pub fn path(from: &Kernel1<f64>, to: &Kernel1<f64>) -> Result<Path> {
     check::shape("the end of the path", from.taps().shape(), to.taps().shape())?;
-    let (left, right) = (label1(from)?, label1(to)?);
+    let (left, right) = (label_1d(from)?, label_1d(to)?);
     if left != right {
         return Err(Error::LabelsDiffer { left, right });
     }
@@ -93,7 +93,7 @@ impl Path {
         let (geodesics, s) =
             if t <= 0.5 { (&self.leaving, 2.0 * t) } else { (&self.arriving, 2.0 - 2.0 * t) };
         let projectors = geodesics.iter().map(|g| Ok(g.at(s)?)).collect::<Result<Vec<_>>>()?;
-        assemble1(self.rotation.turn(self.h.clone(), t).view(), &projectors)
+        assemble_1d(self.rotation.turn(self.h.clone(), t).view(), &projectors)
     }
 
     /// The label that all kernels on the path share.

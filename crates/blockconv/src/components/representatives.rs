@@ -12,7 +12,7 @@ use projectors::{Projector, Real, haar_orthogonal};
 use rand::Rng;
 
 use super::label::{Label1, Label2, Sign};
-use crate::assembly::{assemble1, assemble2};
+use crate::assembly::{assemble_1d, assemble_2d};
 use crate::error::{Error, Result};
 use crate::kernel::{Kernel1, Kernel2};
 
@@ -21,7 +21,7 @@ use crate::kernel::{Kernel1, Kernel2};
 /// # Errors
 /// [`Error::Empty`](crate::Error::Empty) for n or k 0, [`Error::DegreeOutOfRange`](crate::Error::DegreeOutOfRange) for a
 /// degree above (k-1)n.
-pub fn representative1<T: Real>(label: Label1, n: usize, k: usize) -> Result<Kernel1<T>> {
+pub fn representative_1d<T: Real>(label: Label1, n: usize, k: usize) -> Result<Kernel1<T>> {
     check_degree(label.degree, n, k)?;
     let mut taps = Array3::zeros((k, n, n));
     for channel in 0..n {
@@ -33,20 +33,20 @@ pub fn representative1<T: Real>(label: Label1, n: usize, k: usize) -> Result<Ker
 /// The canonical 2-D kernel of a label, k x k with n x n blocks; it has the form of equation (5).
 ///
 /// # Errors
-/// As [`representative1`], for each degree.
+/// As [`representative_1d`], for each degree.
 ///
 /// # Example
 /// ```
-/// use blockconv::components::{label2, labels2, representative2};
+/// use blockconv::components::{label_2d, labels_2d, representative_2d};
 ///
-/// assert_eq!(labels2(3, 2).count(), 2 * 4 * 4);
-/// for label in labels2(3, 2) {
-///     assert_eq!(label2(&representative2::<f64>(label, 3, 2).unwrap()).unwrap(), label);
+/// assert_eq!(labels_2d(3, 2).count(), 2 * 4 * 4);
+/// for label in labels_2d(3, 2) {
+///     assert_eq!(label_2d(&representative_2d::<f64>(label, 3, 2).unwrap()).unwrap(), label);
 /// }
-/// let too_large = labels2(4, 2).last().unwrap();
-/// assert!(representative2::<f64>(too_large, 3, 2).is_err());
+/// let too_large = labels_2d(4, 2).last().unwrap();
+/// assert!(representative_2d::<f64>(too_large, 3, 2).is_err());
 /// ```
-pub fn representative2<T: Real>(label: Label2, n: usize, k: usize) -> Result<Kernel2<T>> {
+pub fn representative_2d<T: Real>(label: Label2, n: usize, k: usize) -> Result<Kernel2<T>> {
     check_degree(label.vertical, n, k)?;
     check_degree(label.horizontal, n, k)?;
     let mut taps = Array4::zeros((k, k, n, n));
@@ -60,8 +60,8 @@ pub fn representative2<T: Real>(label: Label2, n: usize, k: usize) -> Result<Ker
 /// A random 1-D kernel of a label, of size k with n x n blocks.
 ///
 /// # Errors
-/// As [`representative1`].
-pub fn random1<T: Real>(
+/// As [`representative_1d`].
+pub fn random_1d<T: Real>(
     label: Label1,
     n: usize,
     k: usize,
@@ -69,14 +69,14 @@ pub fn random1<T: Real>(
 ) -> Result<Kernel1<T>> {
     check_degree(label.degree, n, k)?;
     let h = random_orthogonal::<T>(label.sign, n, rng);
-    assemble1(h.view(), &random_projectors(label.degree, n, k, rng)?)
+    assemble_1d(h.view(), &random_projectors(label.degree, n, k, rng)?)
 }
 
 /// A random 2-D kernel of a label and of the form of equation (5), k x k with n x n blocks.
 ///
 /// # Errors
-/// As [`representative2`].
-pub fn random2<T: Real>(
+/// As [`representative_2d`].
+pub fn random_2d<T: Real>(
     label: Label2,
     n: usize,
     k: usize,
@@ -86,7 +86,7 @@ pub fn random2<T: Real>(
     check_degree(label.horizontal, n, k)?;
     let h = random_orthogonal::<T>(label.sign, n, rng);
     let ps = random_projectors(label.vertical, n, k, rng)?;
-    assemble2(h.view(), &ps, &random_projectors(label.horizontal, n, k, rng)?)
+    assemble_2d(h.view(), &ps, &random_projectors(label.horizontal, n, k, rng)?)
 }
 
 /// d_i = ⌈(d - i) / n⌉, and 0 for i >= d.

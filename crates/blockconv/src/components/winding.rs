@@ -37,36 +37,36 @@ pub struct Measured<L> {
 /// The label of an orthogonal 1-D kernel.
 ///
 /// # Errors
-/// As [`measure1`].
+/// As [`measure_1d`].
 ///
 /// # Example
 /// ```
-/// use blockconv::{Error, Kernel1, components::{Label1, Sign, label1}};
+/// use blockconv::{Error, Kernel1, components::{Label1, Sign, label_1d}};
 /// use ndarray::array;
 ///
 /// // Channel 0 changes its sign, channel 1 is delayed by one step: det A(z) = -z.
 /// let kernel = Kernel1::try_new(array![[[-1.0, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]]).unwrap();
-/// assert_eq!(label1(&kernel).unwrap(), Label1 { sign: Sign::Minus, degree: 1 });
+/// assert_eq!(label_1d(&kernel).unwrap(), Label1 { sign: Sign::Minus, degree: 1 });
 /// let average = Kernel1::try_new(array![[[0.5]], [[0.5]]]).unwrap();
-/// assert!(matches!(label1(&average), Err(Error::NotOrthogonal { .. })));
+/// assert!(matches!(label_1d(&average), Err(Error::NotOrthogonal { .. })));
 /// ```
-pub fn label1<T: Real>(kernel: &Kernel1<T>) -> Result<Label1> {
-    measure1(kernel).map(|measured| measured.label)
+pub fn label_1d<T: Real>(kernel: &Kernel1<T>) -> Result<Label1> {
+    measure_1d(kernel).map(|measured| measured.label)
 }
 
 /// The label of an orthogonal 2-D kernel; kh and kw may differ.
 ///
 /// # Errors
-/// As [`measure2`].
-pub fn label2<T: Real>(kernel: &Kernel2<T>) -> Result<Label2> {
-    measure2(kernel).map(|measured| measured.label)
+/// As [`measure_2d`].
+pub fn label_2d<T: Real>(kernel: &Kernel2<T>) -> Result<Label2> {
+    measure_2d(kernel).map(|measured| measured.label)
 }
 
 /// The label of an orthogonal 1-D kernel with the deviation of the determinant.
 ///
 /// # Errors
 /// [`Error::NonSquareBlocks`], [`Error::NotOrthogonal`].
-pub fn measure1<T: Real>(kernel: &Kernel1<T>) -> Result<Measured<Label1>> {
+pub fn measure_1d<T: Real>(kernel: &Kernel1<T>) -> Result<Measured<Label1>> {
     check_orthogonal(kernel)?;
     wind(kernel)
 }
@@ -75,7 +75,7 @@ pub fn measure1<T: Real>(kernel: &Kernel1<T>) -> Result<Measured<Label1>> {
 ///
 /// # Errors
 /// [`Error::NonSquareBlocks`], [`Error::NotOrthogonal`].
-pub fn measure2<T: Real>(kernel: &Kernel2<T>) -> Result<Measured<Label2>> {
+pub fn measure_2d<T: Real>(kernel: &Kernel2<T>) -> Result<Measured<Label2>> {
     check_orthogonal2(kernel)?;
     let vertical = wind(&Kernel1::try_new(kernel.taps().sum_axis(Axis(1)))?)?;
     let horizontal = wind(&Kernel1::try_new(kernel.taps().sum_axis(Axis(0)))?)?;

@@ -1,7 +1,7 @@
 //! Equations (4) and (5): assembled kernels are isometries of the dense operator, and their pullbacks are derivatives.
 
 use blockconv::Kernel2;
-use blockconv::assembly::{assemble, assemble1, assemble2};
+use blockconv::assembly::{assemble, assemble_1d, assemble_2d};
 use ndarray::{Array2, Array4, Axis, concatenate, s};
 use projectors::Real;
 use proptest::prelude::*;
@@ -65,7 +65,7 @@ fn dense_operator_is_an_isometry() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(crate::support::seeded())]
 
     #[test]
     fn dense_operator_is_an_isometry_for_any_shape(
@@ -217,7 +217,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
 fn one_dimensional_assembly_is_the_vertical_part_of_the_algebra() {
     for (k, n) in [(1, 3), (2, 1), (4, 3), (9, 5)] {
         let (h, ps, _) = support::factors::<f64>(k, n, &mut support::rng(k as u64));
-        let kernel = assemble1(h.view(), &ps).unwrap();
+        let kernel = assemble_1d(h.view(), &ps).unwrap();
         assert_eq!(kernel.taps().dim(), (k, n, n));
         assert!(kernel.orthogonality_defect() <= defect::<f64>(n, k));
         assert!(kernel.check_orthogonal(defect::<f64>(n, k)).is_ok());
@@ -234,5 +234,5 @@ fn both_assemblies_agree() {
     let (h, ps, qs) = support::factors::<f64>(3, 4, &mut support::rng(8));
     let order: Vec<_> = ps.iter().zip(&qs).flat_map(|(p, q)| [p.matrix(), q.matrix()]).collect();
     let assembly = assemble(h.view(), &order, 4, 4).unwrap();
-    assert_eq!(assemble2(h.view(), &ps, &qs).unwrap(), assembly.kernel());
+    assert_eq!(assemble_2d(h.view(), &ps, &qs).unwrap(), assembly.kernel());
 }

@@ -1,7 +1,7 @@
 //! The parametrisation: orthogonal for all shapes, its pullback a derivative, warm starts and threads without effect.
 
 use blockconv::Scratch;
-use blockconv::bcop::{bcop, bcop_reusing};
+use blockconv::bcop::{Bcop, bcop};
 use blockconv::from_layer_weight;
 use ndarray::{Array3, Array4, s};
 use projectors::Real;
@@ -48,7 +48,7 @@ fn layer_weights_are_orthogonal() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(crate::support::seeded())]
 
     #[test]
     fn layer_weights_are_orthogonal_for_any_shape(k in 1_usize..5, c_out in 1_usize..8, c_in in 1_usize..8, seed: u64) {
@@ -148,7 +148,8 @@ fn scratch_memory_is_reused_and_changes_nothing() {
             let parameters = parameters::<f64>(k, c_out.max(c_in), &mut rng);
             let cotangent = uniform::<f64, _>((c_out, c_in, k, k), &mut rng);
             let fresh = bcop(parameters.view(), c_out, c_in, None).unwrap();
-            let reusing = bcop_reusing(parameters.view(), c_out, c_in, None, &scratch).unwrap();
+            let reusing =
+                Bcop::assemble_into(parameters.view(), c_out, c_in, None, &scratch).unwrap();
             assert_eq!(fresh.layer_weight(), reusing.layer_weight());
             assert_eq!(
                 fresh.pullback(cotangent.view()).unwrap(),

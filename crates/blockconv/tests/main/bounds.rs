@@ -35,7 +35,7 @@ fn check_bounds<T: Real>(weight: &Array4<T>, size: (usize, usize)) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(crate::support::seeded())]
 
     #[test]
     fn bounds_hold_for_random_kernels(

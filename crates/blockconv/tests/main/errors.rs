@@ -1,6 +1,6 @@
 //! One test for each error variant, asserting what a person reads.
 
-use blockconv::assembly::{assemble, assemble1, assemble2};
+use blockconv::assembly::{assemble, assemble_1d, assemble_2d};
 use blockconv::bcop::bcop;
 use blockconv::{Error, Kernel1, Kernel2, bounds, from_layer_weight, spectrum};
 use ndarray::{Array2, Array3, Array4, array};
@@ -27,7 +27,7 @@ fn empty() {
         Err(Error::Empty { .. })
     ));
     assert!(matches!(
-        assemble1::<f64>(Array2::zeros((0, 0)).view(), &[]),
+        assemble_1d::<f64>(Array2::zeros((0, 0)).view(), &[]),
         Err(Error::Empty { .. })
     ));
     assert!(matches!(
@@ -39,7 +39,7 @@ fn empty() {
 #[test]
 fn non_square_blocks() {
     assert_eq!(
-        text(assemble1(array![[1.0, 0.0]].view(), &[])),
+        text(assemble_1d(array![[1.0, 0.0]].view(), &[])),
         "H must have square blocks, got 1 x 2"
     );
     let (h, p) = (Array2::<f64>::eye(2), Array2::<f64>::zeros((2, 3)));
@@ -61,9 +61,9 @@ fn shape_mismatch() {
         "the image has shape 4 x 5 x 2, expected 4 x 5 x 3"
     );
     let (h, p) = (Array2::<f64>::eye(3), Projector::random(2, 1, &mut support::rng(0)).unwrap());
-    assert_eq!(text(assemble1(h.view(), &[p])), "a projector has shape 2 x 2, expected 3 x 3");
+    assert_eq!(text(assemble_1d(h.view(), &[p])), "a projector has shape 2 x 2, expected 3 x 3");
     let q = Projector::random(3, 1, &mut support::rng(0)).unwrap();
-    let unequal = assemble2(h.view(), &[], &[q]);
+    let unequal = assemble_2d(h.view(), &[], &[q]);
     assert_eq!(text(unequal), "the list of horizontal projectors has shape 1, expected 0");
     assert_eq!(text(assemble(h.view(), &[], 2, 4)), "H has shape 3 x 3, expected 4 x 4");
     let parameters = Array3::<f64>::zeros((3, 4, 5));

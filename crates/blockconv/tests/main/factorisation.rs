@@ -1,6 +1,6 @@
 //! Equation (4) is onto: kernels return from their factors, whatever the ranks, and nothing else is factorised.
 
-use blockconv::assembly::assemble1;
+use blockconv::assembly::assemble_1d;
 use blockconv::factorisation::{Factors1, factorise};
 use blockconv::{Error, Kernel1};
 use ndarray::{Array2, Array3, array, s};
@@ -19,7 +19,7 @@ fn round_trip<T: Real>(n: usize, k: usize) -> f64 {
 fn draw<T: Real>(n: usize, ranks: &[usize], rng: &mut ChaCha8Rng) -> Kernel1<T> {
     let projectors: Vec<_> =
         ranks.iter().map(|&rank| Projector::random(n, rank, rng).unwrap()).collect();
-    assemble1(haar_orthogonal::<T>(n, rng).view(), &projectors).unwrap()
+    assemble_1d(haar_orthogonal::<T>(n, rng).view(), &projectors).unwrap()
 }
 
 #[track_caller]
@@ -89,7 +89,7 @@ fn nearly_rank_deficient_taps_cost_no_digits() {
         }
         let p = Projector::from_basis(u.slice(s![.., ..n / 2])).unwrap();
         let q = Projector::from_basis(turned.slice(s![.., n / 2..])).unwrap();
-        let kernel = assemble1(u.view(), &[p.clone(), q, p.complement()]).unwrap();
+        let kernel = assemble_1d(u.view(), &[p.clone(), q, p.complement()]).unwrap();
         check_factors(&kernel, &format!("angle 1e-{exponent}"));
     }
 }
@@ -101,7 +101,7 @@ fn factors_return_when_the_row_space_fixes_them() {
     for rank in 0..=6 {
         let (h, p) =
             (haar_orthogonal::<f64>(6, &mut rng), Projector::random(6, rank, &mut rng).unwrap());
-        let factors = factorise(&assemble1(h.view(), std::slice::from_ref(&p)).unwrap()).unwrap();
+        let factors = factorise(&assemble_1d(h.view(), std::slice::from_ref(&p)).unwrap()).unwrap();
         assert!(distance(&factors.h, &h) <= round_trip::<f64>(6, 2));
         assert!(factors.projectors[0].distance(&p).unwrap() <= round_trip::<f64>(6, 2));
     }
@@ -151,7 +151,7 @@ fn kernels_that_are_not_orthogonal_are_refused_with_their_defect() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(crate::support::seeded())]
 
     #[test]
     fn any_ranks_round_trip(n in 1_usize..=10, k in 1_usize..=9, seed: u64) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 
-use blockconv::assembly::{assemble, assemble1, assemble2};
+use blockconv::assembly::{assemble, assemble_1d, assemble_2d};
 use blockconv::clipping::clip_singular_values;
 use blockconv::{Kernel1, Kernel2, spectrum};
 use ndarray::{Array1, Array2, Array3, Array4, ArrayD, Axis, Ix1, Ix2, Ix3, Ix4};
@@ -87,7 +87,7 @@ fn check_equation_4<T: Real>(
     kernel: &Array3<f64>,
     (input, output): (&Array2<f64>, &Array2<f64>),
 ) {
-    let assembled = assemble1(convert::<T, _>(h).view(), &projectors_of(p)).unwrap();
+    let assembled = assemble_1d(convert::<T, _>(h).view(), &projectors_of(p)).unwrap();
     check(case, &assembled.taps().to_owned(), kernel);
     let given = Kernel1::try_new(convert::<T, _>(kernel)).unwrap();
     check(case, &given.apply(convert(input).view()).unwrap(), output);
@@ -118,7 +118,7 @@ fn check_equation_5<T: Real>(
     (input, output): (&Array3<f64>, &Array3<f64>),
 ) {
     let (h, ps, qs) = (convert::<T, _>(h), projectors_of::<T>(p), projectors_of::<T>(q));
-    check(case, &assemble2(h.view(), &ps, &qs).unwrap().into_taps(), kernel);
+    check(case, &assemble_2d(h.view(), &ps, &qs).unwrap().into_taps(), kernel);
     let order: Vec<_> = ps.iter().zip(&qs).flat_map(|(p, q)| [p.matrix(), q.matrix()]).collect();
     let n = h.nrows();
     for (c_out, c_in) in [(n, n), (n / 2, n), (n, n / 2)] {

@@ -13,7 +13,7 @@ use crate::support::{
 type Shape = (usize, usize, usize, usize);
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(crate::support::seeded())]
 
     #[test]
     fn product_applies_as_the_factors_in_turn(
@@ -175,7 +175,7 @@ fn image_as_large_as_the_kernel_is_the_smallest() {
 fn defect_of_a_scaled_orthogonal_kernel_is_known() {
     // c times an orthogonal kernel has G_0 = c² I: defect |c² - 1| √n
     let (h, ps, qs) = support::factors::<f64>(3, 4, &mut support::rng(5));
-    let kernel = blockconv::assembly::assemble2(h.view(), &ps, &qs).unwrap();
+    let kernel = blockconv::assembly::assemble_2d(h.view(), &ps, &qs).unwrap();
     for c in [0.5, 1.0, 2.0] {
         let scaled = Kernel2::try_new(kernel.taps().mapv(|x| c * x)).unwrap();
         let expected: f64 = (c * c - 1.0_f64).abs() * 2.0;

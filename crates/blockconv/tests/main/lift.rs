@@ -1,6 +1,6 @@
 //! Theorem 3: the lifted kernel has projectors of rank n only, and its first n channels are the original, seen on images.
 
-use blockconv::components::{Sign, label2, labels2, random2};
+use blockconv::components::{Sign, label_2d, labels_2d, random_2d};
 use blockconv::factorisation::factorise;
 use blockconv::lift::lift;
 use ndarray::{Array2, Array3, array, s};
@@ -13,12 +13,12 @@ fn check_lift<T: Real>(n: usize, k: usize, size: (usize, usize), seed: u64) {
     let case = format!("n {n}, k {k}, {size:?}, seed {seed}, {}", T::NAME);
     let mut rng = support::rng(seed);
     let (h, ps, qs) = support::factors::<T>(k, n, &mut rng);
-    let original = blockconv::assembly::assemble2(h.view(), &ps, &qs).unwrap();
+    let original = blockconv::assembly::assemble_2d(h.view(), &ps, &qs).unwrap();
     let lifted = lift(h.view(), &ps, &qs).unwrap();
     for p in lifted.ps.iter().chain(&lifted.qs) {
         assert_eq!((p.n(), p.rank()), (2 * n, n), "{case}");
     }
-    let kernel = lifted.assemble2().unwrap();
+    let kernel = lifted.assemble_2d().unwrap();
     assert!(kernel.orthogonality_defect() <= support::defect::<T>(2 * n, k), "{case}");
 
     let image: Array3<T> = uniform((size.0, size.1, 2 * n), &mut rng);
@@ -52,8 +52,8 @@ fn first_channels_of_the_lift_are_the_original() {
 #[test]
 fn all_labels_lift_into_one_component_of_each_sign() {
     let (n, mut rng) = (3, support::rng(1));
-    for label in labels2(n, 2) {
-        let kernel = random2::<f64>(label, n, 2, &mut rng).unwrap();
+    for label in labels_2d(n, 2) {
+        let kernel = random_2d::<f64>(label, n, 2, &mut rng).unwrap();
         let forced = blockconv::membership::membership(&kernel).unwrap();
         let factors = forced.forced_factors();
         let lifted = lift(
@@ -61,12 +61,12 @@ fn all_labels_lift_into_one_component_of_each_sign() {
             std::slice::from_ref(&factors.p),
             std::slice::from_ref(&factors.q),
         );
-        let lifted = lifted.unwrap().assemble2().unwrap();
-        let lifted_label = label2(&lifted).unwrap();
+        let lifted = lifted.unwrap().assemble_2d().unwrap();
+        let lifted_label = label_2d(&lifted).unwrap();
         assert_eq!(lifted_label.sign, label.sign);
         assert_eq!((lifted_label.vertical, lifted_label.horizontal), (n, n), "{label}");
     }
-    let largest = labels2(n, 2).last().unwrap();
+    let largest = labels_2d(n, 2).last().unwrap();
     assert_eq!((largest.sign, largest.vertical), (Sign::Plus, n));
 }
 
@@ -74,9 +74,9 @@ fn all_labels_lift_into_one_component_of_each_sign() {
 fn one_dimensional_kernels_lift_from_their_factors_alone() {
     let mut rng = support::rng(2);
     let (h, ps, _) = support::factors::<f64>(4, 5, &mut rng);
-    let kernel = blockconv::assembly::assemble1(h.view(), &ps).unwrap();
+    let kernel = blockconv::assembly::assemble_1d(h.view(), &ps).unwrap();
     let factors = factorise(&kernel).unwrap();
-    let lifted = lift(factors.h.view(), &factors.projectors, &[]).unwrap().assemble1().unwrap();
+    let lifted = lift(factors.h.view(), &factors.projectors, &[]).unwrap().assemble_1d().unwrap();
     let first = lifted.taps().slice_move(s![.., ..5, ..5]);
     assert!(distance(&first, &kernel.taps()) <= 32.0 * f64::EPSILON * 20.0);
 }

@@ -1,7 +1,7 @@
 //! Equation (5) in 2-D is incomplete: members return from their taps, Q-then-P kernels are refuted with a certificate.
 
 use blockconv::Kernel2;
-use blockconv::assembly::assemble2;
+use blockconv::assembly::assemble_2d;
 use blockconv::membership::{Membership, census, membership, q_then_p};
 use ndarray::{Array2, Array4};
 use projectors::{Projector, Real, haar_orthogonal};
@@ -25,7 +25,7 @@ fn draw<T: Real>(
 }
 
 fn p_then_q<T: Real>(h: &Array2<T>, p: &Projector<T>, q: &Projector<T>) -> Kernel2<T> {
-    assemble2(h.view(), std::slice::from_ref(p), std::slice::from_ref(q)).unwrap()
+    assemble_2d(h.view(), std::slice::from_ref(p), std::slice::from_ref(q)).unwrap()
 }
 
 #[track_caller]
@@ -156,7 +156,7 @@ fn other_kernels_are_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(crate::support::seeded())]
 
     #[test]
     fn membership_decides_any_ranks(n in 1_usize..=8, p: usize, q: usize, seed: u64) {
@@ -166,7 +166,7 @@ proptest! {
     #[test]
     fn members_are_never_refuted(n in 1_usize..=8, seed: u64) {
         let (h, ps, qs) = support::factors::<f64>(2, n, &mut support::rng(seed));
-        let verdict = membership(&assemble2(h.view(), &ps, &qs).unwrap()).unwrap();
+        let verdict = membership(&assemble_2d(h.view(), &ps, &qs).unwrap()).unwrap();
         prop_assert!(matches!(verdict, Membership::Member(_)));
         prop_assert_eq!(verdict.distance_to_members(), 0.0);
     }

@@ -33,7 +33,7 @@ fn check_spectrum<T: Real>(kernel: &Kernel2<T>, size: (usize, usize)) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(crate::support::seeded())]
 
     #[test]
     fn singular_values_are_those_of_the_dense_operator(
@@ -63,7 +63,7 @@ fn singular_kernels_have_accurate_small_singular_values() {
 #[test]
 fn spectrum_of_a_product_of_orthogonal_and_diagonal_kernels_is_the_diagonal() {
     let (h, ps, qs) = support::factors::<f64>(3, 3, &mut support::rng(2));
-    let orthogonal = blockconv::assembly::assemble2(h.view(), &ps, &qs).unwrap();
+    let orthogonal = blockconv::assembly::assemble_2d(h.view(), &ps, &qs).unwrap();
     let mut diagonal = Array4::zeros((1, 1, 3, 3));
     for (i, x) in [4.0, 2.0, 0.5].into_iter().enumerate() {
         diagonal[[0, 0, i, i]] = x;

@@ -6,8 +6,16 @@ use ndarray::{
     IntoDimension,
 };
 use projectors::{Projector, Real, haar_orthogonal};
+use proptest::prelude::ProptestConfig;
+use proptest::test_runner::RngSeed;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+
+/// Random tests draw the same cases every time.
+pub(crate) fn seeded() -> ProptestConfig {
+    let rng_seed = RngSeed::Fixed(0);
+    ProptestConfig { cases: 256, rng_seed, failure_persistence: None, ..Default::default() }
+}
 
 pub(crate) fn rng(seed: u64) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed)

@@ -1,7 +1,7 @@
 //! Zero padding: an orthogonal kernel loses norm at the border unless it has size 1.
 
 use blockconv::zero_padding::{off_centre_energy, operator, zero_padded};
-use blockconv::{Kernel2, assembly::assemble2, layer_weight};
+use blockconv::{Kernel2, assembly::assemble_2d, layer_weight};
 use ndarray::{Array3, Array4, s};
 use projectors::{Projector, haar_orthogonal};
 
@@ -9,7 +9,7 @@ use crate::support::{self, distance, uniform};
 
 fn kernel(k: usize, n: usize, seed: u64) -> Kernel2<f64> {
     let (h, ps, qs) = support::factors(k, n, &mut support::rng(seed));
-    assemble2(h.view(), &ps, &qs).unwrap()
+    assemble_2d(h.view(), &ps, &qs).unwrap()
 }
 
 /// The operator equals the cyclic layer on an image with a border of zeros around it.
@@ -70,7 +70,7 @@ fn only_size_one_survives() {
     let mut half = || Projector::random(4, 2, &mut rng).unwrap();
     let (p, q) = (half(), half());
     let h = haar_orthogonal::<f64>(4, &mut rng);
-    let bcop = assemble2(h.view(), &[p], &[q]).unwrap();
+    let bcop = assemble_2d(h.view(), &[p], &[q]).unwrap();
     let padded = zero_padded(&bcop, (4, 4)).unwrap();
     assert!(padded.norm_defect() > 1.0 / 3.0, "{padded:?}");
 }

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayD, ArrayView2, ArrayViewD, Ix4};
 use projectors::Real;
-use projectors::polar::{Polar, polar_warm};
+use projectors::polar::{Polar, polar_from};
 
 use super::Layer;
 use crate::bounds;
@@ -42,7 +42,7 @@ pub(super) fn polar_of<T: Element>(
     matrix: ArrayView2<'_, T>,
     warm: Option<ArrayView2<'_, T>>,
 ) -> Result<Polar<T>> {
-    polar_warm(matrix, warm).map_err(|source| layer.orthonormalisation(source))
+    polar_from(matrix, warm).map_err(|source| layer.orthonormalisation(source))
 }
 
 /// Divides a convolution's weight by a proven bound of its norm on the layer's image where that exceeds 1.

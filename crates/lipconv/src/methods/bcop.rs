@@ -23,7 +23,7 @@
 //! Source. Li et al., section 4.
 
 use blockconv::Scratch;
-use blockconv::bcop::{Bcop as Kernel, bcop_reusing};
+use blockconv::bcop::Bcop as Kernel;
 use candle_core::Tensor;
 use ndarray::{Array2, ArrayD, ArrayViewD, Ix3, Ix4};
 use projectors::haar_orthogonal;
@@ -80,7 +80,8 @@ impl<T: Element> CpuParametrisation<T> for Bcop {
         let fresh = Scratch::default();
         let scratch = start.scratch.unwrap_or(&fresh);
         let Sizes { n_out, n_in, .. } = layer.sizes;
-        let assembled = bcop_reusing(ranked::<T, Ix3>(parameter), n_out, n_in, start.warm, scratch);
+        let assembled =
+            Kernel::assemble_into(ranked::<T, Ix3>(parameter), n_out, n_in, start.warm, scratch);
         Ok(Box::new(assembled.map_err(|source| layer.algebra(source))?))
     }
 }

@@ -70,7 +70,7 @@ pub struct Polar<T> {
 /// # Ok::<(), projectors::Error>(())
 /// ```
 pub fn polar<T: Real>(w: ArrayView2<'_, T>) -> Result<Polar<T>> {
-    polar_warm(w, None)
+    polar_from(w, None)
 }
 
 /// As [`polar`], with the [`Polar::inverse_sqrt`] of a nearby matrix to start from.
@@ -80,7 +80,7 @@ pub fn polar<T: Real>(w: ArrayView2<'_, T>) -> Result<Polar<T>> {
 ///
 /// # Errors
 /// As [`polar`].
-pub fn polar_warm<T: Real>(
+pub fn polar_from<T: Real>(
     w: ArrayView2<'_, T>,
     start: Option<ArrayView2<'_, T>>,
 ) -> Result<Polar<T>> {

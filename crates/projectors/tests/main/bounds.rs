@@ -122,6 +122,7 @@ fn bounds_combine_to_the_weakest_kind() {
     assert_eq!(upper.to_string(), "3 (upper bound)");
 }
 
+#[cfg(feature = "serde")]
 #[test]
 fn bounds_survive_serialisation_and_are_checked_on_the_way_in() {
     let bound = LipschitzBound::upper_bound(1.000_000_1).unwrap();
@@ -160,7 +161,7 @@ fn scaling_stalls_where_clipping_does_not() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, rng_seed: proptest::test_runner::RngSeed::Fixed(0), ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, rng_seed: proptest::test_runner::RngSeed::Fixed(0), failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn directed_rounding_encloses_the_exact_result(a in any::<f64>(), b in any::<f64>()) {

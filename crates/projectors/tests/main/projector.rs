@@ -249,7 +249,7 @@ fn distance_is_the_norm_of_the_sines() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, rng_seed: proptest::test_runner::RngSeed::Fixed(0), ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, rng_seed: proptest::test_runner::RngSeed::Fixed(0), failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn nearest_projector_beats_every_other(n in 1_usize..7, seed in any::<u64>(), rival in 0_usize..7) {
