@@ -273,11 +273,9 @@ fn weight_operations_refuse_what_does_not_fit() {
 
 #[test]
 fn unknown_methods_are_refused_with_the_known_ones() {
-    says(
-        "lln".parse::<ConvMethod>(),
-        "unknown method of a convolution `lln`, expected one of `bcop`, `bcop-fixed`, `rko`, `ossn`, \
-         `svcm`, `rk-l2ne`, `unconstrained`",
-    );
+    let error = "none".parse::<ConvMethod>().unwrap_err().to_string();
+    let text = "unknown method of a convolution `none`, expected one of `bcop`, `bcop-fixed`, `rko`, ";
+    assert!(error.starts_with(text), "{error}");
     let error = serde_json::from_str::<LinearMethod>("\"bcop\"").unwrap_err().to_string();
     assert!(
         error.starts_with("unknown method of a dense layer `bcop`, expected one of `bjorck`"),
