@@ -274,7 +274,8 @@ fn weight_operations_refuse_what_does_not_fit() {
 #[test]
 fn unknown_methods_are_refused_with_the_known_ones() {
     let error = "none".parse::<ConvMethod>().unwrap_err().to_string();
-    let text = "unknown method of a convolution `none`, expected one of `bcop`, `bcop-fixed`, `rko`, ";
+    let text =
+        "unknown method of a convolution `none`, expected one of `bcop`, `bcop-fixed`, `rko`, ";
     assert!(error.starts_with(text), "{error}");
     let error = serde_json::from_str::<LinearMethod>("\"bcop\"").unwrap_err().to_string();
     assert!(

@@ -458,13 +458,16 @@ fn check_alike(case: &Case, networks: [Vec<LayerSpec>; 2]) {
     let [a, b] = networks.map(|layers| {
         let spec = NetworkSpec { layers, ..case.spec.clone() };
         let mut trainer = trainer(&Case { spec, optimizer, ..case.clone() });
+        crate::portable::perturb(&[trainer.network()]);
         let mut source = Noise { input: case.spec.input, dtype: case.dtype, seed: 4 };
         for n in 0..3 {
             trainer.step(&source.batch(n).unwrap(), STEPS_PER_EPOCH).unwrap();
         }
         trainer.into_network()
     });
-    let allowed = sum_tolerance(case.dtype, 64 * case.inner, 1.0);
+    // candle differentiates through twenty products of an orthonormalisation, the engine in closed form, and the optimisers
+    // divide by the gradient's size; an update moves a value by a hundredth
+    let allowed = sum_tolerance(case.dtype, 65536 * case.inner, 1.0);
     for ((name, a), (_, b)) in a.variables().iter().zip(b.variables()) {
         check_close(&format!("{}: {name}", case.name), a, &b, allowed);
     }

@@ -108,8 +108,8 @@ fn layers_are_stored_by_their_type() {
         assert_eq!(serde_json::to_string(&layer).unwrap(), text);
         assert_eq!(serde_json::from_str::<LayerSpec>(text).unwrap(), layer);
     }
-    for wrong in [r#"{"type":"tanh"}"#, r#"{"type":"relu","slope":1}"#, r#"{"type":"group-sort"}"#]
-    {
+    let more = r#"{"type":"group-sort","group":3,"order":1}"#;
+    for wrong in [r#"{"type":"tanh"}"#, r#"{"type":"group-sort"}"#, more] {
         assert!(serde_json::from_str::<LayerSpec>(wrong).is_err(), "{wrong}");
     }
 }

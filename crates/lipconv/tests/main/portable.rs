@@ -188,9 +188,9 @@ fn spec(conv: ConvMethod, linear: LinearMethod) -> NetworkSpec {
 }
 
 /// Adds the same noise to both: an orthogonal start has rows of equal sums, between which RK-L2NE's gradient may choose.
-fn perturb(networks: &[&Network]) {
+pub(crate) fn perturb(networks: &[&Network]) {
     for (name, variable) in networks.iter().flat_map(|network| network.variables()) {
-        let noise = uniform(variable.dims(), -0.05, 0.05, DType::F64, name.len() as u64);
+        let noise = uniform(variable.dims(), -0.05, 0.05, variable.dtype(), name.len() as u64);
         let noise = noise.to_device(variable.device()).unwrap();
         variable.set(&(variable.as_tensor() + noise).unwrap()).unwrap();
     }
