@@ -190,9 +190,12 @@ impl Observer for Interrupt {
 }
 
 fn trainer(case: &Case) -> Trainer {
+    trainer_with_rate(case, 1e-2)
+}
+
+fn trainer_with_rate(case: &Case, learning_rate: f64) -> Trainer {
     let network = Network::new(&case.spec, case.dtype, &Device::Cpu, 11).unwrap();
-    let settings =
-        TrainConfig { learning_rate: 1e-2, optimizer: case.optimizer, ..config(N_EPOCHS) };
+    let settings = TrainConfig { learning_rate, optimizer: case.optimizer, ..config(N_EPOCHS) };
     Trainer::new(network, settings).unwrap()
 }
 
@@ -457,17 +460,18 @@ fn check_alike(case: &Case, networks: [Vec<LayerSpec>; 2]) {
     };
     let [a, b] = networks.map(|layers| {
         let spec = NetworkSpec { layers, ..case.spec.clone() };
-        let mut trainer = trainer(&Case { spec, optimizer, ..case.clone() });
-        crate::portable::perturb(&[trainer.network()]);
+        // a large matrix stays well-conditioned, as the two ways to its polar factor need in f32
+        let mut trainer = trainer_with_rate(&Case { spec, optimizer, ..case.clone() }, 1e-4);
+        // large enough for ties of row sums, small enough for the condition of the largest matrix
+        crate::portable::perturb(&[trainer.network()], 1e-3);
         let mut source = Noise { input: case.spec.input, dtype: case.dtype, seed: 4 };
         for n in 0..3 {
             trainer.step(&source.batch(n).unwrap(), STEPS_PER_EPOCH).unwrap();
         }
         trainer.into_network()
     });
-    // candle differentiates through twenty products of an orthonormalisation, the engine in closed form, and the optimisers
-    // divide by the gradient's size; an update moves a value by a hundredth
-    let allowed = sum_tolerance(case.dtype, 65536 * case.inner, 1.0);
+    // beside the sums of the layer, those of some twenty steps of an orthonormalisation
+    let allowed = sum_tolerance(case.dtype, 256 * case.inner, 1.0);
     for ((name, a), (_, b)) in a.variables().iter().zip(b.variables()) {
         check_close(&format!("{}: {name}", case.name), a, &b, allowed);
     }

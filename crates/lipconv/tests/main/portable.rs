@@ -188,9 +188,9 @@ fn spec(conv: ConvMethod, linear: LinearMethod) -> NetworkSpec {
 }
 
 /// Adds the same noise to both: an orthogonal start has rows of equal sums, between which RK-L2NE's gradient may choose.
-pub(crate) fn perturb(networks: &[&Network]) {
+pub(crate) fn perturb(networks: &[&Network], size: f64) {
     for (name, variable) in networks.iter().flat_map(|network| network.variables()) {
-        let noise = uniform(variable.dims(), -0.05, 0.05, variable.dtype(), name.len() as u64);
+        let noise = uniform(variable.dims(), -size, size, variable.dtype(), name.len() as u64);
         let noise = noise.to_device(variable.device()).unwrap();
         variable.set(&(variable.as_tensor() + noise).unwrap()).unwrap();
     }
@@ -210,7 +210,7 @@ fn training_steps_equal_those_of_the_engine() {
             let mut engine = Trainer::new(network(&Device::Cpu), config).unwrap();
             let mut portable = Trainer::portable(network(device), config).unwrap();
             let mut changed = Trainer::new(network(&Device::Cpu), config).unwrap();
-            perturb(&[engine.network(), portable.network(), changed.network()]);
+            perturb(&[engine.network(), portable.network(), changed.network()], 0.05);
             let mut source = Stripes::new([1, 8, 8], 4, 6, DType::F64);
             source.start_epoch(0, 11);
             for step in 0..4 {
