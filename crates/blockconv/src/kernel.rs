@@ -14,7 +14,7 @@
 //!
 //! Source. Li et al., "Preventing Gradient Attenuation in Lipschitz Constrained Convolutional Networks", section 2.
 
-use ndarray::{Array, Array1, Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4, Axis};
+use ndarray::{Array, Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4, Axis};
 use projectors::Real;
 
 use crate::autocorrelation::Autocorrelation;

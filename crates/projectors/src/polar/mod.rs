@@ -43,8 +43,7 @@ use ndarray::{Array2, ArrayView2};
 pub use factored::{FactoredPolar, factored_polar};
 
 use crate::error::Result;
-use crate::{Real, dense, gemm};
-use sylvester::Spectrum;
+use crate::{Real, dense};
 use tall::Tall;
 
 /// The polar factor Q of a matrix W, with what its pullback needs.
