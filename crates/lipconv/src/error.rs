@@ -142,6 +142,11 @@ pub enum Error {
         /// The network's number.
         got: usize,
     },
+    /// A loss depends on the last weight, and the network does not end with a dense layer or the caller did not give it.
+    #[error(
+        "the loss depends on the distances of the last weight's rows, expected a network that ends with a dense layer"
+    )]
+    NoLastWeight,
     /// A batch for the comparison of two distributions lacks samples of one.
     #[error(
         "{n_samples} samples and none of label {label}, expected samples of both distributions: labels 0 and 1"

@@ -9,11 +9,21 @@
 //! output on batches of two distributions A (label 0) and B (label 1),
 //! `L = mean_B f - mean_A f`, of gradient 1/n_B and -1/n_A. Over the 1-Lipschitz f, -L is at most the Wasserstein
 //! distance of the two halves of the batch.
+//!
+//! [`Loss::CrossEntropy`], with an offset, a temperature and what goes with them: see [`cross_entropy`].
 
+pub mod cross_entropy;
 mod dual;
+mod hinge;
+mod pairs;
 
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
+
+pub use cross_entropy::{CrossEntropy, TrainingRadius};
+pub use hinge::multi_class_hinge;
+pub use pairs::PairNorms;
+pub(crate) use pairs::pair_norms;
 
 use crate::element::Element;
 use crate::error::{Error, Result};
@@ -30,6 +40,8 @@ pub enum Loss {
     },
     /// `mean_B f - mean_A f` of one logit f; labels 0 = A, 1 = B.
     Wasserstein,
+    /// Cross-entropy with an offset and a temperature.
+    CrossEntropy(CrossEntropy),
 }
 
 /// Labels of the two distributions that [`Loss::Wasserstein`] compares.
@@ -46,6 +58,17 @@ pub struct LossValue<T> {
     pub d_logits: Vec<T>,
     /// Samples whose largest logit is their class; 0 for a loss that knows no classes.
     pub n_correct: usize,
+    /// Gradient with respect to the distances of the last weight's rows, row-major classes x classes; empty for a loss that does not
+    /// depend on them.
+    pub d_pairs: Vec<f64>,
+}
+
+impl<T: Element> LossValue<T> {
+    /// No loss and no gradient.
+    fn zeros(n_logits: usize) -> Self {
+        let d_logits = vec![T::zero(); n_logits];
+        Self { value: 0.0, d_logits, n_correct: 0, d_pairs: Vec::new() }
+    }
 }
 
 impl Loss {
@@ -54,23 +77,45 @@ impl Loss {
     /// # Errors
     /// [`Error::InvalidSetting`] naming the setting.
     pub fn validate(&self) -> Result<()> {
-        let Self::MultiClassHinge { margin } = *self else { return Ok(()) };
-        if margin > 0.0 && margin.is_finite() {
-            return Ok(());
+        match *self {
+            Self::MultiClassHinge { margin } if !(margin > 0.0 && margin.is_finite()) => {
+                let (value, expected) = (margin.to_string(), "a positive number");
+                Err(Error::InvalidSetting { name: "margin", value, expected })
+            }
+            Self::CrossEntropy(settings) => settings.validate(),
+            Self::MultiClassHinge { .. } | Self::Wasserstein => Ok(()),
         }
-        let (value, expected) = (margin.to_string(), "a positive number");
-        Err(Error::InvalidSetting { name: "margin", value, expected })
+    }
+
+    /// The loss after the fraction `progress` of the run: a training radius that rises stands at its value there.
+    #[must_use]
+    pub fn at(self, progress: f64) -> Self {
+        match self {
+            Self::CrossEntropy(settings) => Self::CrossEntropy(settings.at(progress)),
+            _ => self,
+        }
+    }
+
+    /// Whether the loss depends on the distances of the last weight's rows.
+    #[must_use]
+    pub fn needs_pairs(&self) -> bool {
+        matches!(self, Self::CrossEntropy(CrossEntropy { radius: Some(_), .. }))
     }
 
     /// Whether the loss is defined for so many logits.
     ///
     /// # Errors
-    /// [`Error::NumberOfOutputs`] for the Wasserstein loss of anything but one logit.
+    /// [`Error::NumberOfOutputs`] for the Wasserstein loss of anything but one logit, and for a cross-entropy of fewer than two.
     pub fn check_outputs(&self, n_logits: usize) -> Result<()> {
         match self {
             Self::Wasserstein if n_logits != 1 => Err(Error::NumberOfOutputs {
                 what: "the Wasserstein loss",
                 expected: 1,
+                got: n_logits,
+            }),
+            Self::CrossEntropy(_) if n_logits < 2 => Err(Error::NumberOfOutputs {
+                what: "a cross-entropy of two classes or more",
+                expected: 2,
                 got: n_logits,
             }),
             _ => Ok(()),
@@ -84,7 +129,7 @@ impl Loss {
     /// when all labels are the same.
     pub fn check_labels(&self, labels: &[u32], n_logits: usize) -> Result<()> {
         match self {
-            Self::MultiClassHinge { .. } => check_labels(labels, n_logits),
+            Self::MultiClassHinge { .. } | Self::CrossEntropy(_) => check_labels(labels, n_logits),
             Self::Wasserstein => dual::counts(labels).map(|_| ()),
         }
     }
@@ -93,29 +138,37 @@ impl Loss {
     ///
     /// # Errors
     /// Those of [`Loss::check_outputs`] and [`Loss::check_labels`], [`Error::ShapeMismatch`] when there are not
-    /// as many labels as rows, [`Error::NonFinite`] when a logit is not finite.
+    /// as many labels as rows, [`Error::NonFinite`] when a logit is not finite, [`Error::NoLastWeight`] for a loss that depends on the
+    /// last weight.
     pub fn evaluate<T: Element>(
         &self,
         logits: &[T],
         labels: &[u32],
         n_classes: usize,
     ) -> Result<LossValue<T>> {
+        self.evaluate_with_pairs(logits, labels, n_classes, None)
+    }
+
+    /// As [`Loss::evaluate`], with the distances of the last weight's rows for a loss that depends on them.
+    ///
+    /// # Errors
+    /// As [`Loss::evaluate`], and [`Error::ShapeMismatch`] for distances of another number of classes.
+    pub fn evaluate_with_pairs<T: Element>(
+        &self,
+        logits: &[T],
+        labels: &[u32],
+        n_classes: usize,
+        pairs: Option<&PairNorms>,
+    ) -> Result<LossValue<T>> {
         self.check(logits, labels, n_classes)?;
-        let Self::MultiClassHinge { margin } = *self else {
-            return dual::evaluate(logits, labels);
-        };
-        let mut result =
-            LossValue { value: 0.0, d_logits: vec![T::zero(); logits.len()], n_correct: 0 };
-        // the mean over the batch and PyTorch's mean over the classes
-        let weight = 1.0 / (n_classes * labels.len()) as f64;
-        let rows = logits.chunks_exact(n_classes).zip(result.d_logits.chunks_exact_mut(n_classes));
-        for ((logits, gradient), &label) in rows.zip(labels) {
-            let label = label as usize;
-            let (value, correct) = hinge_row(logits, label, margin, weight, gradient);
-            result.value += value;
-            result.n_correct += usize::from(correct);
+        let pairs = self.checked_pairs(pairs, PairNorms::n_classes, n_classes)?;
+        match *self {
+            Self::MultiClassHinge { margin } => {
+                Ok(hinge::evaluate(logits, labels, n_classes, margin))
+            }
+            Self::Wasserstein => dual::evaluate(logits, labels),
+            Self::CrossEntropy(settings) => Ok(settings.evaluate(logits, labels, n_classes, pairs)),
         }
-        Ok(result)
     }
 
     /// The loss as a tensor operation, differentiable by candle.
@@ -123,10 +176,46 @@ impl Loss {
     /// # Errors
     /// As for [`Loss::evaluate`], and [`Error::Candle`].
     pub fn forward(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+        self.forward_with_weight(logits, labels, None)
+    }
+
+    /// As [`Loss::forward`], with the last weight (classes x n) for a loss that depends on the distances of its rows.
+    ///
+    /// # Errors
+    /// As [`Loss::forward`].
+    pub fn forward_with_weight(
+        &self,
+        logits: &Tensor,
+        labels: &Tensor,
+        weight: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let n_classes = logits.dims2()?.1;
+        let rows = |weight: &Tensor| weight.dims().first().copied().unwrap_or(0);
+        let pairs = self.checked_pairs(weight, rows, n_classes)?.map(pair_norms).transpose()?;
         match *self {
             Self::MultiClassHinge { margin } => multi_class_hinge(logits, labels, margin),
             Self::Wasserstein => dual::forward(logits, labels),
+            Self::CrossEntropy(settings) => settings.forward(logits, labels, pairs.as_ref()),
         }
+    }
+
+    /// What gives the distances of the rows, if the loss depends on them.
+    fn checked_pairs<'a, P>(
+        &self,
+        pairs: Option<&'a P>,
+        n_rows: impl Fn(&P) -> usize,
+        n_classes: usize,
+    ) -> Result<Option<&'a P>> {
+        if !self.needs_pairs() {
+            return Ok(None);
+        }
+        let pairs = pairs.ok_or(Error::NoLastWeight)?;
+        let got = n_rows(pairs);
+        if got != n_classes {
+            let (expected, got) = (vec![n_classes, 0], vec![got, 0]);
+            return Err(Error::ShapeMismatch { what: "last weight".into(), expected, got });
+        }
+        Ok(Some(pairs))
     }
 
     /// The number of correct samples of logits b x C and labels b, a scalar in f32: [`LossValue::n_correct`] as a tensor.
@@ -156,32 +245,6 @@ impl Loss {
     }
 }
 
-/// One sample's hinge: its share of the loss, and whether its class has the largest logit.
-fn hinge_row<T: Element>(
-    logits: &[T],
-    label: usize,
-    margin: f64,
-    weight: f64,
-    gradient: &mut [T],
-) -> (f64, bool) {
-    let own = logits[label].as_f64();
-    let (mut value, mut violations, mut correct) = (0.0, 0.0, true);
-    for (class, (&logit, gradient)) in logits.iter().zip(gradient.iter_mut()).enumerate() {
-        if class == label {
-            continue;
-        }
-        correct &= logit < logits[label];
-        let slack = margin - own + logit.as_f64();
-        if slack > 0.0 {
-            value += slack * weight;
-            violations += weight;
-            *gradient = T::of(weight);
-        }
-    }
-    gradient[label] = T::of(-violations);
-    (value, correct)
-}
-
 /// # Errors
 /// [`Error::LabelOutOfRange`] at the first label that is no class.
 pub(crate) fn check_labels(labels: &[u32], n_classes: usize) -> Result<()> {
@@ -189,20 +252,4 @@ pub(crate) fn check_labels(labels: &[u32], n_classes: usize) -> Result<()> {
         Some(index) => Err(Error::LabelOutOfRange { index, label: labels[index], n_classes }),
         None => Ok(()),
     }
-}
-
-/// The multi-class hinge as a tensor operation: logits b x C, labels b (u32), a scalar.
-///
-/// # Errors
-/// [`Error::Candle`] when shapes, dtypes or devices do not fit.
-pub fn multi_class_hinge(logits: &Tensor, labels: &Tensor, margin: f64) -> Result<Tensor> {
-    let (batch, n_classes) = logits.dims2()?;
-    let own = logits.gather(&labels.unsqueeze(1)?, 1)?;
-    let slack = (logits.broadcast_sub(&own)? + margin)?.relu()?;
-    // the class itself contributes relu(margin), a constant: take it off again
-    let total = (slack.sum_all()? - batch as f64 * margin.max(0.0))?;
-    Ok((total / (batch * n_classes) as f64)?.to_dtype(match logits.dtype() {
-        DType::F64 => DType::F64,
-        _ => DType::F32,
-    })?)
 }

@@ -30,7 +30,7 @@ pub(super) fn evaluate<T: Element>(logits: &[T], labels: &[u32]) -> Result<LossV
     let (weight_a, weight_b) = (-1.0 / n_a as f64, 1.0 / n_b as f64);
     let weights = || labels.iter().map(|&l| if l == DISTRIBUTION_A { weight_a } else { weight_b });
     let value = weights().zip(logits).map(|(weight, logit)| weight * logit.as_f64()).sum();
-    Ok(LossValue { value, d_logits: weights().map(T::of).collect(), n_correct: 0 })
+    Ok(LossValue { value, d_logits: weights().map(T::of).collect(), ..LossValue::zeros(0) })
 }
 
 /// The same as a tensor operation: logits b x 1, labels b (u32), a scalar.

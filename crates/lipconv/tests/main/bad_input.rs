@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use lipconv::{
     Activation, AdamConfig, Batch, ConvMethod, CyclicConv, Dense, Error, ImageShape, LayerSpec,
-    LinearMethod, Loss, Methods, Network, NetworkSpec, Optimizer, PlainLayer, PlainNetwork,
+    LinearMethod, Loss, Methods, NAdamConfig, Network, NetworkSpec, Optimizer, PlainLayer, PlainNetwork,
     RmsPropConfig, Schedule, Sizes, TrainConfig, Trainer, ops,
 };
 
@@ -308,6 +308,17 @@ fn settings_outside_their_domain() {
     says_of(
         |c| c.schedule = Schedule::Exponential { gamma: 0.0 },
         "gamma is 0, expected a number in (0, 1]",
+    );
+    says_of(
+        |c| c.schedule = Schedule::Cosine { warm_up: 1.0 },
+        "warm_up is 1, expected a number in [0, 1)",
+    );
+    says_of(
+        |c| {
+            let settings = NAdamConfig { momentum_decay: f64::NAN, ..NAdamConfig::default() };
+            c.optimizer = Optimizer::NAdam(settings);
+        },
+        "momentum_decay is NaN, expected a number of at least 0",
     );
     says_of(
         |c| c.loss = Loss::MultiClassHinge { margin: -1.0 },

@@ -11,6 +11,7 @@ mod generator;
 mod generator_ops;
 mod golden;
 mod laws;
+mod losses;
 mod networks;
 mod output;
 mod portable;

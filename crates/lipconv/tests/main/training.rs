@@ -153,6 +153,23 @@ fn schedules_end_where_the_paper_ends() {
 }
 
 #[test]
+fn the_cosine_rises_and_falls() {
+    let cosine = Schedule::Cosine { warm_up: 0.0 };
+    for (step, expected) in [(0, 1.0), (25, 0.853_553_390_593_273_8), (50, 0.5), (100, 0.0)] {
+        let got = cosine.factor(0, step, 100);
+        assert!((got - expected).abs() < 1e-15, "step {step}: {got}");
+    }
+    let warm = Schedule::Cosine { warm_up: 0.2 };
+    for step in 0..100 {
+        let rising = ((step + 1) as f64 / 20.0).min(1.0);
+        let expected = rising * cosine.factor(0, step, 100);
+        assert!((warm.factor(0, step, 100) - expected).abs() < 1e-15, "step {step}");
+    }
+    // a warm-up shorter than a step is none
+    assert_eq!(Schedule::Cosine { warm_up: 1e-9 }.factor(0, 0, 100), 1.0);
+}
+
+#[test]
 fn an_observer_stops_the_run() {
     struct Stop;
     impl Observer for Stop {
