@@ -114,6 +114,16 @@ pub enum Error {
         /// The layer's name.
         layer: String,
     },
+    /// A weight whose rows are to be divided by their norms has one that is zero.
+    #[error(
+        "{layer}.weight has the zero row {row}, expected nonzero rows: each is divided by its norm"
+    )]
+    ZeroRow {
+        /// The layer's name.
+        layer: String,
+        /// Index of the first such row.
+        row: usize,
+    },
     /// A training step failed and left everything as it was.
     #[error("step {step}: {source}")]
     Step {

@@ -18,6 +18,7 @@ mod rk_l2ne;
 mod rko;
 mod svcm;
 mod unconstrained;
+mod unit_rows;
 
 use std::fmt;
 use std::str::FromStr;
@@ -113,6 +114,7 @@ registry! {
     /// How a dense layer's weight is constrained.
     LinearMethod: "method of a dense layer";
     Bjorck = polar::Polar, "The orthogonal polar factor of a free matrix: what Björck orthonormalisation converges to.";
+    Lln = unit_rows::UnitRows, "Last-layer normalisation: every row divided by its norm. The norm of the whole weight may exceed 1.";
     Unconstrained = unconstrained::Unconstrained, "The weight itself, with no constraint.";
 }
 

@@ -149,6 +149,22 @@ impl NetworkSpec {
         self
     }
 
+    /// The same network with another method of its last layer.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] when the last layer is not dense.
+    pub fn with_head(mut self, method: LinearMethod) -> Result<Self> {
+        match self.layers.last_mut() {
+            Some(LayerSpec::Linear { method: last, .. }) => *last = method,
+            last => {
+                let value = last.map_or_else(|| "missing".into(), |layer| format!("{layer:?}"));
+                let (name, expected) = ("last layer", "a dense layer");
+                return Err(Error::InvalidSetting { name, value, expected });
+            }
+        }
+        Ok(self)
+    }
+
     /// Convolutions (c_out, kernel_size, stride), then dense layers, MaxMin after all but the last.
     fn from_widths(
         input: ImageShape,

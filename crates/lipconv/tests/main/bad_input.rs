@@ -328,6 +328,12 @@ fn settings_outside_their_domain() {
         NetworkSpec::large(ImageShape::new(3, 32, 32), 10, Methods::BCOP, 0.03),
         "width is 0.03, expected a positive factor that leaves every width an even whole number",
     );
+    let mut without_head = small_spec();
+    without_head.layers.push(LayerSpec::Activation(Activation::MaxMin));
+    says(
+        without_head.with_head(LinearMethod::Lln),
+        "last layer is Activation(MaxMin), expected a dense layer",
+    );
     let network = Network::new(&small_spec(), DType::F16, &CPU, 0);
     says(network, "dtype is f16, expected f32 or f64");
     let network = Network::new(&small_spec(), DType::F32, &CPU, 0).unwrap();

@@ -10,6 +10,7 @@ mod gan;
 mod generator;
 mod generator_ops;
 mod golden;
+mod heads;
 mod laws;
 mod losses;
 mod networks;
