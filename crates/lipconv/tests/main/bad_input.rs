@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 use lipconv::{
     Activation, AdamConfig, Batch, ConvMethod, CyclicConv, Dense, Error, ImageShape, LayerSpec,
-    LinearMethod, Loss, Methods, NAdamConfig, Network, NetworkSpec, Optimizer, PlainLayer, PlainNetwork,
-    RmsPropConfig, Schedule, Sizes, TrainConfig, Trainer, ops,
+    LinearMethod, Loss, Methods, NAdamConfig, Network, NetworkSpec, Optimizer, PlainLayer,
+    PlainNetwork, RmsPropConfig, Schedule, Sizes, TrainConfig, Trainer, ops,
 };
 
 use crate::training::{config, small_spec, trainer};
