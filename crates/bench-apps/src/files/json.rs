@@ -1,4 +1,4 @@
-//! JSON files.
+//! JSON files; members that stand twice are refused.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -17,7 +17,7 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
     };
-    serde_json::from_str(&text).map(Some).map_err(|e| Error::malformed(path, e))
+    lipconv::json::from_slice(text.as_bytes()).map(Some).map_err(|e| Error::malformed(path, e))
 }
 
 /// Writes a value with indentation and a final line end.

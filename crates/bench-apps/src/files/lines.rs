@@ -47,7 +47,7 @@ pub fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     };
     let complete = text.rfind('\n').map_or("", |end| &text[..end]);
     let parse = |(i, line): (usize, &str)| {
-        serde_json::from_str(line)
+        lipconv::json::from_slice(line.as_bytes())
             .map_err(|e| Error::malformed(path, format!("line {}: {e}", i + 1)))
     };
     complete.lines().enumerate().map(parse).collect()
