@@ -9,6 +9,18 @@ use crate::error::{Error, Result};
 use crate::ops;
 use crate::plain::{PlainLayer, PlainNetwork};
 
+impl PlainNetwork {
+    /// Logits (b x classes) of a batch of images (b x c x h x w), in the network's element type.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`] or [`Error::DeviceMismatch`] when the batch does
+    /// not fit.
+    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        self.check_batch(images)?;
+        forward(self, images)
+    }
+}
+
 /// Logits of a batch that [`PlainNetwork`] has checked.
 pub(crate) fn forward(network: &PlainNetwork, images: &Tensor) -> Result<Tensor> {
     match cpu_dtype(network) {

@@ -211,30 +211,6 @@ impl PlainLayer {
             other => other.clone(),
         })
     }
-
-    /// A rigorous Lipschitz bound of the layer for the Euclidean norm, on images of any size: of the stored
-    /// weight, whatever it was made from; activations and reshapes are exactly 1.
-    ///
-    /// Sharp for orthogonal convolutions; for others see [`PlainLayer::lipschitz_bound_on`].
-    ///
-    /// # Errors
-    /// [`Error::Algebra`] or [`Error::Orthonormalisation`] when the weight is not finite.
-    pub fn lipschitz_bound(&self, layer: &str) -> Result<LipschitzBound> {
-        crate::bounds::layer_bound(self, None, layer)
-    }
-
-    /// The same for inputs of one shape: within about 2e-5 for any convolution.
-    ///
-    /// # Errors
-    /// As for [`PlainLayer::lipschitz_bound`], and the shape errors of [`PlainLayer::output_shape`].
-    pub fn lipschitz_bound_on(&self, input: SignalShape, layer: &str) -> Result<LipschitzBound> {
-        // a convolution works on images of its output's size
-        let image = match self.output_shape(input, layer)? {
-            SignalShape::Image(image) => Some((image.height, image.width)),
-            SignalShape::Vector(_) => None,
-        };
-        crate::bounds::layer_bound(self, image, layer)
-    }
 }
 
 /// An immutable network of plain layers on one device in one element type.
@@ -312,16 +288,6 @@ impl PlainNetwork {
     #[must_use]
     pub fn device(&self) -> &Device {
         &self.device
-    }
-
-    /// Logits (b x classes) of a batch of images (b x c x h x w), in the network's element type.
-    ///
-    /// # Errors
-    /// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`] or [`Error::DeviceMismatch`] when the batch does
-    /// not fit.
-    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        self.check_batch(images)?;
-        crate::inference::forward(self, images)
     }
 
     /// The same network with weights of another element type.

@@ -17,6 +17,8 @@ mod portable;
 pub(crate) mod state;
 pub(crate) mod stepper;
 
+use std::ops::ControlFlow;
+
 use candle_core::{DType, Tensor};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -33,7 +35,7 @@ use state::{Progress, RunState};
 use stepper::Stepper;
 
 pub use crate::methods::{SVCM_PERIOD, SVCM_ROUNDS};
-pub use batch::{Batch, BatchSource, EpochReport, Observer, Outcome, StepReport};
+pub use batch::{Batch, BatchSource, EpochReport, Outcome, StepReport};
 
 /// Settings of a training run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -75,6 +77,32 @@ impl TrainConfig {
         self.schedule.validate()
     }
 }
+
+/// Sees a run go by; `Break` stops it after the current step or epoch.
+pub trait Observer {
+    /// After every step.
+    ///
+    /// # Errors
+    /// Ends the run with the error.
+    fn after_step(&mut self, _trainer: &Trainer, _report: &StepReport) -> Result<ControlFlow<()>> {
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// After every epoch.
+    ///
+    /// # Errors
+    /// Ends the run with the error.
+    fn after_epoch(
+        &mut self,
+        _trainer: &Trainer,
+        _report: &EpochReport,
+    ) -> Result<ControlFlow<()>> {
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// An observer that lets everything pass.
+impl Observer for () {}
 
 /// Trains one network.
 #[derive(Debug)]

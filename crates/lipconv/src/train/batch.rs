@@ -1,11 +1,8 @@
 //! What goes into a training run and what comes out of it step by step.
 
-use std::ops::ControlFlow;
-
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::Trainer;
 use crate::error::Result;
 
 /// Where batches come from.
@@ -64,32 +61,6 @@ pub struct EpochReport {
     /// Samples seen.
     pub n_samples: usize,
 }
-
-/// Sees a run go by; `Break` stops it after the current step or epoch.
-pub trait Observer {
-    /// After every step.
-    ///
-    /// # Errors
-    /// Ends the run with the error.
-    fn after_step(&mut self, _trainer: &Trainer, _report: &StepReport) -> Result<ControlFlow<()>> {
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// After every epoch.
-    ///
-    /// # Errors
-    /// Ends the run with the error.
-    fn after_epoch(
-        &mut self,
-        _trainer: &Trainer,
-        _report: &EpochReport,
-    ) -> Result<ControlFlow<()>> {
-        Ok(ControlFlow::Continue(()))
-    }
-}
-
-/// An observer that lets everything pass.
-impl Observer for () {}
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
