@@ -8,12 +8,14 @@
 mod cyclic_conv;
 mod dense;
 mod generator;
+mod pixels;
 pub mod portable;
 mod weight;
 
-pub use cyclic_conv::{cyclic_conv, cyclic_pad, pixel_unshuffle};
+pub use cyclic_conv::cyclic_conv;
 pub use dense::dense;
 pub use generator::{BatchNormed, batch_norm, conv_transpose};
+pub use pixels::{cyclic_pad, pixel_unshuffle};
 pub use weight::weight;
 
 use candle_core::Tensor;

@@ -1,4 +1,4 @@
-//! Cyclic convolution, cyclic padding and invertible downsampling as tensor operations.
+//! Cyclic convolution as a tensor operation.
 
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor};
 
@@ -39,43 +39,6 @@ pub fn cyclic_conv(
         return Ok(x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, op)?);
     }
     super::portable::cyclic_conv(x, weight, bias, downsample)
-}
-
-/// PyTorch's `pixel_unshuffle`: b x c x H x W to b x c·s² x H/s x W/s, channels ordered (c, dy, dx). A
-/// permutation of the values.
-///
-/// # Errors
-/// [`Error::StrideDoesNotDivide`](crate::Error::StrideDoesNotDivide) when `factor` does not divide H and W.
-pub fn pixel_unshuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
-    if factor == 1 {
-        return Ok(x.clone());
-    }
-    let (b, c, height, width) = x.dims4()?;
-    let after = ImageShape::new(c, height, width).downsampled(factor, "pixel_unshuffle")?;
-    let (h, w) = (after.height, after.width);
-    let split = x.reshape(&[b, c, h, factor, w, factor])?.permute(vec![0, 1, 3, 5, 2, 4])?;
-    Ok(split.contiguous()?.reshape((b, after.channels, h, w))?)
-}
-
-/// Cyclic padding of both spatial axes by k/2 before and (k-1)/2 after.
-///
-/// # Errors
-/// [`Error::Candle`](crate::Error::Candle) when the image is smaller than the padding.
-pub fn cyclic_pad(x: &Tensor, kernel: usize) -> Result<Tensor> {
-    let mut padded = x.clone();
-    for axis in [2, 3] {
-        let size = x.dims4().map(|_| x.dims()[axis])?;
-        let (before, after) = (kernel / 2, kernel.saturating_sub(1) / 2);
-        let mut pieces = vec![padded.clone()];
-        if before > 0 {
-            pieces.insert(0, padded.narrow(axis, size - before, before)?);
-        }
-        if after > 0 {
-            pieces.push(padded.narrow(axis, 0, after)?);
-        }
-        padded = Tensor::cat(&pieces, axis)?;
-    }
-    Ok(padded)
 }
 
 /// The convolution on the CPU with its own adjoint.
