@@ -8,7 +8,7 @@ use std::fmt;
 use crate::components::Label1;
 
 /// The error of every fallible function of this crate.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An array without elements where at least one tap and one channel are needed.

@@ -6,11 +6,10 @@
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor, Var};
+use lipconv::gan::{GanConfig, GanTrainer, PlayerConfig};
+use lipconv::generator::{Generator, GeneratorSpec};
 use lipconv::ops::{self, portable};
-use lipconv::{
-    GanConfig, GanTrainer, Generator, GeneratorSpec, ImageShape, Methods, Network, NetworkSpec,
-    PlayerConfig, Result,
-};
+use lipconv::{ImageShape, Methods, Network, NetworkSpec, Result};
 
 const BATCH: usize = 64;
 

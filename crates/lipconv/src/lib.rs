@@ -36,7 +36,9 @@ mod element;
 mod engine;
 mod error;
 mod finite;
+#[cfg(feature = "gan")]
 pub mod gan;
+#[cfg(feature = "gan")]
 pub mod generator;
 mod inference;
 pub mod json;
@@ -58,8 +60,6 @@ pub mod wide;
 pub use activation::Activation;
 pub use element::Element;
 pub use error::{Error, Result};
-pub use gan::{GanConfig, GanEpochReport, GanObserver, GanStepReport, GanTrainer, PlayerConfig};
-pub use generator::{FrozenGenerator, Generator, GeneratorSpec};
 pub use inference::Recording;
 pub use loss::{CrossEntropy, Loss, TrainingRadius};
 pub use methods::{ConvMethod, LinearMethod, Method, Sizes, Weight};

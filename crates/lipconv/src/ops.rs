@@ -7,6 +7,7 @@
 
 mod cyclic_conv;
 mod dense;
+#[cfg(feature = "gan")]
 mod generator;
 mod pixels;
 pub mod portable;
@@ -14,6 +15,7 @@ mod weight;
 
 pub use cyclic_conv::cyclic_conv;
 pub use dense::dense;
+#[cfg(feature = "gan")]
 pub use generator::{BatchNormed, batch_norm, conv_transpose};
 pub use pixels::{cyclic_pad, pixel_unshuffle};
 pub use weight::weight;

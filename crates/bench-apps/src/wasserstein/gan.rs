@@ -17,11 +17,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
-use lipconv::{
-    Batch, BatchSource, FrozenGenerator, GanConfig, GanObserver, GanStepReport, GanTrainer,
-    Generator, GeneratorSpec, ImageShape, Methods, Network, NetworkSpec, Outcome, PlayerConfig,
-    Schedule,
-};
+use lipconv::gan::{GanConfig, GanObserver, GanStepReport, GanTrainer, PlayerConfig};
+use lipconv::generator::{FrozenGenerator, Generator, GeneratorSpec};
+use lipconv::{Batch, BatchSource, ImageShape, Methods, Network, NetworkSpec, Outcome, Schedule};
 use serde::{Deserialize, Serialize};
 
 use super::distribution::{Distribution, ImagePool, batch_seed};

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use lipconv::FrozenGenerator;
+use lipconv::generator::FrozenGenerator;
 
 use super::distribution::{Distribution, Part};
 use crate::error::Error;

@@ -4,10 +4,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use lipconv::gan::{
+    GanConfig, GanEpochReport, GanObserver, GanStepReport, GanTrainer, PlayerConfig,
+};
+use lipconv::generator::{FrozenGenerator, Generator, GeneratorSpec};
 use lipconv::{
-    Activation, AdamConfig, Batch, BatchSource, Error, FrozenGenerator, GanConfig, GanEpochReport,
-    GanObserver, GanStepReport, GanTrainer, Generator, GeneratorSpec, ImageShape, LayerSpec,
-    LinearMethod, Methods, Network, NetworkSpec, Optimizer, Outcome, PlayerConfig, Schedule,
+    Activation, AdamConfig, Batch, BatchSource, Error, ImageShape, LayerSpec, LinearMethod,
+    Methods, Network, NetworkSpec, Optimizer, Outcome, Schedule,
 };
 
 use crate::support::{check_close, uniform, values};

@@ -1,8 +1,8 @@
 //! Generators: seeds, statistics, freezing, files.
 
 use candle_core::{DType, Device, Tensor};
-use lipconv::generator::latents;
-use lipconv::{Error, FrozenGenerator, Generator, GeneratorSpec, ImageShape};
+use lipconv::generator::{FrozenGenerator, Generator, GeneratorSpec, latents};
+use lipconv::{Error, ImageShape};
 
 use crate::support::{check_close, distance, sum_tolerance, values};
 

@@ -6,8 +6,11 @@ mod bad_input;
 mod cases;
 mod checkpoints;
 mod critic;
+#[cfg(feature = "gan")]
 mod gan;
+#[cfg(feature = "gan")]
 mod generator;
+#[cfg(feature = "gan")]
 mod generator_ops;
 mod golden;
 mod heads;
