@@ -13,10 +13,11 @@
 //! value passed, for GroupSort where each sorted value came from. On ties MaxMin does not exchange, ReLU does not pass 0,
 //! GroupSort keeps the order (stable).
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, Shape, Tensor};
 use projectors::Real;
 use serde::{Deserialize, Serialize};
 
+use crate::cpu_op::{Input, cpu_op};
 use crate::element::{Element, cpu_slice, engine_runs};
 use crate::error::{Error, Result};
 use crate::shape::SignalShape;
@@ -244,8 +245,7 @@ struct ActivationOp(Activation);
 impl ActivationOp {
     fn forward<T: Element>(
         &self,
-        storage: &CpuStorage,
-        layout: &Layout,
+        [(storage, layout)]: [Input<'_>; 1],
     ) -> Result<(CpuStorage, Shape)> {
         let mut values = cpu_slice::<T>(storage, layout)?.to_vec();
         self.for_each_sample(layout.shape(), &mut values, |activation, values, plane, record| {
@@ -255,7 +255,7 @@ impl ActivationOp {
     }
 
     /// The decisions are taken again from the input: cheaper than keeping them in the graph.
-    fn backward<T: Element>(&self, x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    fn backward<T: Element>(&self, [x]: [&Tensor; 1], gradient: &Tensor) -> Result<[Tensor; 1]> {
         let mut values = x.flatten_all()?.to_vec1::<T>()?;
         let mut gradient = gradient.flatten_all()?.to_vec1::<T>()?.into_iter();
         self.for_each_sample(x.shape(), &mut values, |activation, values, plane, record| {
@@ -265,7 +265,7 @@ impl ActivationOp {
             }
             activation.pull_back(values, plane, record);
         });
-        Ok(Tensor::from_vec(values, x.shape(), x.device())?)
+        Ok([Tensor::from_vec(values, x.shape(), x.device())?])
     }
 
     fn for_each_sample<T>(
@@ -283,34 +283,7 @@ impl ActivationOp {
     }
 }
 
-impl CustomOp1 for ActivationOp {
-    fn name(&self) -> &'static str {
-        "lipschitz-activation"
-    }
-
-    fn cpu_fwd(
-        &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        Ok(match storage {
-            CpuStorage::F64(_) => self.forward::<f64>(storage, layout)?,
-            _ => self.forward::<f32>(storage, layout)?,
-        })
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        _: &Tensor,
-        gradient: &Tensor,
-    ) -> candle_core::Result<Option<Tensor>> {
-        Ok(Some(match x.dtype() {
-            DType::F64 => self.backward::<f64>(x, gradient)?,
-            _ => self.backward::<f32>(x, gradient)?,
-        }))
-    }
-}
+cpu_op!(ActivationOp, "lipschitz-activation", 1);
 
 #[cfg(test)]
 mod tests {

@@ -10,14 +10,13 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use serde::{Deserialize, Serialize};
 
-use crate::element::{Element, to_vec};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::network::Network;
 use crate::spec::NetworkSpec;
-use crate::store::{Reader, Writer};
+use crate::store::{Reader, StoredType, Writer};
 use crate::train::state::{Progress, RunState};
 use crate::train::{TrainConfig, Trainer};
 
@@ -51,27 +50,6 @@ enum Kind {
     Training,
 }
 
-/// Element type as stored in headers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum StoredType {
-    F32,
-    F64,
-}
-
-impl StoredType {
-    pub(crate) fn of(dtype: DType) -> Self {
-        if dtype == DType::F64 { Self::F64 } else { Self::F32 }
-    }
-
-    pub(crate) fn dtype(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::F64 => DType::F64,
-        }
-    }
-}
-
 impl Trainer {
     /// Writes a checkpoint, or leaves the file that was there.
     ///
@@ -95,8 +73,7 @@ impl Trainer {
     /// when it does not fit.
     pub fn resume(path: &Path, device: &Device) -> Result<Self> {
         let mut reader = Reader::open(path)?;
-        let header: Header = check_format(&reader)?;
-        let Header { dtype, spec, config, progress, .. } = header;
+        let Header { dtype, spec, config, progress, .. } = reader.header_of("training", FORMAT)?;
         let part = TrainingPart { spec, config, progress };
         let trainer = Self::from_part(part, dtype.dtype(), &mut reader, device)?;
         reader.finish()?;
@@ -111,10 +88,23 @@ impl Trainer {
 
     /// Adds all parameters, vectors and running means to a file.
     pub(crate) fn push_tensors(&self, writer: &mut Writer) -> Result<()> {
-        match self.network().dtype() {
-            DType::F64 => push_run::<f64>(self, writer),
-            _ => push_run::<f32>(self, writer),
+        let (network, RunState { moments, warm }) = (self.network(), self.state()?);
+        let kinds = self.config().optimizer.moment_names();
+        for ((name, variable), moments) in network.variables().into_iter().zip(&moments) {
+            for (kind, mean) in kinds.iter().zip(moments) {
+                writer.push_tensor(format!("{kind}.{name}"), mean)?;
+            }
+            writer.push_tensor(name, variable.as_tensor())?;
         }
+        for (name, vector) in network.vectors() {
+            writer.push_tensor(name, &vector)?;
+        }
+        for (parameters, warm) in network.parameters().zip(warm) {
+            if let Some(warm) = warm {
+                writer.push_tensor(warm_name(&parameters.name), &warm)?;
+            }
+        }
+        Ok(())
     }
 
     /// The run of a header, with its tensors taken out of a file.
@@ -125,75 +115,11 @@ impl Trainer {
         device: &Device,
     ) -> Result<Self> {
         let TrainingPart { spec, config, progress } = part;
-        let supply = |name: &str, shape: &[usize]| take(reader, name, shape, dtype, device);
+        let supply = |name: &str, shape: &[usize]| reader.take_tensor(name, shape, dtype, device);
         let network = Network::from_tensors(&spec, dtype, device, supply)?;
         let state = take_state(&network, &config, reader)?;
         Self::at(network, config, progress, state)
     }
-}
-
-/// The header, after its version has been checked: a future one may have fields that this crate cannot know.
-fn check_format(reader: &Reader) -> Result<Header> {
-    let value: serde_json::Value = reader.header()?;
-    check_version(reader, &value, "training", FORMAT)?;
-    reader.header()
-}
-
-/// `kind` and `format` of any header of this crate.
-pub(crate) fn check_version(
-    reader: &Reader,
-    header: &serde_json::Value,
-    kind: &str,
-    version: u32,
-) -> Result<()> {
-    let found = header.get("kind").and_then(serde_json::Value::as_str).unwrap_or("nothing known");
-    if found != kind {
-        return Err(reader.problem(format!("holds `{found}`, expected `{kind}`")));
-    }
-    match header.get("format").and_then(serde_json::Value::as_u64) {
-        Some(format) if format == u64::from(version) => Ok(()),
-        Some(format) => {
-            Err(reader.problem(format!("has format version {format}, expected {version}")))
-        }
-        None => Err(reader.problem("has no format version".to_owned())),
-    }
-}
-
-pub(crate) fn take(
-    reader: &mut Reader,
-    name: &str,
-    shape: &[usize],
-    dtype: DType,
-    device: &Device,
-) -> Result<Tensor> {
-    Ok(match dtype {
-        DType::F64 => Tensor::from_vec(reader.take::<f64>(name, shape)?, shape, device)?,
-        _ => Tensor::from_vec(reader.take::<f32>(name, shape)?, shape, device)?,
-    })
-}
-
-fn push_run<T: Element>(trainer: &Trainer, writer: &mut Writer) -> Result<()> {
-    let (network, RunState { moments, warm }) = (trainer.network(), trainer.state()?);
-    let kinds = trainer.config().optimizer.moment_names();
-    let mut push = |name: String, tensor: &Tensor| {
-        writer.push(name, tensor.dims(), &to_vec::<T>(tensor)?);
-        Ok::<_, Error>(())
-    };
-    for ((name, variable), moments) in network.variables().into_iter().zip(&moments) {
-        for (kind, mean) in kinds.iter().zip(moments) {
-            push(format!("{kind}.{name}"), mean)?;
-        }
-        push(name, variable.as_tensor())?;
-    }
-    for (name, vector) in network.vectors() {
-        push(name, &vector)?;
-    }
-    for (parameters, warm) in network.parameters().zip(warm) {
-        if let Some(warm) = warm {
-            push(warm_name(&parameters.name), &warm)?;
-        }
-    }
-    Ok(())
 }
 
 fn warm_name(layer: &str) -> String {
@@ -206,8 +132,9 @@ fn take_state(network: &Network, config: &TrainConfig, reader: &mut Reader) -> R
     let mut moments = Vec::new();
     for ((name, variable), trained) in network.variables().into_iter().zip(trained) {
         let kinds = config.optimizer.moment_names().iter().filter(|_| trained);
-        let means =
-            kinds.map(|kind| take(reader, &format!("{kind}.{name}"), variable.dims(), dtype, host));
+        let means = kinds.map(|kind| {
+            reader.take_tensor(&format!("{kind}.{name}"), variable.dims(), dtype, host)
+        });
         moments.push(means.collect::<Result<_>>()?);
     }
     let mut warm = Vec::new();
@@ -215,7 +142,7 @@ fn take_state(network: &Network, config: &TrainConfig, reader: &mut Reader) -> R
         let name = warm_name(&parameters.name);
         let square = |reader: &mut Reader| {
             let n = reader.shape(&name)?.first().copied().unwrap_or(0);
-            take(reader, &name, &[n, n], dtype, host)
+            reader.take_tensor(&name, &[n, n], dtype, host)
         };
         warm.push(if reader.contains(&name) { Some(square(reader)?) } else { None });
     }

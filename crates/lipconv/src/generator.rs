@@ -39,7 +39,6 @@ use crate::error::{Error, Result};
 use crate::ops::{self, BatchNormed};
 use crate::shape::ImageShape;
 
-pub(crate) use file::push;
 pub use frozen::FrozenGenerator;
 pub(crate) use latents::draw_latents;
 pub use latents::latents;

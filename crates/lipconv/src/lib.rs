@@ -32,6 +32,7 @@
 mod activation;
 mod bounds;
 pub mod checkpoint;
+mod cpu_op;
 mod element;
 mod engine;
 mod error;

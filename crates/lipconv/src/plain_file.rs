@@ -9,12 +9,10 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
-use crate::checkpoint::{StoredType, check_version, take};
-use crate::element::{Element, to_vec};
 use crate::error::Result;
 use crate::plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
 use crate::shape::ImageShape;
-use crate::store::{Reader, Writer};
+use crate::store::{Reader, StoredType, Writer};
 
 /// The JSON header of a plain network.
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,10 +61,7 @@ impl PlainNetwork {
             let Some((weight, bias)) = layer.parameters() else { continue };
             let tensors = [("weight", Some(weight)), ("bias", bias)];
             for (part, tensor) in tensors.into_iter().filter_map(|(part, t)| t.map(|t| (part, t))) {
-                match self.dtype() {
-                    DType::F64 => push::<f64>(&mut writer, format!("{name}.{part}"), tensor)?,
-                    _ => push::<f32>(&mut writer, format!("{name}.{part}"), tensor)?,
-                }
+                writer.push_tensor(format!("{name}.{part}"), tensor)?;
             }
         }
         writer.write(path, &header)
@@ -78,8 +73,7 @@ impl PlainNetwork {
     /// As for [`Trainer::resume`](crate::Trainer::resume).
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
         let mut reader = Reader::open(path)?;
-        check_version(&reader, &reader.header()?, KIND, FORMAT)?;
-        let header: Header = reader.header()?;
+        let header: Header = reader.header_of(KIND, FORMAT)?;
         let dtype = header.dtype.dtype();
         let (mut n_convs, mut n_linears) = (0, 0);
         let mut layers = Vec::with_capacity(header.layers.len());
@@ -117,11 +111,6 @@ fn stored(layer: &PlainLayer) -> StoredLayer {
     }
 }
 
-fn push<T: Element>(writer: &mut Writer, name: String, tensor: &Tensor) -> Result<()> {
-    writer.push(name, tensor.dims(), &to_vec::<T>(tensor)?);
-    Ok(())
-}
-
 /// Weight and bias of a layer; the network checks the shapes against its input.
 fn tensors(
     reader: &mut Reader,
@@ -133,7 +122,7 @@ fn tensors(
     let mut take_any = |part: &str| {
         let name = format!("{name}.{part}");
         let shape = reader.shape(&name)?;
-        take(reader, &name, &shape, dtype, device)
+        reader.take_tensor(&name, &shape, dtype, device)
     };
     Ok((take_any("weight")?, if bias { Some(take_any("bias")?) } else { None }))
 }

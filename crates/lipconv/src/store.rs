@@ -6,18 +6,40 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use candle_core::DType;
+use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::element::Element;
+use crate::element::{Element, to_vec};
 use crate::error::{Error, Result};
 use crate::finite::check_finite;
 
 /// Name of the metadata entry.
 const HEADER: &str = "lipconv";
+
+/// Element type as stored in headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum StoredType {
+    F32,
+    F64,
+}
+
+impl StoredType {
+    pub(crate) fn of(dtype: DType) -> Self {
+        if dtype == DType::F64 { Self::F64 } else { Self::F32 }
+    }
+
+    pub(crate) fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F64 => DType::F64,
+        }
+    }
+}
 
 /// A tensor on its way to a file.
 #[derive(Debug, Clone)]
@@ -38,6 +60,15 @@ impl Writer {
     pub(crate) fn push<T: Element>(&mut self, name: String, shape: &[usize], values: &[T]) {
         let (dtype, bytes) = to_bytes(values);
         self.entries.insert(name, Entry { dtype, shape: shape.to_vec(), bytes });
+    }
+
+    /// Adds a tensor of f32 or f64.
+    pub(crate) fn push_tensor(&mut self, name: String, tensor: &Tensor) -> Result<()> {
+        match tensor.dtype() {
+            DType::F64 => self.push(name, tensor.dims(), &to_vec::<f64>(tensor)?),
+            _ => self.push(name, tensor.dims(), &to_vec::<f32>(tensor)?),
+        }
+        Ok(())
     }
 
     /// Writes the file, or leaves what was there before.
@@ -101,10 +132,40 @@ impl Reader {
         Ok(Self { path: path.to_owned(), header, entries: entries.collect() })
     }
 
-    /// The JSON header.
-    pub(crate) fn header<H: DeserializeOwned>(&self) -> Result<H> {
+    /// The JSON header of a file of one kind, after its version has been checked: a future one may have fields that this
+    /// crate cannot know.
+    pub(crate) fn header_of<H: DeserializeOwned>(&self, kind: &str, version: u32) -> Result<H> {
+        let header: Value = self.header()?;
+        let found = header.get("kind").and_then(Value::as_str).unwrap_or("nothing known");
+        if found != kind {
+            return Err(self.problem(format!("holds `{found}`, expected `{kind}`")));
+        }
+        match header.get("format").and_then(Value::as_u64) {
+            Some(format) if format == u64::from(version) => self.header(),
+            Some(format) => {
+                Err(self.problem(format!("has format version {format}, expected {version}")))
+            }
+            None => Err(self.problem("has no format version".to_owned())),
+        }
+    }
+
+    fn header<H: DeserializeOwned>(&self) -> Result<H> {
         crate::json::from_slice(self.header.as_bytes())
-            .map_err(|e| problem(&self.path, format!("unreadable header: {e}")))
+            .map_err(|e| self.problem(format!("unreadable header: {e}")))
+    }
+
+    /// [`Reader::take`] as a tensor on a device.
+    pub(crate) fn take_tensor(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor> {
+        Ok(match dtype {
+            DType::F64 => Tensor::from_vec(self.take::<f64>(name, shape)?, shape, device)?,
+            _ => Tensor::from_vec(self.take::<f32>(name, shape)?, shape, device)?,
+        })
     }
 
     /// Whether a tensor of this name is left.
@@ -148,7 +209,7 @@ impl Reader {
     }
 
     /// An error about this file.
-    pub(crate) fn problem(&self, problem: String) -> Error {
+    fn problem(&self, problem: String) -> Error {
         Error::Checkpoint { path: self.path.clone(), problem }
     }
 }

@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::descent::VariableState;
 use super::{GanConfig, GanTrainer, check_fit};
-use crate::checkpoint::{StoredType, TrainingPart, check_version, take};
+use crate::checkpoint::TrainingPart;
 use crate::element::{Element, to_vec};
 use crate::error::Result;
-use crate::generator::{Generator, GeneratorSpec, push};
+use crate::generator::{Generator, GeneratorSpec};
 use crate::optim::Moments;
-use crate::store::{Reader, Writer};
+use crate::store::{Reader, StoredType, Writer};
 use crate::train::Trainer;
 
 const KIND: &str = "gan";
@@ -55,14 +55,14 @@ impl GanTrainer {
         let mut writer = Writer::default();
         self.critic.push_tensors(&mut writer)?;
         for (name, value) in self.generator.statistics()? {
-            push(&mut writer, stored_name(&name), &value)?;
+            writer.push_tensor(stored_name(&name), &value)?;
         }
         let kinds = self.config.generator.optimizer.moment_names();
         for (n, (name, variable)) in self.generator.variables().into_iter().enumerate() {
-            push(&mut writer, stored_name(&name), variable.as_tensor())?;
+            writer.push_tensor(stored_name(&name), variable.as_tensor())?;
             let moments = self.state.tensors(n, variable.as_tensor())?;
             for (kind, values) in kinds.iter().zip(moments) {
-                push(&mut writer, format!("{kind}.{}", stored_name(&name)), &values)?;
+                writer.push_tensor(format!("{kind}.{}", stored_name(&name)), &values)?;
             }
         }
         writer.write(path, &header)
@@ -74,12 +74,12 @@ impl GanTrainer {
     /// As for [`Trainer::resume`]; as for [`GanTrainer::new`] when the two halves do not fit.
     pub fn resume(path: &Path, device: &Device) -> Result<Self> {
         let mut reader = Reader::open(path)?;
-        check_version(&reader, &reader.header()?, KIND, FORMAT)?;
-        let Header { dtype, generator, config, critic, rng, .. } = reader.header()?;
+        let Header { dtype, generator, config, critic, rng, .. } =
+            reader.header_of(KIND, FORMAT)?;
         let dtype = dtype.dtype();
         config.validate()?;
         let supply = |name: &str, shape: &[usize]| {
-            take(&mut reader, &stored_name(name), shape, dtype, device)
+            reader.take_tensor(&stored_name(name), shape, dtype, device)
         };
         let generator = Generator::from_values(&generator, dtype, device, supply)?;
         let critic = Trainer::from_part(critic, dtype, &mut reader, device)?;
@@ -111,7 +111,7 @@ impl VariableState {
         let moments = variables.map(|(name, variable)| {
             let tensor = |kind: &&str| {
                 let name = format!("{kind}.{}", stored_name(&name));
-                take(reader, &name, variable.dims(), generator.dtype(), device)
+                reader.take_tensor(&name, variable.dims(), generator.dtype(), device)
             };
             kinds.iter().map(tensor).collect::<Result<Vec<_>>>()
         });

@@ -5,14 +5,12 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::{FrozenGenerator, GeneratorSpec};
-use crate::checkpoint::{StoredType, check_version, take};
-use crate::element::to_vec;
 use crate::error::Result;
-use crate::store::{Reader, Writer};
+use crate::store::{Reader, StoredType, Writer};
 
 const KIND: &str = "generator";
 /// Version of the format of frozen generators.
@@ -39,7 +37,7 @@ impl FrozenGenerator {
         let mut writer = Writer::default();
         for (name, weight, bias) in self.layers() {
             for (part, tensor) in [("weight", weight), ("bias", bias)] {
-                push(&mut writer, format!("{name}.{part}"), tensor)?;
+                writer.push_tensor(format!("{name}.{part}"), tensor)?;
             }
         }
         writer.write(path, &header)
@@ -51,27 +49,17 @@ impl FrozenGenerator {
     /// As for [`Trainer::resume`](crate::Trainer::resume); those of [`GeneratorSpec::validate`].
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
         let mut reader = Reader::open(path)?;
-        check_version(&reader, &reader.header()?, KIND, FORMAT)?;
-        let Header { dtype, spec, .. } = reader.header()?;
+        let Header { dtype, spec, .. } = reader.header_of(KIND, FORMAT)?;
         spec.validate()?;
         let dtype = dtype.dtype();
         let mut layers = Vec::new();
         for plan in spec.plan() {
             let mut part = |part: &str, shape: &[usize]| {
-                take(&mut reader, &format!("{}.{part}", plan.name), shape, dtype, device)
+                reader.take_tensor(&format!("{}.{part}", plan.name), shape, dtype, device)
             };
             layers.push((part("weight", &plan.weight)?, part("bias", &[plan.n_out])?));
         }
         reader.finish()?;
         Self::new(spec, layers, dtype, device)
     }
-}
-
-/// A tensor of f32 or f64 on its way to a file.
-pub(crate) fn push(writer: &mut Writer, name: String, tensor: &Tensor) -> Result<()> {
-    match tensor.dtype() {
-        DType::F64 => writer.push(name, tensor.dims(), &to_vec::<f64>(tensor)?),
-        _ => writer.push(name, tensor.dims(), &to_vec::<f32>(tensor)?),
-    }
-    Ok(())
 }

@@ -1,11 +1,14 @@
 //! Weights on the CPU as candle operations.
 
+use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, Device, Shape, Tensor};
 use ndarray::ArrayViewD;
 
 use super::{Assembled, Layer, Method, Sizes, Start};
+use crate::bounds::array;
+use crate::cpu_op::{Input, cpu_op};
 use crate::element::{Element, cpu_slice, to_vec};
 use crate::error::Result;
 
@@ -28,11 +31,12 @@ pub(crate) fn weight_of(
         sizes: layer.sizes,
         method,
         vector: vector.map(Tensor::detach),
-        f32: Mutex::default(),
-        f64: Mutex::default(),
+        assembled: Mutex::default(),
+        next: Mutex::default(),
     });
     let weight = parameter.contiguous()?.apply_op1(Operation(Arc::clone(&saved)))?;
-    Ok((weight, saved.next_vector()?))
+    let next = lock(&saved.next).take();
+    Ok((weight, next))
 }
 
 /// One assembly of a weight, with what its pullback needs.
@@ -41,65 +45,54 @@ struct Saved {
     sizes: Sizes,
     method: Method,
     vector: Option<Tensor>,
-    f32: Slot<f32>,
-    f64: Slot<f64>,
+    /// A boxed [`Assembled`] of the parameter's element type, once it has run.
+    assembled: Mutex<Option<Box<dyn Any + Send + Sync>>>,
+    /// The vector that a training step goes on with.
+    next: Mutex<Option<Tensor>>,
 }
-
-type Slot<T> = Mutex<Option<Box<dyn Assembled<T>>>>;
 
 /// What candle's graph holds.
 struct Operation(Arc<Saved>);
 
-impl Saved {
+impl Operation {
     fn layer(&self) -> Layer<'_> {
-        Layer { name: &self.layer, sizes: self.sizes }
-    }
-
-    fn next_vector(&self) -> Result<Option<Tensor>> {
-        let Some(vector) = &self.vector else { return Ok(None) };
-        let (shape, device) = (vector.shape(), vector.device());
-        Ok(match vector.dtype() {
-            DType::F64 => next_vector(&self.f64).map(|v| Tensor::from_vec(v, shape, device)),
-            _ => next_vector(&self.f32).map(|v| Tensor::from_vec(v, shape, device)),
-        }
-        .transpose()?)
+        Layer { name: &self.0.layer, sizes: self.0.sizes }
     }
 
     fn forward<T: Element>(
         &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-        saved: &Slot<T>,
+        [(storage, layout)]: [Input<'_>; 1],
     ) -> Result<(CpuStorage, Shape)> {
+        let saved = &self.0;
         let parameter = ArrayViewD::from_shape(layout.dims(), cpu_slice::<T>(storage, layout)?)
             .expect("a contiguous tensor has as many values as its shape says");
-        let vector = self.vector.as_ref().map(to_vec::<T>).transpose()?;
+        let vector = saved.vector.as_ref().map(to_vec::<T>).transpose()?;
         let start = Start { warm: None, vector: vector.as_deref(), scratch: None };
-        let assembled = self.method.on_cpu().assemble(self.layer(), parameter.view(), start)?;
+        let assembled =
+            saved.method.on_cpu::<T>().assemble(self.layer(), parameter.view(), start)?;
         let weight = assembled.weight(parameter);
         let shape = Shape::from(weight.shape());
-        *lock(saved) = Some(assembled);
+        if let (Some(next), Some(vector)) = (assembled.next_vector(), &saved.vector) {
+            *lock(&saved.next) = Some(Tensor::from_vec(next, vector.shape(), &Device::Cpu)?);
+        }
+        *lock(&saved.assembled) = Some(Box::new(assembled));
         Ok((T::to_cpu_storage_owned(weight.iter().copied().collect()), shape))
     }
 
     fn backward<T: Element>(
         &self,
-        parameter: &Tensor,
+        [parameter]: [&Tensor; 1],
         gradient: &Tensor,
-        saved: &Slot<T>,
-    ) -> Result<Tensor> {
-        let parameter_values = crate::bounds::array::<T, _>(parameter, parameter.dims())?;
-        let gradient = crate::bounds::array::<T, _>(gradient, gradient.dims())?;
-        let saved = lock(saved);
-        let assembled = saved.as_ref().expect("backward runs after forward");
-        let gradient = assembled.pullback(self.layer(), parameter_values.view(), gradient)?;
-        let values = gradient.iter().copied().collect::<Vec<T>>();
-        Ok(Tensor::from_vec(values, parameter.shape(), parameter.device())?)
+    ) -> Result<[Tensor; 1]> {
+        let values = array::<T, _>(parameter, parameter.dims())?;
+        let gradient = array::<T, _>(gradient, gradient.dims())?;
+        let saved = lock(&self.0.assembled);
+        let assembled = saved.as_ref().and_then(|any| any.downcast_ref::<Box<dyn Assembled<T>>>());
+        let assembled = assembled.expect("backward runs after forward, in the same element type");
+        let gradient = assembled.pullback(self.layer(), values.view(), gradient)?;
+        let gradient = gradient.iter().copied().collect::<Vec<T>>();
+        Ok([Tensor::from_vec(gradient, parameter.shape(), parameter.device())?])
     }
-}
-
-fn next_vector<T: Element>(saved: &Slot<T>) -> Option<Vec<T>> {
-    lock(saved).as_ref().and_then(|assembled| assembled.next_vector())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -107,33 +100,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl CustomOp1 for Operation {
-    fn name(&self) -> &'static str {
-        "weight-parametrisation"
-    }
-
-    fn cpu_fwd(
-        &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let Self(saved) = self;
-        Ok(match storage {
-            CpuStorage::F64(_) => saved.forward(storage, layout, &saved.f64)?,
-            _ => saved.forward(storage, layout, &saved.f32)?,
-        })
-    }
-
-    fn bwd(
-        &self,
-        parameter: &Tensor,
-        _: &Tensor,
-        gradient: &Tensor,
-    ) -> candle_core::Result<Option<Tensor>> {
-        let Self(saved) = self;
-        Ok(Some(match parameter.dtype() {
-            DType::F64 => saved.backward(parameter, gradient, &saved.f64)?,
-            _ => saved.backward(parameter, gradient, &saved.f32)?,
-        }))
-    }
-}
+cpu_op!(Operation, "constrained-weight", 1);

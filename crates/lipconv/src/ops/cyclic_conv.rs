@@ -1,7 +1,8 @@
 //! Cyclic convolution as a tensor operation.
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, Shape, Tensor};
 
+use crate::cpu_op::{Input, cpu_op};
 use crate::element::{Element, cpu_slice, engine_runs, to_vec};
 use crate::engine::cpu::program::Program;
 use crate::engine::cpu::spatial::{self, SpatialBuffers};
@@ -68,9 +69,7 @@ impl CyclicConvOp {
 
     fn forward<T: Element>(
         &self,
-        x: (&CpuStorage, &Layout),
-        weight: (&CpuStorage, &Layout),
-        bias: (&CpuStorage, &Layout),
+        [x, weight, bias]: [Input<'_>; 3],
     ) -> Result<(CpuStorage, Shape)> {
         let geometry = self.geometry(x.1.shape(), weight.1.shape())?;
         let batch = x.1.dims()[0];
@@ -85,8 +84,7 @@ impl CyclicConvOp {
 
     fn backward<T: Element>(
         &self,
-        x: &Tensor,
-        weight: &Tensor,
+        [x, weight, _]: [&Tensor; 3],
         gradient: &Tensor,
     ) -> Result<[Tensor; 3]> {
         let geometry = self.geometry(x.shape(), weight.shape())?;
@@ -123,38 +121,4 @@ fn swap_taps<T: Element>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
     (0..rows * columns).map(entry).collect()
 }
 
-impl CustomOp3 for CyclicConvOp {
-    fn name(&self) -> &'static str {
-        "cyclic-conv"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        Ok(match s1 {
-            CpuStorage::F64(_) => self.forward::<f64>((s1, l1), (s2, l2), (s3, l3))?,
-            _ => self.forward::<f32>((s1, l1), (s2, l2), (s3, l3))?,
-        })
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        gradient: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [x, weight, bias] = match x.dtype() {
-            DType::F64 => self.backward::<f64>(x, weight, gradient)?,
-            _ => self.backward::<f32>(x, weight, gradient)?,
-        };
-        Ok((Some(x), Some(weight), Some(bias)))
-    }
-}
+cpu_op!(CyclicConvOp, "cyclic-conv", 3);

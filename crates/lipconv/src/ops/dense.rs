@@ -2,10 +2,11 @@
 //!
 //! candle's graph would transpose the weight first, and add the weight's gradient through the transposed view.
 
-use candle_core::{CpuStorage, CustomOp2, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, Shape, Tensor};
 use ndarray::{Array2, ArrayView2};
 use projectors::gemm::matmul;
 
+use crate::cpu_op::{Input, cpu_op};
 use crate::element::{Element, cpu_slice, engine_runs, slice_of};
 use crate::error::Result;
 
@@ -40,16 +41,14 @@ fn into_values<T: Element>(matrix: Array2<T>) -> Vec<T> {
 }
 
 impl DenseOp {
-    fn forward<T: Element>(
-        x: (&CpuStorage, &Layout),
-        weight: (&CpuStorage, &Layout),
-    ) -> Result<CpuStorage> {
+    fn forward<T: Element>(&self, [x, weight]: [Input<'_>; 2]) -> Result<(CpuStorage, Shape)> {
         let (x_values, weight_values) = (cpu_slice::<T>(x.0, x.1)?, cpu_slice(weight.0, weight.1)?);
         let (x, weight) = (view(x_values, x.1.shape())?, view(weight_values, weight.1.shape())?);
-        Ok(T::to_cpu_storage_owned(into_values(matmul(x, weight.t()))))
+        let shape = Shape::from((x.nrows(), weight.nrows()));
+        Ok((T::to_cpu_storage_owned(into_values(matmul(x, weight.t()))), shape))
     }
 
-    fn backward<T: Element>(x: &Tensor, weight: &Tensor, d_y: &Tensor) -> Result<[Tensor; 2]> {
+    fn backward<T: Element>(&self, [x, weight]: [&Tensor; 2], d_y: &Tensor) -> Result<[Tensor; 2]> {
         let d_y = d_y.contiguous()?;
         let guards = [x, weight, &d_y].map(Tensor::storage_and_layout);
         let [x_values, w_values, d_values] = guards.each_ref().map(|(s, l)| slice_of::<T>(s, l));
@@ -63,36 +62,4 @@ impl DenseOp {
     }
 }
 
-impl CustomOp2 for DenseOp {
-    fn name(&self) -> &'static str {
-        "dense"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let storage = match s1 {
-            CpuStorage::F64(_) => Self::forward::<f64>((s1, l1), (s2, l2))?,
-            _ => Self::forward::<f32>((s1, l1), (s2, l2))?,
-        };
-        Ok((storage, Shape::from((l1.dims()[0], l2.dims()[0]))))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        gradient: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let [x, weight] = match x.dtype() {
-            DType::F64 => Self::backward::<f64>(x, weight, gradient)?,
-            _ => Self::backward::<f32>(x, weight, gradient)?,
-        };
-        Ok((Some(x), Some(weight)))
-    }
-}
+cpu_op!(DenseOp, "dense", 2);

@@ -4,9 +4,10 @@
 //! `dβ = Σ g`, `dγ = Σ g x̂` and `dx = γ / √(σ² + ε) · (g - dβ/N - x̂ dγ/N)`. Sums are in f64, each channel's in the order of its values:
 //! the same bits whatever the number of threads.
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor};
+use candle_core::{CpuStorage, Shape, Tensor};
 use rayon::prelude::*;
 
+use crate::cpu_op::{Input, cpu_op};
 use crate::element::{Element, cpu_slice, slice_of};
 use crate::error::Result;
 use crate::ops::BatchNormed;
@@ -111,10 +112,9 @@ impl BatchNormOp {
 
     fn forward<T: Element>(
         &self,
-        x: (&CpuStorage, &Layout),
-        scale: (&CpuStorage, &Layout),
-        shift: (&CpuStorage, &Layout),
-    ) -> Result<CpuStorage> {
+        [x, scale, shift]: [Input<'_>; 3],
+    ) -> Result<(CpuStorage, Shape)> {
+        let shape = x.1.shape().clone();
         let geometry = Geometry::new(x.1.shape());
         let (x, scale) = (cpu_slice::<T>(x.0, x.1)?, cpu_slice::<T>(scale.0, scale.1)?);
         let shift = cpu_slice::<T>(shift.0, shift.1)?;
@@ -123,13 +123,12 @@ impl BatchNormOp {
             [T::of(factor), T::zero(), T::of(shift.as_f64() - factor * mean)]
         });
         let coefficients: Vec<_> = coefficients.collect();
-        Ok(T::to_cpu_storage_owned(geometry.combine(x, x, &coefficients)))
+        Ok((T::to_cpu_storage_owned(geometry.combine(x, x, &coefficients)), shape))
     }
 
     fn backward<T: Element>(
         &self,
-        x: &Tensor,
-        scale: &Tensor,
+        [x, scale, _]: [&Tensor; 3],
         d_y: &Tensor,
     ) -> Result<[Tensor; 3]> {
         let geometry = Geometry::new(x.shape());
@@ -163,39 +162,4 @@ impl BatchNormOp {
     }
 }
 
-impl CustomOp3 for BatchNormOp {
-    fn name(&self) -> &'static str {
-        "batch-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let storage = match s1 {
-            CpuStorage::F64(_) => self.forward::<f64>((s1, l1), (s2, l2), (s3, l3))?,
-            _ => self.forward::<f32>((s1, l1), (s2, l2), (s3, l3))?,
-        };
-        Ok((storage, l1.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        scale: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        gradient: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [x, scale, shift] = match x.dtype() {
-            DType::F64 => self.backward::<f64>(x, scale, gradient)?,
-            _ => self.backward::<f32>(x, scale, gradient)?,
-        };
-        Ok((Some(x), Some(scale), Some(shift)))
-    }
-}
+cpu_op!(BatchNormOp, "batch-norm", 3);

@@ -7,12 +7,13 @@
 //!
 //! Cost: 16 c_in c_out hw multiply-adds forward, twice that backward; memory 16 c_out hw values for each chunk.
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Shape, Tensor, WithDType};
+use candle_core::{CpuStorage, Shape, Tensor};
 use ndarray::{ArrayView2, ArrayViewMut2};
 use projectors::Real;
 use projectors::gemm::matmul_into;
 use rayon::prelude::*;
 
+use crate::cpu_op::{Input, cpu_op};
 use crate::element::{Element, cpu_slice, slice_of};
 use crate::error::Result;
 
@@ -202,7 +203,21 @@ fn backward<T: Element>(g: &Geometry, x: &[T], weight: &[T], d_y: &[T]) -> [Vec<
 pub(super) struct ConvTransposeOp;
 
 impl ConvTransposeOp {
-    fn backward<T: Element>(x: &Tensor, weight: &Tensor, d_y: &Tensor) -> Result<[Tensor; 3]> {
+    fn forward<T: Element>(
+        &self,
+        [x, weight, bias]: [Input<'_>; 3],
+    ) -> Result<(CpuStorage, Shape)> {
+        let g = Geometry::new(x.1.shape(), weight.1.shape())?;
+        let shape = Shape::from((g.batch, g.c_out, 2 * g.height, 2 * g.width));
+        let [x, weight, bias] = [x, weight, bias].map(|(s, l)| cpu_slice::<T>(s, l));
+        Ok((T::to_cpu_storage_owned(forward(&g, x?, weight?, bias?)), shape))
+    }
+
+    fn backward<T: Element>(
+        &self,
+        [x, weight, _]: [&Tensor; 3],
+        d_y: &Tensor,
+    ) -> Result<[Tensor; 3]> {
         let g = Geometry::new(x.shape(), weight.shape())?;
         let d_y = d_y.contiguous()?;
         let guards = [x, weight, &d_y].map(Tensor::storage_and_layout);
@@ -217,51 +232,4 @@ impl ConvTransposeOp {
     }
 }
 
-impl CustomOp3 for ConvTransposeOp {
-    fn name(&self) -> &'static str {
-        "conv-transpose"
-    }
-
-    fn cpu_fwd(
-        &self,
-        s1: &CpuStorage,
-        l1: &Layout,
-        s2: &CpuStorage,
-        l2: &Layout,
-        s3: &CpuStorage,
-        l3: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let g = Geometry::new(l1.shape(), l2.shape())?;
-        let shape = Shape::from((g.batch, g.c_out, 2 * g.height, 2 * g.width));
-        let storage = match s1 {
-            CpuStorage::F64(_) => f64::to_cpu_storage_owned(forward::<f64>(
-                &g,
-                cpu_slice(s1, l1)?,
-                cpu_slice(s2, l2)?,
-                cpu_slice(s3, l3)?,
-            )),
-            _ => f32::to_cpu_storage_owned(forward::<f32>(
-                &g,
-                cpu_slice(s1, l1)?,
-                cpu_slice(s2, l2)?,
-                cpu_slice(s3, l3)?,
-            )),
-        };
-        Ok((storage, shape))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        gradient: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [x, weight, bias] = match x.dtype() {
-            DType::F64 => Self::backward::<f64>(x, weight, gradient)?,
-            _ => Self::backward::<f32>(x, weight, gradient)?,
-        };
-        Ok((Some(x), Some(weight), Some(bias)))
-    }
-}
+cpu_op!(ConvTransposeOp, "conv-transpose", 3);
