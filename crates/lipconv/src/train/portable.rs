@@ -116,9 +116,24 @@ fn step(
         }
     }
 
+    apply(network, &gradients, forward.vectors, moments, update)?;
+    Ok((value, n_correct as usize))
+}
+
+/// Gradients of a layer's weight, where it is trained, and bias.
+type LayerGradients = [Option<Tensor>; 2];
+
+/// Updates all variables and stores the vectors of the next step.
+fn apply(
+    network: &Network,
+    gradients: &[LayerGradients],
+    vectors: Vec<Option<Tensor>>,
+    moments: &mut [Vec<Tensor>],
+    update: Update,
+) -> Result<()> {
     let moments = moments.chunks_exact_mut(2);
     for (((p, gradients), moments), vector) in
-        network.parameters().zip(&gradients).zip(moments).zip(forward.vectors)
+        network.parameters().zip(gradients).zip(moments).zip(vectors)
     {
         for ((variable, gradient), moments) in
             [&p.weight, &p.bias].into_iter().zip(gradients).zip(moments)
@@ -131,7 +146,7 @@ fn step(
             variable.set(&next)?;
         }
     }
-    Ok((value, n_correct as usize))
+    Ok(())
 }
 
 /// Scalars on their way to the host, all at once.
