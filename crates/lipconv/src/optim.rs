@@ -153,6 +153,7 @@ pub(crate) struct Update {
 pub(crate) struct Moments<T>(pub(crate) Vec<Vec<T>>);
 
 impl<T: Real> Moments<T> {
+    #[cfg(any(test, feature = "gan"))]
     pub(crate) fn zeros(optimizer: &Optimizer, n: usize) -> Self {
         Self(vec![vec![T::zero(); n]; optimizer.moment_names().len()])
     }
