@@ -6,13 +6,13 @@
 //!
 //! Errors: [`Error::Read`], [`Error::ConfigSyntax`] with the line, [`Error::ConfigValue`] with the key.
 //!
-//! Source of the defaults: Li et al. 2019, section 5.2, and the authors' settings.
+//! Source of the defaults: Li et al. 2019, section 5.2, and the authors' settings: on MNIST a margin of √2 · 1.5, no
+//! augmentation, ε = 1.58; on CIFAR-10 a margin of √2 · 0.5, crops and flips, ε = 36/255. A person's own images take the
+//! margin and the radii of CIFAR-10, without augmentation: only they know whether a mirror image keeps its class.
 //!
 //! Not here: what a network of that name is made of (crate `lipconv`).
 
-mod choices;
-mod recipe;
-
+use std::f64::consts::SQRT_2;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::eps::Eps;
 use crate::error::{Error, Result};
 
-pub use choices::{
-    ActivationKind, AugmentationKind, DatasetName, DeviceKind, LayerKind, NetworkName, ScheduleKind,
+pub use crate::names::{
+    Activation, AugmentationKind, DatasetName, DecisionAttack, DeviceKind, Method, Net,
+    ScheduleKind,
 };
 
 /// A whole run.
@@ -32,13 +33,9 @@ pub use choices::{
 pub struct RunConfig {
     /// Where the arithmetic runs.
     pub device: DeviceKind,
-    /// Images.
     pub data: DataConfig,
-    /// Network.
     pub network: NetworkConfig,
-    /// Training.
     pub training: TrainingConfig,
-    /// Evaluation.
     pub evaluation: EvaluationConfig,
 }
 
@@ -62,12 +59,10 @@ pub struct DataConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
-    /// Architecture. Default "small".
-    pub name: NetworkName,
+    pub name: Net,
     /// Convolutions, or "bjorck" for a network without. Default "bcop".
-    pub layer: LayerKind,
-    /// Nonlinearity. Default "maxmin".
-    pub activation: ActivationKind,
+    pub layer: Method,
+    pub activation: Activation,
 }
 
 /// `[training]`.
@@ -97,7 +92,7 @@ impl Default for TrainingConfig {
             batch_size: 128,
             learning_rate: 1e-3,
             schedule: ScheduleKind::default(),
-            margin: std::f64::consts::SQRT_2 * 1.5,
+            margin: SQRT_2 * 1.5,
             augmentation: AugmentationKind::None,
             seed: 0,
         }
@@ -117,7 +112,6 @@ pub struct EvaluationConfig {
     pub batch_size: usize,
     /// Projected gradient descent as in the paper.
     pub pgd: PgdConfig,
-    /// A stronger one.
     pub strong_pgd: StrongPgdConfig,
     /// Seed of random starts. Default 0.
     pub seed: u64,
@@ -125,7 +119,7 @@ pub struct EvaluationConfig {
 
 impl Default for EvaluationConfig {
     fn default() -> Self {
-        let (eps, attack_eps) = recipe::radii(&DatasetName::Mnist);
+        let (eps, attack_eps) = radii(&DatasetName::Mnist);
         Self {
             eps,
             attack_eps,
@@ -173,17 +167,11 @@ impl Default for StrongPgdConfig {
 
 impl RunConfig {
     /// Reads and checks a file.
-    ///
-    /// # Errors
-    /// [`Error::Read`], [`Error::ConfigSyntax`], [`Error::ConfigValue`].
     pub fn read(path: &Path) -> Result<Self> {
         Self::read_for(path, None)
     }
 
     /// As [`RunConfig::read`], with another data set in place of the file's; see [`RunConfig::parse_for`].
-    ///
-    /// # Errors
-    /// [`Error::Read`], [`Error::ConfigSyntax`], [`Error::ConfigValue`].
     pub fn read_for(path: &Path, dataset: Option<DatasetName>) -> Result<Self> {
         let text = fs::read_to_string(path)
             .map_err(|source| Error::Read { path: path.to_owned(), source })?;
@@ -191,18 +179,12 @@ impl RunConfig {
     }
 
     /// Parses and checks a text; `origin` names it in errors.
-    ///
-    /// # Errors
-    /// [`Error::ConfigSyntax`], [`Error::ConfigValue`].
     pub fn parse(origin: &str, text: &str) -> Result<Self> {
         Self::parse_for(origin, text, None)
     }
 
     /// As [`RunConfig::parse`], with another data set in place of the text's; keys that the text does not have take that
     /// one's defaults.
-    ///
-    /// # Errors
-    /// [`Error::ConfigSyntax`], [`Error::ConfigValue`].
     pub fn parse_for(origin: &str, text: &str, dataset: Option<DatasetName>) -> Result<Self> {
         let syntax = |e: toml::de::Error| syntax_error(origin, text, &e);
         let mut config: Self = toml::from_str(text).map_err(syntax)?;
@@ -210,7 +192,7 @@ impl RunConfig {
         if let Some(dataset) = dataset {
             config.data.dataset = dataset;
         }
-        recipe::fill(&mut config, |section, key| {
+        fill_recipe(&mut config, |section, key| {
             written.get(section).and_then(|table| table.get(key)).is_some()
         });
         config.validate()?;
@@ -218,16 +200,14 @@ impl RunConfig {
     }
 
     /// The defaults for a data set.
-    #[must_use]
     pub fn of(dataset: DatasetName) -> Self {
         let mut config = Self::default();
         config.data.dataset = dataset;
-        recipe::fill(&mut config, |_, _| false);
+        fill_recipe(&mut config, |_, _| false);
         config
     }
 
     /// Whether a run of the other configuration trains the same network in the same way, whatever is evaluated after it.
-    #[must_use]
     pub fn trains_as(&self, other: &Self) -> bool {
         self.device == other.device
             && self.data == other.data
@@ -237,7 +217,7 @@ impl RunConfig {
 
     /// Gives the radii of the evaluation the defaults of the present data set.
     pub fn use_default_radii(&mut self) {
-        (self.evaluation.eps, self.evaluation.attack_eps) = recipe::radii(&self.data.dataset);
+        (self.evaluation.eps, self.evaluation.attack_eps) = radii(&self.data.dataset);
     }
 
     /// The configuration as TOML, every key written out.
@@ -289,12 +269,16 @@ impl NetworkConfig {
     /// A network without convolutions has no convolution's method, and the others have one.
     fn validate(&self) -> Result<()> {
         let (fits, expected) = match self.name {
-            NetworkName::Fc3 => (
-                self.layer.conv().is_none_or(|_| self.layer.is_unconstrained()),
+            Net::Fc3 => (
+                self.layer == Method::Bjorck || self.layer.is_unconstrained(),
                 "bjorck or unconstrained for fc-3",
             ),
-            NetworkName::Small | NetworkName::Large => {
+            Net::Small | Net::Large => {
                 (self.layer.conv().is_some(), "a convolution's method, such as bcop")
+            }
+            Net::KwSmall => {
+                let expected = "a network that is trained here: small, large or fc-3";
+                return require(false, "network.name", self.name, expected);
             }
         };
         require(fits, "network.layer", self.layer, expected)
@@ -330,6 +314,44 @@ fn ascending(key: &'static str, eps: &[Eps]) -> Result<()> {
         format!("[{}]", texts.join(", ")),
         "at least one radius, in ascending order",
     )
+}
+
+/// Whether a data set is trained on as MNIST is.
+fn like_mnist(dataset: &DatasetName) -> bool {
+    matches!(dataset, DatasetName::Mnist | DatasetName::Synthetic)
+}
+
+/// Radii of certified accuracy and of the attacks.
+fn radii(dataset: &DatasetName) -> (Vec<Eps>, Vec<Eps>) {
+    let eps = |texts: &[&str]| {
+        texts.iter().map(|text| text.parse().expect("a positive number")).collect()
+    };
+    if like_mnist(dataset) {
+        (eps(&["0.25", "0.5", "1", "1.58", "2", "2.5"]), eps(&["1.58"]))
+    } else {
+        (eps(&["18/255", "36/255", "72/255", "108/255", "0.5", "1"]), eps(&["36/255"]))
+    }
+}
+
+/// Gives every key of the recipe that was not written the value of the configuration's data set.
+fn fill_recipe(config: &mut RunConfig, is_written: impl Fn(&str, &str) -> bool) {
+    let dataset = &config.data.dataset;
+    let (eps, attack_eps) = radii(dataset);
+    if !is_written("training", "margin") {
+        config.training.margin = SQRT_2 * if like_mnist(dataset) { 1.5 } else { 0.5 };
+    }
+    if !is_written("training", "augmentation") {
+        config.training.augmentation = match dataset {
+            DatasetName::Cifar10 => AugmentationKind::CropFlip,
+            _ => AugmentationKind::None,
+        };
+    }
+    if !is_written("evaluation", "eps") {
+        config.evaluation.eps = eps;
+    }
+    if !is_written("evaluation", "attack_eps") {
+        config.evaluation.attack_eps = attack_eps;
+    }
 }
 
 pub(crate) fn syntax_error(origin: &str, text: &str, error: &toml::de::Error) -> Error {

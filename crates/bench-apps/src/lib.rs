@@ -10,13 +10,16 @@ pub mod experiment;
 pub mod export;
 pub mod files;
 pub mod interrupt;
+pub mod jobs;
+mod names;
+pub mod picture;
 pub mod progress;
 pub mod report;
-pub mod reproduction;
 pub mod results;
+pub mod statistic;
 mod stdout;
-pub mod text_table;
 pub mod wasserstein;
+pub mod words;
 
 pub use eps::{ByEps, Eps};
 pub use error::{Error, Result};

@@ -10,10 +10,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Activation, Method, Net};
 use crate::eps::ByEps;
 use crate::error::Result;
 use crate::files::write_json;
-use crate::report::paper::Reference;
 
 /// One trained network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,28 +24,21 @@ pub struct ResultRow {
     pub dataset: String,
     /// Whether the images were drawn by a program.
     pub synthetic: bool,
-    /// Architecture.
-    pub network: String,
-    /// Convolutions.
-    pub layer: String,
-    /// Nonlinearity.
-    pub activation: String,
+    pub network: Net,
+    pub layer: Method,
+    pub activation: Activation,
     /// Seed of initialisation and batch order.
     pub seed: u64,
-    /// Epochs trained.
     pub epochs: usize,
     /// Name of the budget, for a cell of a table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<String>,
-    /// Device in words.
     pub device: String,
     /// Commit of the source tree, where it is known.
     pub commit: Option<String>,
     /// Time of training and evaluation.
     pub seconds: f64,
-    /// Clean test accuracy.
     pub clean: f64,
-    /// Certified test accuracy.
     pub certified: Certified,
     /// Test accuracy under each attack.
     pub attacks: BTreeMap<String, ByEps>,
@@ -67,26 +60,13 @@ pub struct Certified {
 /// The paper's means.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PaperFigures {
-    /// Clean accuracy.
     pub clean: f64,
     /// Certified accuracy at the paper's radius.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certified: Option<f64>,
 }
 
-impl From<&Reference> for PaperFigures {
-    fn from(reference: &Reference) -> Self {
-        Self {
-            clean: reference.clean.mean,
-            certified: reference.certified.map(|figure| figure.mean),
-        }
-    }
-}
-
 /// Writes `results.json`, atomically.
-///
-/// # Errors
-/// [`crate::Error::Write`].
 pub fn write_results(path: &Path, rows: &[ResultRow]) -> Result<()> {
     write_json(path, &rows)
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use bench_apps::Error;
-use bench_apps::config::{AugmentationKind, DatasetName, LayerKind, RunConfig, ScheduleKind};
+use bench_apps::config::{AugmentationKind, DatasetName, Method, RunConfig, ScheduleKind};
 
 #[test]
 fn an_empty_file_is_the_papers_network_with_the_papers_loss_and_attack() {
@@ -61,7 +61,7 @@ fn unknown_keys_and_wrong_types_are_refused_with_the_line() {
         ),
         (
             "[network]\nname = \"medium\"\n",
-            "run.toml, line 2: unknown variant `medium`, expected one of `small`, `large`, `fc-3`",
+            "run.toml, line 2: network.name is medium, expected small, large or fc-3",
         ),
         ("[training\n", "run.toml, line 1: "),
         (
@@ -175,9 +175,9 @@ fn names_are_those_of_the_files_and_others_are_refused() {
     }
     for name in ["bcop", "rko", "ossn", "svcm", "rk-l2ne", "bcop-fixed", "unconstrained", "bjorck"]
     {
-        assert_eq!(name.parse::<LayerKind>().unwrap().to_string(), name);
+        assert_eq!(name.parse::<Method>().unwrap().to_string(), name);
     }
-    let text = "cayley".parse::<LayerKind>().unwrap_err().to_string();
+    let text = "cayley".parse::<Method>().unwrap_err().to_string();
     let start =
         "network.layer is cayley, expected bjorck or a method that this version of lipconv has: ";
     assert!(text.starts_with(start) && text.contains("bcop"), "{text}");

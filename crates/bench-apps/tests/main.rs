@@ -22,7 +22,6 @@ mod locate;
 mod manifest;
 mod metrics;
 mod progress;
-mod report;
 mod reproduction;
 mod reproduction_spec;
 mod resize;

@@ -1,34 +1,52 @@
 //! Experiments, budgets, statistics: what is to be run, and what a row says.
 
 use bench_apps::Error;
-use bench_apps::config::{DatasetName, NetworkName, ScheduleKind};
-use bench_apps::reproduction::collect::Statistic;
-use bench_apps::reproduction::evidence::Histogram;
-use bench_apps::reproduction::spec::{Experiment, NAMES};
+use bench_apps::config::{DatasetName, DeviceKind, Net, ScheduleKind};
+use bench_apps::jobs::cell::ClassifierJob;
+use bench_apps::jobs::evidence::{CertifiedCurve, Histogram};
+use bench_apps::jobs::job::{Choice, Job};
+use bench_apps::jobs::quantity::What;
+use bench_apps::jobs::spec::{Experiment, FURTHER, NAMES};
+use bench_apps::statistic::{Figure, Statistic};
+
+fn choice(budget: &str) -> Choice<'_> {
+    Choice { budget, seeds: None, only: None, device: DeviceKind::Cpu }
+}
+
+fn cells(experiment: &Experiment, choice: Choice<'_>) -> Vec<ClassifierJob> {
+    let found = experiment.jobs(choice).unwrap();
+    assert!(found.impossible.is_empty(), "{:?}", found.impossible);
+    let cell = |job: Job| match job {
+        Job::Classifier(job) | Job::Published(job) => Some(*job),
+        _ => None,
+    };
+    found.jobs.into_iter().filter_map(cell).collect()
+}
 
 #[test]
 fn the_compiled_in_experiments_are_the_papers_cells() {
-    for name in NAMES {
+    for name in NAMES.into_iter().chain(FURTHER) {
         let experiment = Experiment::find(name).unwrap();
-        assert_eq!(experiment.name, name);
+        assert!(
+            experiment.name == name || (name, experiment.name.as_str()) == ("default", "reproduce")
+        );
         for budget in ["quick", "default", "full"] {
-            experiment.budget(budget).unwrap();
-            let cells = experiment.cells(budget, None, None).unwrap();
-            let mut ids: Vec<String> = cells.iter().map(|cell| cell.id()).collect();
+            let found = experiment.jobs(choice(budget)).unwrap();
+            let mut ids: Vec<String> = found.jobs.iter().map(Job::id).collect();
             ids.sort();
             ids.dedup();
-            assert_eq!(ids.len(), cells.len(), "{name} {budget}: a cell appears twice");
+            assert_eq!(ids.len(), found.jobs.len(), "{name} {budget}: a job appears twice");
         }
     }
     let table1 = Experiment::find("table1").unwrap();
-    assert_eq!(table1.cells("quick", None, None).unwrap().len(), 2 * 2 * 6);
-    let full = table1.cells("full", None, None).unwrap();
+    assert_eq!(cells(&table1, choice("quick")).len(), 2 * 2 * 6);
+    let full = cells(&table1, choice("full"));
     assert_eq!(full.len(), 2 * 2 * 6 * 5);
     // the whole table with one seed comes before the second seed
-    assert!(full[..24].iter().all(|cell| cell.seed == 0) && full[24].seed == 1);
+    assert!(full[..24].iter().all(|job| job.cell.seed == 0) && full[24].cell.seed == 1);
     let only = ["bcop".to_owned()];
-    let some = table1.cells("full", Some(&[0, 7]), Some(&only)).unwrap();
-    let ids: Vec<String> = some.iter().map(|cell| cell.id()).collect();
+    let some = cells(&table1, Choice { seeds: Some(&[0, 7]), only: Some(&only), ..choice("full") });
+    let ids: Vec<String> = some.iter().map(|job| job.cell.id()).collect();
     assert_eq!(ids.len(), 8);
     assert!(ids.contains(&"cifar10-large-bcop-seed7".to_owned()), "{ids:?}");
 }
@@ -36,44 +54,108 @@ fn the_compiled_in_experiments_are_the_papers_cells() {
 #[test]
 fn a_cell_takes_its_settings_from_budget_and_data_set() {
     let experiment = Experiment::find("table1").unwrap();
-    let cells = experiment.cells("full", None, Some(&["bcop".to_owned()])).unwrap();
-    let cell = cells
-        .iter()
-        .find(|cell| {
-            cell.dataset == DatasetName::Cifar10 && cell.network == "large" && cell.seed == 3
-        })
-        .unwrap();
-    let config = experiment.budget("full").unwrap().config(cell).unwrap();
-    assert_eq!((config.training.epochs, config.training.seed), (200, 3));
+    let find = |budget| {
+        let wanted = |job: &ClassifierJob| job.cell.id() == "cifar10-large-bcop-seed0";
+        cells(&experiment, choice(budget)).into_iter().find(wanted).unwrap()
+    };
+    let job = find("full");
+    let config = &job.config;
+    assert_eq!((&job.cell.dataset, job.cell.network), (&DatasetName::Cifar10, Net::Large));
+    assert_eq!((config.training.epochs, config.training.seed), (200, 0));
     assert_eq!(config.training.schedule, ScheduleKind::Exponential);
-    assert_eq!(config.network.name, NetworkName::Large);
+    assert_eq!(config.network.name, Net::Large);
     assert_eq!(config.training.margin, 0.5 * std::f64::consts::SQRT_2);
     assert_eq!(config.data.test_limit, None);
     assert_eq!((config.evaluation.pgd.steps, config.evaluation.pgd.step_size), (200, 0.01));
-    let quick = experiment.budget("quick").unwrap().config(cell).unwrap();
+    let quick = find("quick").config;
     let eps = 36.0 / 255.0;
     assert_eq!(quick.evaluation.pgd.step_size, 2.5 * eps / quick.evaluation.pgd.steps as f64);
 }
 
 #[test]
+fn the_papers_figures_stand_with_the_cells() {
+    let table3 = Experiment::find("table3").unwrap();
+    let all = cells(&table3, choice("full"));
+    let figure = |id: &str, what| {
+        let job = all.iter().find(|job| job.cell.id() == id).unwrap();
+        table3.paper(&job.cell, what)
+    };
+    // its own, and those of another table
+    let bcop = "cifar10-large-bcop-seed0";
+    assert_eq!(figure(bcop, What::Boundary), Some(Figure::Mean([71.0, 2.3])));
+    assert_eq!(figure(bcop, What::Certified), Some(Figure::Mean([58.26, 0.17])));
+    assert_eq!(figure(bcop, What::BestCertified), Some(Figure::Mean([58.26, 0.17])));
+    assert_eq!(figure(bcop, What::Executed), None);
+    let kw = "cifar10-kw-small-published-seed0";
+    assert_eq!(
+        (figure(kw, What::Pgd), figure(kw, What::Certified)),
+        (Some(Figure::Single(49.94)), None)
+    );
+    let mut synthetic = all[0].cell.clone();
+    synthetic.dataset = DatasetName::Synthetic;
+    assert_eq!(table3.paper(&synthetic, What::Clean), None);
+}
+
+#[test]
+fn the_papers_certified_is_below_attacked_is_below_clean() {
+    let table1 = Experiment::find("table1").unwrap();
+    let figures =
+        || table1.paper.values().flat_map(|nets| nets.values()).flat_map(|nets| nets.values());
+    assert_eq!(figures().count(), 24);
+    for figures in figures() {
+        let of = |what| figures.get(&what).map(|figure: &Figure| figure.mean());
+        let (clean, certified) = (of(What::Clean).unwrap(), of(What::Certified).unwrap());
+        assert!(certified < clean, "{figures:?}");
+        for attacked in [of(What::Pgd), of(What::Fgsm)].into_iter().flatten() {
+            assert!(certified < attacked && attacked < clean, "{figures:?}");
+        }
+    }
+}
+
+#[test]
 fn names_that_nothing_has_are_refused() {
     let text = Experiment::find("table9").unwrap_err().to_string();
-    let expected = "expected table1, table2, table3, table4, figure2, table4-stl10, all or a file that ends in .toml";
+    let expected = "expected table1, table2, table3, table4, figure2, table4-stl10, default, all or a file that ends in .toml";
     assert_eq!(text, format!("experiment is table9, {expected}"));
     assert!(matches!(Experiment::find("no/such.toml").unwrap_err(), Error::Read { .. }));
     let experiment = Experiment::find("table1").unwrap();
     let text = experiment.budget("huge").unwrap_err().to_string();
     assert_eq!(text, "budget is huge, expected default, full, quick");
-    let mut cell = experiment.cells("quick", None, None).unwrap().remove(0);
-    cell.method = "cayley".into();
+    let mut cell = cells(&experiment, choice("quick")).remove(0).cell;
+    cell.network = Net::KwSmall;
     let text = experiment.budget("quick").unwrap().config(&cell).unwrap_err().to_string();
-    assert!(
-        text.starts_with("network.layer is cayley, expected bjorck or a method that"),
-        "{text}"
+    assert_eq!(
+        text,
+        "network.name is kw-small, expected a network that is trained here: small, large or fc-3"
     );
-    cell.network = "medium".into();
-    let text = experiment.budget("quick").unwrap().config(&cell).unwrap_err().to_string();
+}
+
+#[test]
+fn figures_for_networks_that_do_not_exist_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mine.toml");
+    let find = |text: &str| {
+        std::fs::write(&path, format!("name = \"mine\"\ntitle = \"Mine\"\n{text}")).unwrap();
+        Experiment::find(path.to_str().unwrap()).unwrap_err().to_string()
+    };
+    let text = find("[paper.mnist.medium]\nbcop = { clean = 1.0 }\n");
     assert_eq!(text, "network.name is medium, expected small, large or fc-3");
+    let text = find("[quoted.nmist]\nOther = { clean = 1.0 }\n");
+    assert!(text.starts_with("data.dataset is nmist, expected mnist, "), "{text}");
+    let text = find("[paper.mnist.small]\nbcop = { claen = 1.0 }\n");
+    assert!(text.contains("line 4: unknown variant `claen`"), "{text}");
+}
+
+#[test]
+fn a_curve_counts_the_radii_strictly_beyond() {
+    let curve = CertifiedCurve::from_radii(
+        vec![0.0, 1.0, 2.0],
+        &[0.0, 1.5, 2.5, 1.0],
+        &[0.0; 4],
+        &[0.0; 4],
+    );
+    assert_eq!(curve.nominal, [75.0, 50.0, 25.0]);
+    assert_eq!(curve.real, [0.0; 3]);
 }
 
 #[test]

@@ -146,7 +146,7 @@ fn snapshots_of_tables_from_stored_cells() {
     let file = |name: &str| fs::read_to_string(place.path("out").join(name)).unwrap();
     check("report.md", &file("report.md"));
     check("results.json", &file("results.json"));
-    check("wasserstein.json", &file("wasserstein.json"));
+    check("distances.json", &file("distances.json"));
     let list = ["--budget", "quick", "--out", "out"];
     check("cells.txt", &place.succeed(&[&["experiment", "list"], &names[..], &list].concat()));
 }

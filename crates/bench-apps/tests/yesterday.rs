@@ -61,9 +61,9 @@ fn a_network_and_a_checkpoint_are_evaluated_and_used() {
 #[test]
 fn a_certificate_is_verified_and_made_again() {
     let place = place();
-    place.succeed(&["verify", "certificate.json", "--model", "run"]);
+    place.succeed(&["verify", "certificate.json", "--model", "run", "--dataset", "idx:digits"]);
     place.succeed(&["certify", "run", "--out", "again.json"]);
-    place.succeed(&["verify", "again.json", "--model", "run"]);
+    place.succeed(&["verify", "again.json", "--model", "run", "--dataset", "idx:digits"]);
 }
 
 #[test]

@@ -45,20 +45,11 @@ pub(crate) struct Modules {
 pub(crate) const MODULES: &[Modules] = &[Modules {
     krate: "bench-apps",
     order: &[
-        &["error", "eps", "names", "words", "stdout", "interrupt"],
+        &["error", "eps", "names", "words", "statistic", "picture", "stdout", "interrupt"],
         &["config", "data"],
-        &[
-            "files",
-            "run_dir",
-            "metrics",
-            "provenance",
-            "results",
-            "atomic",
-            "text_table",
-            "progress",
-        ],
+        &["files", "results", "progress"],
         &["wasserstein", "experiment", "export"],
-        &["jobs", "reproduction"],
+        &["jobs"],
         &["report"],
         &["cli"],
     ],

@@ -4,12 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::Result;
-use clap::ValueEnum;
 
 use super::plain_model::likely_dataset;
 use crate::config::{
-    ActivationKind, AugmentationKind, DatasetName, DeviceKind, LayerKind, NetworkName, RunConfig,
-    ScheduleKind,
+    Activation, AugmentationKind, DatasetName, DeviceKind, Method, Net, RunConfig, ScheduleKind,
 };
 use crate::data::Dataset;
 use crate::eps::Eps;
@@ -90,13 +88,13 @@ pub(super) struct TrainFlags {
     test_limit: Option<usize>,
     /// Architecture
     #[arg(long, value_enum)]
-    network: Option<NetworkName>,
+    network: Option<Net>,
     /// How convolutions are constrained: bcop, unconstrained and so on; bjorck for fc-3, which has none
     #[arg(long, value_name = "METHOD")]
-    layer: Option<LayerKind>,
+    layer: Option<Method>,
     /// Nonlinearity
     #[arg(long, value_enum)]
-    activation: Option<ActivationKind>,
+    activation: Option<Activation>,
     /// Passes over the training set
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
@@ -138,9 +136,8 @@ impl TrainFlags {
         config.data.test_limit = self.test_limit.or(config.data.test_limit);
         set(&mut config.network.name, self.network);
         // the one network without convolutions has another method by default
-        let bjorck =
-            self.network == Some(NetworkName::Fc3) && !config.network.layer.is_unconstrained();
-        set(&mut config.network.layer, self.layer.or(bjorck.then_some(LayerKind::Bjorck)));
+        let bjorck = self.network == Some(Net::Fc3) && !config.network.layer.is_unconstrained();
+        set(&mut config.network.layer, self.layer.or(bjorck.then_some(Method::Bjorck)));
         set(&mut config.network.activation, self.activation);
         let training = &mut config.training;
         set(&mut training.epochs, self.epochs);
@@ -240,33 +237,4 @@ pub(super) fn log_to(path: &Path) -> Result<()> {
     // a second run in one process keeps the first one's log
     let _ = subscriber.try_init();
     Ok(())
-}
-
-/// Command-line names of the configuration's enumerations are those of the TOML file.
-macro_rules! value_enum {
-    ($($kind:ty => { $($variant:ident = $name:literal: $help:literal),+ $(,)? })+) => {$(
-        impl ValueEnum for $kind {
-            fn value_variants<'a>() -> &'a [Self] {
-                &[$(Self::$variant),+]
-            }
-
-            fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-                Some(match self {
-                    $(Self::$variant => clap::builder::PossibleValue::new($name).help($help)),+
-                })
-            }
-        }
-    )+};
-}
-
-value_enum! {
-    DeviceKind => { Cpu = "cpu": "the processor", Cuda = "cuda": "the first CUDA device", Portable = "portable": "the processor in candle's operations, as a CUDA device trains: slow, for comparison" }
-    NetworkName => { Small = "small": "two convolutions, two dense layers", Large = "large": "four and three", Fc3 = "fc-3": "three hidden dense layers" }
-    AugmentationKind => { None = "none": "nothing", CropFlip = "crop-flip": "random crops and mirror images" }
-    ActivationKind => { MaxMin = "maxmin": "norm-preserving", Relu = "relu": "for comparison" }
-    ScheduleKind => {
-        Linear = "linear": "to 0, every step",
-        Exponential = "exponential": "the paper's total decay, after every epoch",
-        Constant = "constant": "not at all",
-    }
 }

@@ -22,7 +22,7 @@ use crate::eps::Eps;
 use crate::files::{RunFiles, write_json};
 use crate::progress::{Display, Progress, spoken};
 use crate::stdout::outln;
-use crate::text_table::{percent, text_table};
+use crate::words::{percent, text_table};
 
 /// Attack a network
 ///

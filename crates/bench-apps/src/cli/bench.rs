@@ -24,12 +24,12 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use crate::config::{LayerKind, TrainingConfig};
+use crate::config::{Method, TrainingConfig};
 use crate::experiment::build::train_config;
 use crate::files::write_json;
 use crate::progress::Display;
 use crate::stdout::outln;
-use crate::text_table::text_table;
+use crate::words::text_table;
 
 /// Measure our speed, beside PyTorch's where a script and an interpreter are given
 ///
@@ -52,7 +52,7 @@ pub(super) struct Args {
     net: Vec<Net>,
     /// How their layers are constrained: bcop, rko, ossn and so on
     #[arg(long, value_delimiter = ',', default_value = "bcop", value_name = "LIST")]
-    layer: Vec<LayerKind>,
+    layer: Vec<Method>,
     /// Images in a step
     #[arg(long, default_value_t = 128, value_name = "N")]
     batch: usize,
@@ -146,7 +146,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn step(&self, net: Net, layer: LayerKind) -> Result<Measured> {
+    fn step(&self, net: Net, layer: Method) -> Result<Measured> {
         let (spec, images) = (net.spec(layer)?, self.images(net)?);
         let network = Network::new(&spec, DType::F32, &Device::Cpu, 0)?;
         let mut trainer = Trainer::new(network, train_config(&TrainingConfig::default()))?;
@@ -160,7 +160,7 @@ impl Bench<'_> {
         let peer =
             |name, mode: &str| (name, self.peer_arguments(["step", net.name(), mode]), "step_ms");
         let mut peers = vec![peer("torch_plain", "plain")];
-        let is_bcop = layer == LayerKind::default();
+        let is_bcop = layer == Method::default();
         if is_bcop {
             peers.extend([peer("torch_bcop", "bcop"), peer("orthogonium", "orthogonium")]);
         }
@@ -170,7 +170,7 @@ impl Bench<'_> {
     }
 
     fn infer(&self, net: Net) -> Result<Measured> {
-        let (spec, images) = (net.spec(LayerKind::default())?, self.images(net)?);
+        let (spec, images) = (net.spec(Method::default())?, self.images(net)?);
         let network = Network::new(&spec, DType::F32, &Device::Cpu, 0)?.materialize()?;
         let ours = || {
             let sum = network.forward(&images)?.sum_all()?.to_scalar::<f32>()?;
@@ -410,7 +410,7 @@ impl Net {
         }
     }
 
-    fn spec(self, layer: LayerKind) -> Result<NetworkSpec> {
+    fn spec(self, layer: Method) -> Result<NetworkSpec> {
         let (input, methods) = (self.input(), layer.methods());
         Ok(match self {
             Self::SmallMnist | Self::SmallCifar10 => NetworkSpec::small(input, 10, methods),

@@ -13,7 +13,7 @@ use crate::eps::Eps;
 use crate::files::Provenance;
 use crate::progress::{Display, Progress};
 use crate::stdout::{out, outln};
-use crate::text_table::{percent, text_table};
+use crate::words::{percent, text_table};
 
 /// Write a certificate file: radii that someone else can check
 ///

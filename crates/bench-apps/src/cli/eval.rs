@@ -13,9 +13,8 @@ use crate::eps::ByEps;
 use crate::experiment::evaluation::{Evaluated, evaluate};
 use crate::files::{RunFiles, write_json};
 use crate::progress::{Display, spoken};
-use crate::report::attack_name;
 use crate::stdout::{out, outln};
-use crate::text_table::{percent, text_table};
+use crate::words::{attack_name, percent, text_table};
 
 /// Clean, certified and attacked accuracy of a trained network
 ///

@@ -10,19 +10,20 @@ use clap::Subcommand;
 use super::args::{DataArgs, log_to};
 use super::train::checkpoint_interval;
 use crate::Error;
+use crate::config::DeviceKind;
 use crate::interrupt;
+use crate::jobs::job::{Choice, Job};
+use crate::jobs::queue::BUSY;
+use crate::jobs::run;
+use crate::jobs::spec::{Experiment, NAMES};
+use crate::jobs::work::{End, Reuse, Work};
 use crate::progress::Display;
-use crate::reproduction::cell::CellResult;
-use crate::reproduction::distances::spec::Choice;
-use crate::reproduction::queue::BUSY;
-use crate::reproduction::run::{End, Work, run_cell};
-use crate::reproduction::spec::{Experiment, NAMES};
+use crate::report::table::Table;
 use crate::stdout::out;
-use crate::text_table::text_table;
 
-/// Cells of the paper's tables and figures, one by one
+/// Jobs of the paper's tables and figures, one by one
 ///
-/// `reproduce` writes a plan for each cell and runs what is missing; these commands are what it, and a batch system, run.
+/// `reproduce` writes cell.json for each job and starts the missing ones with these commands; so does a batch system.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -35,12 +36,12 @@ enum Command {
     List(ListArgs),
 }
 
-/// Run the cell in a folder, or what is missing of it
+/// Run the job of a folder, or the part of it that is missing
 ///
-/// Trains from the last checkpoint, evaluates and writes result.json. Exit status 75: another process is at it.
+/// Trains from the last checkpoint, evaluates and writes result.json. Exit status 75: another process runs the job.
 #[derive(Debug, clap::Args)]
 struct RunArgs {
-    /// The cell's folder, which holds cell.json
+    /// The job's folder, which holds cell.json
     #[arg(value_name = "FOLDER")]
     folder: PathBuf,
     /// Report progress on standard output, and save and stop when standard input ends
@@ -53,17 +54,17 @@ struct RunArgs {
     data: DataArgs,
 }
 
-/// List the cells of an experiment, and which of them are finished
+/// List the jobs of an experiment and their states
 #[derive(Debug, clap::Args)]
 struct ListArgs {
-    /// table1, table2, table3, table4, figure2 or a file; all where none is named
+    /// table1, table2, table3, table4, figure2 or a file [default: all]
     #[arg(value_name = "EXPERIMENT")]
     experiments: Vec<String>,
     /// Budget: quick, default or full
     #[arg(long, default_value = "default")]
     budget: String,
-    /// Folder of the cells
-    #[arg(long, value_name = "DIR", default_value = super::reproduce_tables::OUT)]
+    /// Folder of the jobs
+    #[arg(long, value_name = "DIR", default_value = super::reproduce::OUT)]
     out: PathBuf,
 }
 
@@ -83,8 +84,18 @@ fn run_one(args: &RunArgs, display: Display) -> Result<ExitCode> {
     if args.folder.is_dir() {
         log_to(&args.folder.join("log.txt"))?;
     }
-    let work = Work { data: args.data.options(false, display), checkpoint_every, display };
-    match run_cell(&args.folder, &work) {
+    let work = Work {
+        data: args.data.options(false, display),
+        checkpoint_every,
+        display,
+        reuse: Reuse::Results,
+        // the worker's log is that of the job's folder
+        log: |_| Ok(()),
+    };
+    match Job::read(&args.folder)
+        .map_err(Into::into)
+        .and_then(|job| run::run(&job, &args.folder, &work))
+    {
         Ok(End::Finished) => Ok(ExitCode::SUCCESS),
         Ok(End::FinishedBefore) => {
             eprintln!("{} is finished already", args.folder.display());
@@ -116,27 +127,22 @@ fn list(args: &ListArgs) -> Result<ExitCode> {
         [] => NAMES.to_vec(),
         names => names.iter().map(String::as_str).collect(),
     };
-    let mut rows = vec![["experiment", "cell", "state"].map(str::to_owned).to_vec()];
+    let mut rows = Vec::new();
     for name in names {
         let experiment = Experiment::find(name)?;
-        let budget = experiment.budget(&args.budget)?;
-        for cell in experiment.cells(&args.budget, None, None)? {
-            let state = match (CellResult::read(&cell.folder(&args.out))?, budget.config(&cell)) {
-                (Some(_), _) => "finished".to_owned(),
-                (None, Ok(_)) => "missing".to_owned(),
-                (None, Err(error)) => format!("impossible: {error}"),
-            };
-            rows.push(vec![name.to_owned(), cell.id(), state]);
-        }
-        let budget = args.budget.as_str();
-        let device = crate::config::DeviceKind::Cpu;
-        let choice = Choice { budget, seeds: None, only: None, device };
-        for plan in experiment.distance_cells(choice)?.0 {
-            let there = plan.result(&plan.folder(&args.out))?.is_some();
+        let device = DeviceKind::Cpu;
+        let choice = Choice { budget: &args.budget, seeds: None, only: None, device };
+        let found = experiment.jobs(choice)?;
+        for job in found.jobs {
+            let there = job.result(&job.folder(&args.out))?.is_some();
             let state = if there { "finished" } else { "missing" };
-            rows.push(vec![name.to_owned(), plan.id(), state.to_owned()]);
+            rows.push(vec![name.to_owned(), job.id(), state.to_owned()]);
+        }
+        for reason in found.impossible {
+            let (id, reason) = reason.split_once(": ").unwrap_or((name, &reason));
+            rows.push(vec![name.to_owned(), id.to_owned(), format!("impossible: {reason}")]);
         }
     }
-    out!("{}", text_table(&rows));
+    out!("{}", Table::plain(&["experiment", "cell", "state"], rows).terminal());
     Ok(ExitCode::SUCCESS)
 }

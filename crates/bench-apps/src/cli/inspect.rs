@@ -10,9 +10,9 @@ use lipconv::{PlainLayer, PlainNetwork, SignalShape};
 use ndarray::Array4;
 
 use super::args::Model;
-use crate::experiment::write_up::shape_text;
 use crate::stdout::outln;
-use crate::text_table::text_table;
+use crate::words::shape_text;
+use crate::words::text_table;
 
 /// Layers of a trained network: shapes, singular values, defects, bounds
 ///

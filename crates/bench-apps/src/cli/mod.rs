@@ -17,7 +17,6 @@ mod inspect;
 mod plain_model;
 mod predict;
 mod reproduce;
-mod reproduce_tables;
 mod train;
 mod verify;
 mod wasserstein;

@@ -14,7 +14,7 @@ use crate::experiment::evaluation::evaluated_logits;
 use crate::files::RunFiles;
 use crate::progress::Display;
 use crate::stdout::outln;
-use crate::text_table::text_table;
+use crate::words::text_table;
 
 /// Class and certified radius of images
 ///

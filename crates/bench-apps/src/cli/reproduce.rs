@@ -1,39 +1,41 @@
-//! `lipconv reproduce`.
+//! `lipconv reproduce`: one network, or the paper's tables and figures.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context, Result};
-use lipconv::Network;
+use anyhow::{Context, Result, ensure};
 
 use super::args::{DataArgs, EvalFlags, TrainFlags, log_to};
-use super::reproduce_tables::{self, Call, TableFlags};
-use super::train::{checkpoint_interval, interrupted};
-use crate::config::RunConfig;
-use crate::data::Dataset;
-use crate::experiment::build::{check_network, device_name};
-use crate::experiment::evaluation::evaluate;
-use crate::experiment::training::{TrainJob, Trained, train};
-use crate::experiment::write_up::Finished;
-use crate::files::Provenance;
+use super::train::checkpoint_interval;
+use crate::config::{DeviceKind, RunConfig};
 use crate::files::write_atomic;
-use crate::files::{RunDir, RunFiles};
-use crate::progress::{Display, spoken};
-use crate::report::{Report, compared, render};
+use crate::files::write_json;
+use crate::interrupt;
+use crate::jobs::cell::{Cell, ClassifierJob};
+use crate::jobs::collect::{Reproduction, collect, sorted};
+use crate::jobs::job::{Choice, Job, JobResult};
+use crate::jobs::queue::{self, Queue, Summary, Task};
+use crate::jobs::run;
+use crate::jobs::slurm::{JobArray, SlurmOptions};
+use crate::jobs::spec::{CellBlock, Experiment, NAMES};
+use crate::jobs::work::{End, Reuse, Work};
+use crate::progress::Display;
+use crate::report::{markdown, page, terminal};
 use crate::results::write_results;
 use crate::stdout::{out, outln};
-use crate::text_table::{counted, percent, text_table};
+use crate::words::counted;
+
+/// Folder of the jobs and the report.
+pub(super) const OUT: &str = "target/reproduction";
 
 /// Train, certify and attack the paper's BCOP-Small on MNIST, or reproduce its tables and figures
 ///
-/// With the name of a table or figure (table1, table2, table3, figure2, all) or an experiment file, every cell that is
-/// missing is run, and all of them are written up; see experiments/README.md. Finished cells are never run again, and
-/// an interrupted one goes on where it stopped. Without a name, trains on the 60,000 training images with a short schedule and evaluates on the 10,000 test images: clean accuracy,
-/// accuracy certified at several radii, accuracy under FGSM and PGD. Prints a table beside the paper's numbers, and
-/// writes results.json and report.html. After an interruption the same command goes on where it stopped; a finished
-/// training with the same settings and the same source is not repeated.
+/// With the name of a table or figure (table1, table2, table3, table4, figure2, all) or an experiment file, runs every
+/// missing job and writes up all of them; see experiments/README.md. Finished jobs are not run again, and an interrupted
+/// job continues from its last checkpoint. Without a name, trains on the 60,000 training images with a short schedule and
+/// evaluates on the 10,000 test images: clean accuracy, accuracy certified at several radii, accuracy under FGSM and
+/// PGD. Prints a table beside the paper's numbers, and writes results.json and report.html. After an interruption the
+/// same command continues; a finished training with the same settings and the same source is not repeated.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -46,13 +48,13 @@ Examples:
   lipconv reproduce table1 --full --device cuda --executor slurm --partition gpu --gpus 1 --time 08:00:00 --out shared/out
   lipconv reproduce --collect --out shared/out")]
 pub(super) struct Args {
-    /// table1, table2, table3, figure2, all, or a file such as those in experiments/
+    /// table1, table2, table3, table4, figure2, all, or a file such as those in experiments/
     #[arg(value_name = "EXPERIMENT")]
     experiments: Vec<String>,
     /// Folder of report.html, results.json and the runs [default: target/reproduce, for tables target/reproduction]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Train anew even where a run with the same settings is there
+    /// Train again even if there is a run with the same settings
     #[arg(long)]
     fresh: bool,
     /// Seconds between checkpoints within an epoch
@@ -68,185 +70,351 @@ pub(super) struct Args {
     data: DataArgs,
 }
 
+/// Flags of the tables and figures.
+#[derive(Debug, Clone, Default, PartialEq, clap::Args)]
+#[command(next_help_heading = "Tables and figures")]
+struct TableFlags {
+    /// A few minutes for each table: few epochs on some of the images
+    #[arg(long, conflicts_with = "full")]
+    quick: bool,
+    /// The paper's budget: 200 epochs, 5 seeds
+    #[arg(long)]
+    full: bool,
+    /// Seeds [default: those of the budget]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    seeds: Option<Vec<u64>>,
+    /// These methods only, as in bcop,rko
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    only: Option<Vec<String>>,
+    /// Jobs at a time [default: 1; with a batch system: all]
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Write up the finished jobs and run nothing
+    #[arg(long)]
+    collect: bool,
+    /// Where the jobs run
+    #[arg(long, value_enum)]
+    executor: Option<Executor>,
+    #[command(flatten)]
+    slurm: SlurmOptions,
+    /// Print the batch script and submit nothing
+    #[arg(long)]
+    print: bool,
+}
+
+/// Where the jobs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Executor {
+    /// Processes on this machine
+    Local,
+    /// A job array of the batch system Slurm; OUT must be a folder that its machines share
+    Slurm,
+}
+
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
-    let checkpoint_every = checkpoint_interval(args.checkpoint_every)?;
-    if !args.experiments.is_empty() || args.tables.collect {
-        return run_tables(args, display);
+    checkpoint_interval(args.checkpoint_every)?;
+    if args.experiments.is_empty() && !args.tables.collect {
+        return run_alone(args, display);
     }
-    anyhow::ensure!(
+    let device = args.flags.device_alone();
+    ensure!(
+        device.is_some() && args.evaluation == EvalFlags::default() && !args.fresh,
+        "cells of tables and figures take their settings from experiment files: of the flags of training and evaluation \
+         only --device goes with them"
+    );
+    let call = Call {
+        flags: &args.tables,
+        out: args.out.clone().unwrap_or_else(|| OUT.into()),
+        device: device.flatten().unwrap_or_default(),
+        data: &args.data,
+        checkpoint_every: args.checkpoint_every,
+        display,
+    };
+    call.run(&find(&args.experiments)?)
+}
+
+/// The default experiment: one job, in this process, with the settings of the flags. Its folder is the output folder.
+fn run_alone(args: &Args, display: Display) -> Result<ExitCode> {
+    ensure!(
         args.tables == TableFlags::default(),
         "flags of tables and figures need one, as in: lipconv reproduce table1 --quick"
     );
     let out = args.out.clone().unwrap_or_else(|| "target/reproduce".into());
     let mut config = args.flags.config()?;
     args.evaluation.apply(&mut config)?;
-    let dataset = args.data.load(&config, true, display)?;
-    check_network(&config.network, &dataset.train)?;
-    let provenance = Provenance::collect(&device_name(config.device));
-    let run = open_run(&out, args.fresh, &config, &provenance)?;
-    log_to(&run.files().log())?;
-    run.bind_data(&dataset)?;
-    announce(&config, &dataset, &provenance);
-    let job = TrainJob { config: &config, dataset: &dataset, run: &run, display, checkpoint_every };
-    let (network, training_seconds) = match train(&job)? {
-        Trained::Finished { network, seconds } => (network, seconds),
-        Trained::Interrupted { step, total } => {
-            return Ok(interrupted(step, total, "the same command"));
-        }
+    let (experiment, job) = alone(config)?;
+    let mut job = Job::Classifier(Box::new(job));
+    job.put_in(&out)?;
+    let work = Work {
+        data: args.data.options(true, display),
+        checkpoint_every: checkpoint_interval(args.checkpoint_every)?,
+        display,
+        reuse: if args.fresh { Reuse::Nothing } else { Reuse::Training },
+        log: log_to,
     };
-    let trained = TrainedRun { run: &run, network, seconds: training_seconds, provenance };
-    let report = conclude(&trained, &config, &dataset, display, &out)?;
-    print_summary(&report, &out);
+    if run::run(&job, &out, &work)? == End::Interrupted {
+        eprintln!("interrupted; the same command goes on");
+        return Ok(ExitCode::from(interrupt::STATUS));
+    }
+    let result = JobResult::read(&out)?;
+    let reproduction = sorted(result.into_iter().collect(), Vec::new(), &[experiment]);
+    write_results(&out.join("results.json"), &reproduction.result_rows())?;
+    write_atomic(&out.join("report.html"), page(&reproduction)?.as_bytes())?;
+    out!("{}", terminal(&reproduction));
+    outln!("report:  {}", out.join("report.html").display());
+    outln!("results: {}", out.join("results.json").display());
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_tables(args: &Args, display: Display) -> Result<ExitCode> {
-    let device = args.flags.device_alone();
-    anyhow::ensure!(
-        device.is_some() && args.evaluation == EvalFlags::default() && !args.fresh,
-        "cells of tables and figures take their settings from experiment files: of the flags of training and evaluation \
-         only --device goes with them"
-    );
-    reproduce_tables::run(&Call {
-        experiments: &args.experiments,
-        flags: &args.tables,
-        out: args.out.clone().unwrap_or_else(|| reproduce_tables::OUT.into()),
-        device: device.flatten().unwrap_or_default(),
-        data: &args.data,
-        checkpoint_every: args.checkpoint_every,
-        display,
-    })
-}
-
-fn announce(config: &RunConfig, dataset: &Dataset, provenance: &Provenance) {
-    eprintln!(
-        "{}: {} training and {} test images ({}); {} on {}",
-        dataset.train.name(),
-        dataset.train.len(),
-        dataset.test.len(),
-        dataset.source,
-        counted(config.training.epochs, "epoch"),
-        provenance.device
-    );
-}
-
-/// The run under `OUT/run`: resumed where it has the same settings and the same source, new otherwise. An old run is moved
-/// aside, never deleted.
-fn open_run(
-    out: &Path,
-    fresh: bool,
-    config: &RunConfig,
-    provenance: &Provenance,
-) -> Result<RunDir> {
-    let path = out.join("run");
-    let Ok(old) = RunFiles::open(&path) else {
-        return Ok(RunDir::create(&path, config, provenance)?);
+/// The compiled-in default experiment with its one cell, changed to a configuration of one's own.
+fn alone(config: RunConfig) -> Result<(Experiment, ClassifierJob)> {
+    let mut experiment = Experiment::find("default")?;
+    let budget = experiment.budget("default")?;
+    let cell = Cell {
+        dataset: config.data.dataset.clone(),
+        network: config.network.name,
+        method: config.network.layer,
+        seed: config.training.seed,
+        budget: String::new(),
+        attacks: Vec::new(),
     };
-    let why = match &old.config() {
-        _ if fresh => Some("as asked for"),
-        Ok(before) if !before.trains_as(config) => Some("its settings differ"),
-        Ok(_) if old.provenance().ok().map(|p| p.commit) != Some(provenance.commit.clone()) => {
-            Some("it was made by another version of the source")
-        }
-        Ok(_) => None,
-        Err(_) => Some("its configuration cannot be read"),
-    };
-    match why {
-        None => {
-            eprintln!("going on with the run in {}", path.display());
-            Ok(RunDir::resume(&path)?)
-        }
-        Some(why) => {
-            // held until the folder is moved: nobody else may be writing in it
-            let lock = RunDir::resume(&path)?;
-            let aside = free_name(out)?;
-            fs::rename(&path, &aside)
-                .with_context(|| format!("cannot move {} aside", path.display()))?;
-            drop(lock);
-            eprintln!("starting anew, {why}; the old run is now {}", aside.display());
-            Ok(RunDir::create(&path, config, provenance)?)
-        }
-    }
-}
-
-fn free_name(out: &Path) -> Result<PathBuf> {
-    (1..10_000)
-        .map(|i| out.join(format!("run-old-{i}")))
-        .find(|path| !path.exists())
-        .context("too many old runs in the output folder")
-}
-
-struct TrainedRun<'a> {
-    run: &'a RunDir,
-    network: Network,
-    seconds: f64,
-    provenance: Provenance,
-}
-
-/// Evaluates and writes everything up; `report.html` comes last.
-fn conclude(
-    trained: &TrainedRun<'_>,
-    config: &RunConfig,
-    dataset: &Dataset,
-    display: Display,
-    out: &Path,
-) -> Result<Report> {
-    let files = trained.run.files();
-    let plain = trained.network.materialize()?;
-    plain.save(&files.network())?;
-    let evaluated = evaluate(&plain, &dataset.test, &config.evaluation, display)?;
-    crate::files::write_json(&files.eval(), &evaluated.summary(&dataset.test))?;
-    tracing::info!(clean = evaluated.clean(), seconds = evaluated.seconds, "evaluation finished");
-    let finished = Finished {
-        experiment: "reproduce",
+    experiment.cells = vec![CellBlock {
+        datasets: vec![cell.dataset.clone()],
+        networks: vec![cell.network],
+        methods: vec![cell.method.to_string()],
+        seeds: None,
+        attacks: Vec::new(),
+    }];
+    let job = ClassifierJob {
+        cell,
         config,
-        dataset,
-        network: &plain,
-        evaluated: &evaluated,
-        history: files.metrics()?,
-        training_seconds: trained.seconds,
-        provenance: trained.provenance.clone(),
+        decision_images: budget.decision_images,
+        boundary_steps: budget.boundary_steps,
     };
-    let report = finished.report()?;
-    write_results(&out.join("results.json"), std::slice::from_ref(&report.row))?;
-    write_atomic(&out.join("report.html"), render(&report)?.as_bytes())?;
-    Ok(report)
+    Ok((experiment, job))
 }
 
-fn print_summary(report: &Report, out: &Path) {
-    let row = &report.row;
-    let label =
-        if row.synthetic { " (SYNTHETIC DATA: compares with nothing in the paper)" } else { "" };
-    let seconds = Duration::from_secs_f64(row.seconds.max(0.0));
-    outln!(
-        "\n{} {} on {}{label}: {}, seed {}, {}, {}\n",
-        row.layer,
-        row.network,
-        row.dataset,
-        counted(row.epochs, "epoch"),
-        row.seed,
-        row.device,
-        spoken(seconds)
-    );
-    out!("{}", comparison_table(report));
-    outln!("\nreport:  {}", out.join("report.html").display());
-    outln!("results: {}", out.join("results.json").display());
-}
-
-fn comparison_table(report: &Report) -> String {
-    let mut heading = vec!["test accuracy, %".to_owned(), "ours".to_owned()];
-    if report.reference.is_some() {
-        heading.extend(["paper (200 epochs, 5 seeds)".into(), "difference".into()]);
-    }
-    let mut rows = vec![heading];
-    for compared in compared(report) {
-        let mut row = vec![compared.what.clone(), percent(compared.ours)];
-        if report.reference.is_some() {
-            let sd = compared.sd.map_or(String::new(), |sd| format!(" ± {sd:.2}"));
-            row.push(percent(compared.paper) + &sd);
-            row.push(compared.difference().map_or(String::new(), |d| format!("{d:+.2}")));
+fn find(names: &[String]) -> Result<Vec<Experiment>> {
+    let mut wanted: Vec<&str> = Vec::new();
+    for name in names.iter().map(String::as_str) {
+        match name {
+            "all" => wanted.extend(NAMES),
+            name => wanted.push(name),
         }
-        rows.push(row);
     }
-    text_table(&rows)
+    if names.is_empty() {
+        wanted.extend(NAMES);
+    }
+    let mut seen = Vec::new();
+    wanted.retain(|name| {
+        !seen.contains(name) && {
+            seen.push(*name);
+            true
+        }
+    });
+    Ok(wanted.into_iter().map(Experiment::find).collect::<crate::Result<_>>()?)
+}
+
+/// A call for tables and figures.
+struct Call<'a> {
+    flags: &'a TableFlags,
+    out: PathBuf,
+    device: DeviceKind,
+    data: &'a DataArgs,
+    checkpoint_every: f64,
+    display: Display,
+}
+
+/// The jobs of a call.
+#[derive(Debug, Default)]
+struct Planned {
+    missing: Vec<Task>,
+    n_finished: usize,
+    /// Jobs that this version cannot run, with the reason.
+    impossible: Vec<String>,
+}
+
+impl Call<'_> {
+    fn run(&self, experiments: &[Experiment]) -> Result<ExitCode> {
+        self.check()?;
+        if self.flags.collect {
+            self.write_up(experiments)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let planned = self.plan(experiments)?;
+        for problem in &planned.impossible {
+            eprintln!("note: left out: {problem}");
+        }
+        let n = planned.missing.len() + planned.n_finished;
+        eprintln!("{}, {} finished before", counted(n, "cell"), planned.n_finished);
+        if self.flags.executor == Some(Executor::Slurm) {
+            return self.submit(&planned);
+        }
+        let queue = Queue {
+            jobs: self.flags.jobs.unwrap_or(1),
+            arguments: self.worker_arguments()?,
+            display: self.display,
+        };
+        let summary = queue::run(&queue, &planned.missing)?;
+        // failures are reported even where the report cannot be written either
+        let written = self.write_up(experiments);
+        let status = conclude(&summary, &planned);
+        written.map(|()| status)
+    }
+
+    fn check(&self) -> Result<()> {
+        let flags = self.flags;
+        if let Some(jobs) = flags.jobs {
+            ensure!((1..=1000).contains(&jobs), "--jobs is {jobs}, expected 1 to 1000");
+        }
+        let asks_slurm = flags.slurm != SlurmOptions::default() || flags.print;
+        ensure!(
+            !asks_slurm || flags.executor == Some(Executor::Slurm),
+            "--partition, --gpus, --time, --account, --cpus and --print go with --executor slurm"
+        );
+        Ok(())
+    }
+
+    fn budget(&self) -> &'static str {
+        match (self.flags.quick, self.flags.full) {
+            (true, _) => "quick",
+            (_, true) => "full",
+            _ => "default",
+        }
+    }
+
+    /// Writes the file of every job, and sorts out those that have a result.
+    fn plan(&self, experiments: &[Experiment]) -> Result<Planned> {
+        let mut planned = Planned::default();
+        let choice = Choice {
+            budget: self.budget(),
+            seeds: self.flags.seeds.as_deref(),
+            only: self.flags.only.as_deref(),
+            device: self.device,
+        };
+        let mut folders = Vec::new();
+        for experiment in experiments {
+            let found = experiment.jobs(choice)?;
+            planned.impossible.extend(found.impossible);
+            for mut job in found.jobs {
+                let folder = job.put(&self.out)?;
+                if !folders.contains(&folder) {
+                    folders.push(folder);
+                }
+            }
+        }
+        // read again: two experiments may ask different things of one cell
+        for folder in folders {
+            let job = Job::read(&folder)?;
+            // a result that cannot be read is made again
+            match job.result(&folder) {
+                Ok(Some(_)) => planned.n_finished += 1,
+                _ => planned.missing.push(Task { folder, job }),
+            }
+        }
+        planned.missing.sort_by_key(|task| task.job.order());
+        planned.impossible.sort();
+        planned.impossible.dedup();
+        Ok(planned)
+    }
+
+    fn worker_arguments(&self) -> Result<Vec<String>> {
+        let mut arguments = self.data.as_arguments()?;
+        arguments.push(format!("--checkpoint-every={}", self.checkpoint_every));
+        Ok(arguments)
+    }
+
+    fn submit(&self, planned: &Planned) -> Result<ExitCode> {
+        if planned.missing.is_empty() {
+            outln!("nothing is missing; write it up with --collect");
+            return Ok(ExitCode::SUCCESS);
+        }
+        let out = std::path::absolute(&self.out)?;
+        let array = JobArray {
+            folder: free_folder(&out.join("slurm"))?,
+            cells: planned
+                .missing
+                .iter()
+                .map(|task| std::path::absolute(&task.folder))
+                .collect::<std::io::Result<_>>()?,
+            program: std::env::current_exe().context("cannot find this program")?,
+            arguments: self.worker_arguments()?,
+            environment: environment()?,
+            options: self.flags.slurm.clone(),
+            at_a_time: self.flags.jobs,
+        };
+        if self.flags.print {
+            out!("{}", array.script());
+            return Ok(ExitCode::SUCCESS);
+        }
+        let number = array.submit()?;
+        let (n, folder) = (counted(array.cells.len(), "cell"), array.folder.display());
+        outln!("submitted {n} as job array {number}; logs in {folder}");
+        outln!(
+            "the same command submits the missing jobs again; --collect writes up the finished ones"
+        );
+        Ok(if planned.impossible.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn write_up(&self, experiments: &[Experiment]) -> Result<()> {
+        let reproduction = collect(&self.out, experiments)?;
+        let mut files = vec!["report.html", "report.md", "results.json"];
+        write_results(&self.out.join("results.json"), &reproduction.result_rows())?;
+        let distances = reproduction.distance_rows();
+        if !distances.is_empty() {
+            write_json(&self.out.join("distances.json"), &distances)?;
+            files.push("distances.json");
+        }
+        write_report(&self.out, &reproduction)?;
+        out!("{}", terminal(&reproduction));
+        for file in files {
+            outln!("{}", self.out.join(file).display());
+        }
+        Ok(())
+    }
+}
+
+fn write_report(out: &Path, reproduction: &Reproduction) -> Result<()> {
+    write_atomic(&out.join("report.md"), markdown(reproduction).as_bytes())?;
+    write_atomic(&out.join("report.html"), page(reproduction)?.as_bytes())?;
+    Ok(())
+}
+
+/// The variables that the tasks need: they may start in another folder.
+fn environment() -> Result<Vec<(String, String)>> {
+    let mut variables = Vec::new();
+    if let Some(dir) = std::env::var_os("LIPCONV_DATA").filter(|dir| !dir.is_empty()) {
+        let dir = std::path::absolute(Path::new(&dir))?;
+        variables.push(("LIPCONV_DATA".into(), dir.display().to_string()));
+    }
+    if let Ok(value) = std::env::var("LIPCONV_OFFLINE") {
+        variables.push(("LIPCONV_OFFLINE".into(), value));
+    }
+    Ok(variables)
+}
+
+fn free_folder(parent: &Path) -> Result<PathBuf> {
+    (1..100_000)
+        .map(|i| parent.join(i.to_string()))
+        .find(|path| !path.exists())
+        .context("too many submissions in the output folder")
+}
+
+fn conclude(summary: &Summary, planned: &Planned) -> ExitCode {
+    for (cell, reason) in &summary.failed {
+        eprintln!("failed: {cell}: {reason}");
+    }
+    for cell in &summary.busy {
+        eprintln!("left to another process: {cell}");
+    }
+    if summary.interrupted {
+        eprintln!("interrupted; the same command goes on");
+        return ExitCode::from(interrupt::STATUS);
+    }
+    if summary.failed.is_empty() && planned.impossible.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    let n = summary.failed.len() + planned.impossible.len();
+    eprintln!("error: {} not run; the same command tries again what failed", counted(n, "cell"));
+    ExitCode::FAILURE
 }

@@ -11,7 +11,6 @@ use crate::config::{DatasetName, RunConfig};
 use crate::data::Dataset;
 use crate::experiment::build::{check_network, device_name};
 use crate::experiment::training::{TrainJob, Trained, train};
-use crate::experiment::write_up::network_key;
 use crate::files::Provenance;
 use crate::files::RunDir;
 use crate::interrupt;
@@ -82,12 +81,7 @@ fn default_dir(config: &RunConfig) -> PathBuf {
         DatasetName::Stl10 => "stl10-",
         DatasetName::Idx(_) | DatasetName::Images(_) => "own-",
     };
-    let name = format!(
-        "{dataset}{}-{}-seed{}",
-        network.layer,
-        network_key(network.name),
-        config.training.seed
-    );
+    let name = format!("{dataset}{}-{}-seed{}", network.layer, network.name, config.training.seed);
     Path::new("runs").join(name)
 }
 
@@ -108,7 +102,7 @@ fn finish(run: &RunDir, trained: Trained, synthetic: bool) -> Result<ExitCode> {
             outln!(
                 "trained in {}: test accuracy {} %{label}",
                 spoken(Duration::from_secs_f64(seconds)),
-                crate::text_table::percent(last)
+                crate::words::percent(last)
             );
             outln!("evaluate it with: lipconv eval {dir}");
             Ok(ExitCode::SUCCESS)

@@ -22,7 +22,7 @@ use crate::eps::Eps;
 use crate::files::RunFiles;
 use crate::progress::{Display, Progress, spoken};
 use crate::stdout::{out, outln};
-use crate::text_table::{counted, percent, text_table};
+use crate::words::{counted, percent, text_table};
 
 /// Check a certificate file against the weights and the images
 ///

@@ -10,7 +10,7 @@ use lipconv::{ImageShape, PlainNetwork};
 
 use super::args::{DataArgs, log_to};
 use super::train::checkpoint_interval;
-use crate::config::{ActivationKind, DeviceKind, LayerKind};
+use crate::config::{Activation, DeviceKind, Method};
 use crate::error::by;
 use crate::experiment::build::{self, device_name};
 use crate::files::Provenance;
@@ -18,15 +18,15 @@ use crate::files::write_atomic;
 use crate::files::{lock_folder, write_json};
 use crate::interrupt;
 use crate::progress::{Display, spoken};
-use crate::report::distance::{DistanceReport, Side, curve_svg, render};
+use crate::report::distance_page::{DistanceReport, Side, curve_svg, render};
 use crate::stdout::{out, outln};
-use crate::text_table::text_table;
 use crate::wasserstein::search::{Found, RateResult, Search, SearchEnd};
 use crate::wasserstein::source::{Loading, check_shapes};
 use crate::wasserstein::transport::{self, assignment_distance};
 use crate::wasserstein::{
     CriticConfig, CriticNetwork, Distribution, Estimate, Generated, Part, SourceName, estimate,
 };
+use crate::words::text_table;
 
 /// Bound the Wasserstein distance between two sets of images from below
 ///
@@ -82,10 +82,10 @@ pub(super) struct Args {
 struct Training {
     /// How convolutions are constrained: bcop, rko, ossn and so on
     #[arg(long, value_name = "METHOD", default_value = "bcop")]
-    layer: LayerKind,
+    layer: Method,
     /// Nonlinearity
     #[arg(long, value_enum, default_value = "maxmin")]
-    activation: ActivationKind,
+    activation: Activation,
     /// Width; 1 is the paper's
     #[arg(long, value_name = "X", default_value_t = 0.25)]
     width: f64,

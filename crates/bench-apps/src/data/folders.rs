@@ -28,7 +28,7 @@ use super::mnist::MnistFiles;
 use super::resize::resized_image;
 use super::walk::{LeftOut, Nested, Reached, entries, images};
 use crate::error::{Error, Result, by};
-use crate::text_table::counted;
+use crate::words::counted;
 
 /// The images of `idx:DIR`.
 pub fn idx_folder(dir: &Path) -> Result<Dataset> {

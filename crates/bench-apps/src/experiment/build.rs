@@ -1,14 +1,12 @@
 //! What a configuration means: devices, networks, training settings, data.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
-use lipconv::{
-    Activation, ImageShape, Loss, Network, NetworkSpec, Optimizer, Schedule, TrainConfig,
-};
+use lipconv::{ImageShape, Loss, Network, NetworkSpec, Optimizer, Schedule, TrainConfig};
 
 use crate::config::{
-    ActivationKind, AugmentationKind, DatasetName, DeviceKind, NetworkConfig, NetworkName,
-    RunConfig, ScheduleKind, TrainingConfig,
+    AugmentationKind, DatasetName, DeviceKind, Net, NetworkConfig, RunConfig, ScheduleKind,
+    TrainingConfig,
 };
 use crate::data::download::DownloadProgress;
 use crate::data::folders::{idx_folder, image_folder};
@@ -18,7 +16,7 @@ use crate::data::{
     locate_stl10,
 };
 use crate::progress::{Display, Progress};
-use crate::text_table::counted;
+use crate::words::counted;
 
 /// The device of a configuration; never another one in its place.
 ///
@@ -32,7 +30,6 @@ pub fn device(kind: DeviceKind) -> Result<Device> {
 }
 
 /// The device in words, as in "CPU, 2 threads".
-#[must_use]
 pub fn device_name(kind: DeviceKind) -> String {
     match kind {
         DeviceKind::Cpu => {
@@ -47,26 +44,20 @@ pub fn device_name(kind: DeviceKind) -> String {
 }
 
 /// The network of a configuration for images of one kind.
-///
-/// # Errors
-/// Those of [`NetworkSpec`].
 pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<NetworkSpec> {
     let [channels, height, width] = images.shape();
     let input = ImageShape::new(channels, height, width);
     let methods = config.layer.methods();
     let spec = match config.name {
-        NetworkName::Small => NetworkSpec::small(input, images.n_classes(), methods),
-        NetworkName::Large => NetworkSpec::large(input, images.n_classes(), methods, 1.0)?,
-        NetworkName::Fc3 => NetworkSpec::fc3(input, images.n_classes(), methods),
+        Net::Small => NetworkSpec::small(input, images.n_classes(), methods),
+        Net::Large => NetworkSpec::large(input, images.n_classes(), methods, 1.0)?,
+        Net::Fc3 => NetworkSpec::fc3(input, images.n_classes(), methods),
+        Net::KwSmall => bail!("network.name is kw-small, expected a network that is trained here"),
     };
-    Ok(match config.activation {
-        ActivationKind::MaxMin => spec,
-        ActivationKind::Relu => spec.with_activation(Activation::Relu),
-    })
+    Ok(spec.with_activation(config.activation.layer()))
 }
 
 /// What a configuration's augmentation draws.
-#[must_use]
 pub fn augmentation(kind: AugmentationKind) -> Augmentation {
     match kind {
         AugmentationKind::None => Augmentation::default(),
@@ -75,9 +66,6 @@ pub fn augmentation(kind: AugmentationKind) -> Augmentation {
 }
 
 /// Checks that the configured network fits the images, which takes building it once.
-///
-/// # Errors
-/// Those of [`Network::new`], as for an image smaller than a kernel.
 pub fn check_network(config: &NetworkConfig, images: &ImageSet) -> Result<()> {
     let spec = network_spec(config, images)?;
     Network::new(&spec, DType::F32, &Device::Cpu, 0)?;
@@ -85,7 +73,6 @@ pub fn check_network(config: &NetworkConfig, images: &ImageSet) -> Result<()> {
 }
 
 /// The training settings of a configuration.
-#[must_use]
 pub fn train_config(config: &TrainingConfig) -> TrainConfig {
     TrainConfig {
         epochs: config.epochs,
@@ -115,9 +102,6 @@ pub struct DataOptions {
 }
 
 /// The images of a configuration, cut to its limits.
-///
-/// # Errors
-/// Those of [`crate::data::locate`] and [`crate::data::folders`].
 pub fn dataset(config: &RunConfig, options: &DataOptions) -> Result<Dataset> {
     let digits = digits(config);
     let fallback =

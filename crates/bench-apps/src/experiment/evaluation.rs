@@ -25,16 +25,12 @@ use crate::results::Certified;
 /// Clean accuracy and nominal certified accuracy, for the history of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuickTest {
-    /// Clean accuracy, percent.
     pub clean: f64,
     /// Nominal certified accuracy, percent.
     pub certified: ByEps,
 }
 
 /// Evaluates without bounds and attacks.
-///
-/// # Errors
-/// Images that do not fit the network.
 pub fn quick_test(
     network: &PlainNetwork,
     images: &ImageSet,
@@ -62,7 +58,6 @@ pub struct Evaluated {
     pub attacks: Vec<(&'static str, Eps)>,
     /// Arithmetic in which the network was executed and attacked.
     pub arithmetic: Arithmetic,
-    /// Time it took.
     pub seconds: f64,
 }
 
@@ -107,7 +102,7 @@ fn show(
 ) {
     const WHOLE: u64 = 1000;
     if shown.as_ref().is_none_or(|(name, _)| *name != report.attack) {
-        let label = crate::report::attack_name(report.attack);
+        let label = crate::words::attack_name(report.attack);
         if let Some((_, finished)) =
             shown.replace((report.attack, Progress::new(display, label, 0, WHOLE)))
         {
@@ -174,17 +169,14 @@ fn whole_set(network: &PlainNetwork, images: &ImageSet) -> Result<(Tensor, Vec<u
 /// `eval.json`. Percentages; every list is in the order of the radii.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvalSummary {
-    /// The images.
     pub dataset: String,
     /// Whether they were drawn by a program.
     pub synthetic: bool,
     /// SHA-256 of the images and labels.
     pub data_sha256: String,
-    /// Number of images.
     pub n_samples: usize,
     /// Time it took, seconds.
     pub seconds: f64,
-    /// Clean accuracy.
     pub clean: f64,
     /// Certified accuracy: nominal, in exact arithmetic, and as executed.
     pub certified: Certified,
@@ -196,14 +188,12 @@ pub struct EvalSummary {
     pub attacks: BTreeMap<String, ByEps>,
     /// Rigorous bound of each layer's norm.
     pub layers: Vec<LayerSummary>,
-    /// Their product.
     pub lipschitz: f64,
 }
 
 /// A layer's bound in `eval.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LayerSummary {
-    /// Name.
     pub name: String,
     /// Upper bound of its norm.
     pub lipschitz: f64,
@@ -211,13 +201,11 @@ pub struct LayerSummary {
 
 impl Evaluated {
     /// Clean accuracy, percent.
-    #[must_use]
     pub fn clean(&self) -> f64 {
         self.evaluation.clean
     }
 
     /// Certified accuracies, by what the certificate assumes.
-    #[must_use]
     pub fn certified(&self) -> Certified {
         Certified {
             nominal: self.by_eps(|c| Some(c.nominal)),
@@ -227,13 +215,11 @@ impl Evaluated {
     }
 
     /// Certified accuracy as executed in an arithmetic; empty where it cannot hold the weights.
-    #[must_use]
     pub fn executed(&self, arithmetic: Arithmetic) -> ByEps {
         self.by_eps(|c| c.executed.get(&arithmetic).copied())
     }
 
     /// Accuracy under each attack, by its name.
-    #[must_use]
     pub fn attacked(&self) -> BTreeMap<String, ByEps> {
         let mut pairs: BTreeMap<String, Vec<(Eps, f64)>> = BTreeMap::new();
         for ((name, eps), found) in self.attacks.iter().zip(&self.evaluation.attacks) {
@@ -243,7 +229,6 @@ impl Evaluated {
     }
 
     /// The summary for `eval.json`.
-    #[must_use]
     pub fn summary(&self, images: &ImageSet) -> EvalSummary {
         let arithmetics = self.evaluation.samples.certificates.executed.keys();
         EvalSummary {
@@ -276,7 +261,6 @@ impl Evaluated {
 /// A network with where it came from.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The network.
     pub network: PlainNetwork,
     /// Steps trained, where the file is a training checkpoint.
     pub step: Option<u64>,
@@ -305,9 +289,6 @@ pub fn load_network(path: &Path, device: &Device) -> Result<Loaded> {
 }
 
 /// Logits of a batch of images, row by row in f64.
-///
-/// # Errors
-/// Images that do not fit the network.
 pub fn evaluated_logits(network: &PlainNetwork, images: &Tensor) -> Result<Vec<Vec<f64>>> {
     Ok(network.forward(images)?.to_dtype(DType::F64)?.to_vec2::<f64>()?)
 }

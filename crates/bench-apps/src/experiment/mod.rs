@@ -1,12 +1,10 @@
-//! Experiments: a network trained on images, evaluated, and written up.
+//! A network, trained on images and evaluated.
 //!
 //! The pieces are [`build`] (what a configuration means in the libraries' types), [`training`] (a run directory brought
-//! forward, resumable to the bit), [`evaluation`] (clean, certified and attacked accuracy) and [`write_up`] (results and
-//! report).
+//! forward, resumable to the bit) and [`evaluation`] (clean, certified and attacked accuracy).
 //!
 //! Not here: flags and the terminal's tables (`cli`).
 
 pub mod build;
 pub mod evaluation;
 pub mod training;
-pub mod write_up;

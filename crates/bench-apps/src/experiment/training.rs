@@ -28,7 +28,6 @@ use crate::progress::{Display, Progress};
 pub struct TrainJob<'a> {
     /// The configuration of the run.
     pub config: &'a RunConfig,
-    /// Images.
     pub dataset: &'a Dataset,
     /// Where the run lives.
     pub run: &'a RunDir,

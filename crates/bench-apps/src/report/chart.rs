@@ -37,6 +37,18 @@ impl Role {
     }
 }
 
+/// Names and roles of the lines of a chart, for the legend above it.
+pub(super) type Legend = Vec<(String, Role, Mark)>;
+
+/// How a legend shows a line or a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    Solid,
+    Dashed,
+    Dot,
+    Ring,
+}
+
 /// A line through points; a gap where the ordinate is not finite.
 #[derive(Debug, Clone)]
 pub(super) struct Line {
@@ -68,6 +80,24 @@ pub(super) struct Chart {
     pub(super) markers: Vec<Marker>,
     /// A vertical line with its label.
     pub(super) rule: Option<(f64, String)>,
+}
+
+impl Line {
+    pub(super) fn new(role: Role, points: Vec<(f64, f64)>) -> Self {
+        Self { role, points, dashed: false }
+    }
+
+    pub(super) fn dashed(self, dashed: bool) -> Self {
+        Self { dashed, ..self }
+    }
+}
+
+/// Ordinates from 0, or from below, to a little above the largest value.
+pub(super) fn y_range(lines: &[Line]) -> Range<f64> {
+    let values =
+        || lines.iter().flat_map(|line| &line.points).map(|p| p.1).filter(|y| y.is_finite());
+    let (bottom, top) = (values().fold(0.0, f64::min), values().fold(0.0, f64::max));
+    1.08 * bottom..if top > 0.0 { 1.08 * top } else { 1.0 }
 }
 
 const TEXT: f64 = 15.0;

@@ -1,312 +1,319 @@
-//! The page itself.
+//! The write-up of finished jobs: one page, the same tables as Markdown, and for the terminal.
+//!
+//! Guarantee: every number stands with its budget, seeds and images, and beside the paper's where that has one. A number that
+//! was not computed is an empty cell. Synthetic images are announced at the top and under every table.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use std::time::Duration;
 
-use super::chart::{Chart, Role};
-use super::comparison::{Compared, compared};
-use super::figures::{self, Legend, Mark};
-use super::{Report, Sample, picture};
+use maud::{Markup, html};
+
+use super::document::{document, facts, header, headlines};
+use super::table::Table;
+use super::{accuracy, distances, evidence};
+use crate::config::{AugmentationKind, RunConfig, ScheduleKind};
 use crate::error::Result;
+use crate::jobs::cell::CellResult;
+use crate::jobs::collect::{Reproduction, Section};
 use crate::progress::spoken;
-use crate::text_table::{counted, percent};
+use crate::words::{counted, percent};
 
-/// The style sheet of every page.
-pub(super) const STYLE: &str = include_str!("style.css");
-
-/// The report as one HTML document.
-///
-/// # Errors
-/// [`crate::Error::Draw`].
-pub fn render(report: &Report) -> Result<String> {
-    let row = &report.row;
-    let title = format!("{} on {}", network_name(report), dataset_name(&row.dataset));
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) " · lipconv" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                main {
-                    (header(report, &title))
-                    (headlines(report))
-                    (comparison(report))
-                    (certified(report)?)
-                    (training(report)?)
-                    (images(report)?)
-                    (layers(report))
-                    (facts(report))
-                }
+/// The page as one HTML document that needs nothing else.
+pub fn page(reproduction: &Reproduction) -> Result<String> {
+    let results = unique(reproduction);
+    let single = single(reproduction);
+    let sections = reproduction.sections.iter().map(section).collect::<Result<Vec<_>>>()?;
+    let body = html! {
+        (beginning(reproduction, single, &results))
+        @for section in sections { (section) }
+        (evidence::certified(&results)?)
+        (evidence::training(&results)?)
+        @if let Some(result) = single { (evidence::loss(result)?) }
+        (evidence::images(&results))
+        @if let Some(result) = single { (evidence::layers(result)) }
+        section {
+            h2 { "To run the same again" }
+            @match single {
+                Some(result) => (facts(&conditions(result))),
+                None => (provenance(reproduction).html()),
             }
         }
     };
-    Ok(page.into_string())
+    Ok(document(&title(single), &body))
 }
 
-fn network_name(report: &Report) -> String {
-    let row = &report.row;
-    let name = sentence(&row.network);
-    format!("{}-{name}", if row.layer == "bcop" { "BCOP".into() } else { row.layer.clone() })
-}
-
-/// A data set's name as people write it.
-fn dataset_name(name: &str) -> &str {
-    match name {
-        "mnist" => "MNIST",
-        "cifar10" => "CIFAR-10",
-        other => other,
+/// The one result of a reproduction that has no other.
+fn single(reproduction: &Reproduction) -> Option<&CellResult> {
+    match reproduction.sections.as_slice() {
+        [section] if section.distances.is_none() => match section.results.as_slice() {
+            [result] => Some(result),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
-fn header(report: &Report, title: &str) -> Markup {
-    let row = &report.row;
-    html! {
-        header {
-            p.kicker { "lipconv · " (row.experiment) }
-            h1 { (title) }
-            p.lead {
-                "A provably 1-Lipschitz network after " (counted(row.epochs, "epoch")) ", seed " (row.seed) ", on the "
-                (row.device) ": " (spoken(std::time::Duration::from_secs_f64(row.seconds.max(0.0))))
-                " of training and evaluation."
-            }
-            @if row.synthetic {
-                p.banner {
-                    strong { "Synthetic data. " }
-                    "Every image was drawn by the program, because the real data was not at hand. "
-                    "No number on this page says anything about MNIST, and none can be compared with the paper's."
-                }
-            }
-            @for note in &report.notes { p.note { (note) } }
+fn title(single: Option<&CellResult>) -> String {
+    single.map_or_else(|| "Tables and figures".into(), evidence::title)
+}
+
+/// Every finished cell once, in the order of the sections.
+fn unique(reproduction: &Reproduction) -> Vec<&CellResult> {
+    let mut results: Vec<&CellResult> = Vec::new();
+    for result in reproduction.sections.iter().flat_map(|section| &section.results) {
+        let same = |other: &&CellResult| {
+            other.plan.cell.id() == result.plan.cell.id()
+                && other.plan.cell.budget == result.plan.cell.budget
+        };
+        if !results.iter().any(same) {
+            results.push(result);
         }
     }
+    results
 }
 
-fn headlines(report: &Report) -> Markup {
-    let (row, eps) = (&report.row, report.headline_eps.as_str());
+fn is_synthetic(reproduction: &Reproduction) -> bool {
+    let distances = reproduction.sections.iter().filter_map(|section| section.distances.as_ref());
+    reproduction.sections.iter().flat_map(|s| &s.results).any(|result| result.row.synthetic)
+        || distances.flat_map(|d| &d.rows).any(|row| row.key.synthetic)
+}
+
+fn beginning(
+    reproduction: &Reproduction,
+    single: Option<&CellResult>,
+    results: &[&CellResult],
+) -> Markup {
+    let synthetic = is_synthetic(reproduction);
+    let notes = &reproduction.notes;
+    let Some(result) = single else {
+        let n_critics: usize = reproduction
+            .sections
+            .iter()
+            .filter_map(|s| s.distances.as_ref())
+            .map(|d| d.critics.len())
+            .sum();
+        let mut lead = format!("Results of {}", counted(results.len(), "trained network"));
+        if n_critics > 0 {
+            lead += &format!(" and {}", counted(n_critics, "critic"));
+        }
+        lead += " beside the figures of Li et al. 2019 (arXiv 1911.00937).";
+        return header("reproduction", &title(None), &lead, synthetic, notes);
+    };
+    let row = &result.row;
+    let lead = format!(
+        "A provably 1-Lipschitz network after {}, seed {}, on the {}: {} of training and evaluation.",
+        counted(row.epochs, "epoch"),
+        row.seed,
+        row.device,
+        spoken(seconds(row.seconds))
+    );
+    html! {
+        (header("reproduce", &title(single), &lead, synthetic, notes))
+        (headlines(&headline_numbers(result)))
+    }
+}
+
+fn headline_numbers(result: &CellResult) -> Vec<(&'static str, String, &'static str, String)> {
+    let (row, eps) = (&result.row, result.eps());
     let attack = |name: &str| row.attacks.get(name).and_then(|by_eps| by_eps.get(eps));
     let items = [
         ("clean", Some(row.clean), "correct on the test set".to_owned()),
-        ("certified", row.certified.executed.get(eps), format!("as executed in f32, at ε = {eps}")),
-        ("PGD", attack("pgd"), format!("not broken at ε = {eps}")),
-        ("FGSM", attack("fgsm"), format!("not broken at ε = {eps}")),
+        ("certified", row.certified.executed.get(eps), format!("as executed in f32, at ε = {eps}")),
+        ("PGD", attack("pgd"), format!("not broken at ε = {eps}")),
+        ("FGSM", attack("fgsm"), format!("not broken at ε = {eps}")),
     ];
-    html! {
-        section.headlines aria-label="Headline figures" {
-            @for (name, value, meaning) in items {
-                @if value.is_some() {
-                    div.headline {
-                        p.name { (name) @if row.synthetic { span.tag { "synthetic" } } }
-                        p.value { (percent(value)) span.unit { " %" } }
-                        p.meaning { (meaning) }
-                    }
-                }
-            }
-        }
+    let known = items.into_iter().filter(|(_, value, _)| value.is_some());
+    known.map(|(name, value, meaning)| (name, percent(value), "%", meaning)).collect()
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds.max(0.0))
+}
+
+/// The tables of a section, each with its heading; the first has none.
+fn tables(section: &Section) -> Vec<(&'static str, Table)> {
+    match &section.distances {
+        Some(distances) => distances::tables(distances),
+        None if section.groups.is_empty() => Vec::new(),
+        None if section.experiment.spectra => vec![("", evidence::spectra_table(section))],
+        None => vec![("", accuracy::table(section))],
     }
 }
 
-fn comparison(report: &Report) -> Markup {
-    let row = &report.row;
-    let has_paper = report.reference.is_some();
-    html! {
+const NOTHING: &str = "No job is finished.";
+
+fn section(section: &Section) -> Result<Markup> {
+    let tables = tables(section);
+    let charts = match &section.distances {
+        Some(of) => html! {
+            (distances::charts(of)?) @for generator in &of.generators { (distances::grids(generator)) }
+        },
+        None if section.experiment.spectra => evidence::spectra(section)?,
+        None => html! {},
+    };
+    Ok(html! {
         section {
-            h2 { @if has_paper { "Beside the paper" } @else { "Results" } (synthetic_tag(report)) }
-            div.scroll { table {
-                thead { tr {
-                    th { "Test accuracy, %" }
-                    th.number { "ours" br; small { (counted(row.epochs, "epoch")) ", seed " (row.seed) } }
-                    @if has_paper {
-                        th.number { "paper" br; small { "200 epochs, 5 seeds" } }
-                        th.number { "difference" }
-                    }
-                } }
-                tbody { @for compared in compared(report) { (compared_row(&compared, has_paper)) } }
-            } }
-            p.fine {
-                "A row without a figure was not computed. "
-                @if has_paper {
-                    "The paper reports nominal certificates: a Lipschitz constant of exactly 1 taken on faith, rounding \
-                     ignored. Its PGD and FGSM figures are from the authors' released runs."
-                } @else {
-                    "The paper has no figures for this data."
-                }
+            h2 { (section.experiment.title) }
+            @if !section.experiment.note.is_empty() { p.fine { (section.experiment.note) } }
+            @if tables.is_empty() { p.fine { (NOTHING) } }
+            @for (heading, table) in &tables {
+                @if !heading.is_empty() { h3 { (heading) } }
+                (table.html())
             }
+            (charts)
         }
-    }
+    })
 }
 
-fn compared_row(compared: &Compared, has_paper: bool) -> Markup {
-    html! {
-        tr {
-            th scope="row" { (sentence(&compared.what)) }
-            td.number { (percent(compared.ours)) }
-            @if has_paper {
-                td.number {
-                    (percent(compared.paper))
-                    @if let Some(sd) = compared.sd { span.sd { " ± " (format!("{sd:.2}")) } }
-                }
-                td.number { @if let Some(d) = compared.difference() { (format!("{d:+.2}").replace('-', "−")) } }
+/// The tables as Markdown: ours, in parentheses the paper's and the difference; the best of a row in bold.
+pub fn markdown(reproduction: &Reproduction) -> String {
+    let mut text = String::from(
+        "# Tables and figures of Li et al. 2019\n\nOur numbers are means ± standard deviations over the seeds. The paper's number and the \
+         difference stand in parentheses. The best number of a row is bold.\n",
+    );
+    for note in &reproduction.notes {
+        text += &format!("\n> {note}\n");
+    }
+    for section in &reproduction.sections {
+        text += &format!("\n## {}\n", section.experiment.title);
+        if !section.experiment.note.is_empty() {
+            text += &format!("\n{}\n", section.experiment.note);
+        }
+        let tables = tables(section);
+        if tables.is_empty() {
+            text += &format!("\n{NOTHING}\n");
+        }
+        for (heading, table) in tables {
+            if !heading.is_empty() {
+                text += &format!("\n### {heading}\n");
             }
+            text += &format!("\n{}", table.markdown());
         }
     }
+    text + &format!("\n## To run the same again\n\n{}", provenance(reproduction).markdown())
 }
 
-/// With a capital at the start.
-fn sentence(text: &str) -> String {
-    let mut text = text.to_owned();
-    if let Some(first) = text.get_mut(0..1) {
-        first.make_ascii_uppercase();
+/// The tables for the terminal; the best number of a row has a star.
+pub fn terminal(reproduction: &Reproduction) -> String {
+    let mut text = String::new();
+    for section in &reproduction.sections {
+        text += &format!("\n{}\n", section.experiment.title);
+        let tables = tables(section);
+        if tables.is_empty() {
+            text += &format!("\n{NOTHING}\n");
+        }
+        for (_, table) in tables {
+            text += &format!("\n{}", table.terminal());
+        }
+    }
+    text + "\n"
+}
+
+/// Seeds, device, commit and time of every row.
+fn provenance(reproduction: &Reproduction) -> Table {
+    let mut rows = Vec::new();
+    let seeds =
+        |seeds: &[u64]| seeds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let commits = |commits: &[String]| {
+        if commits.is_empty() { "unknown".into() } else { commits.join(", ") }
+    };
+    for section in &reproduction.sections {
+        let name = &section.experiment.name;
+        for group in &section.groups {
+            let cell = &group.cell;
+            let budget =
+                if cell.budget.is_empty() { String::new() } else { format!(", {}", cell.budget) };
+            let (net, method) = (cell.network.title(), cell.method.title());
+            rows.push(vec![
+                format!("{name}: {method} {net}, {}{budget}", group.dataset()),
+                seeds(&group.seeds),
+                group.devices.join("; "),
+                commits(&group.commits),
+                spoken(seconds(group.seconds)),
+            ]);
+        }
+        for row in section.distances.iter().flat_map(|d| &d.rows) {
+            let (key, activation) = (&row.key, row.key.activation().title());
+            rows.push(vec![
+                format!(
+                    "{name}: {activation}, {} {} px, {}",
+                    key.dataset,
+                    key.size(),
+                    key.budget()
+                ),
+                seeds(&row.seeds),
+                row.devices.join("; "),
+                commits(&row.commits),
+                spoken(seconds(row.seconds)),
+            ]);
+        }
+    }
+    let mut table = Table::plain(&["Row", "seeds", "device", "commit", "time for each seed"], rows);
+    table.note = "`lipconv reproduce NAME` runs the jobs again, with --quick or --full for those budgets. The settings of every job are in its \
+                  cell.json.".into();
+    table
+}
+
+/// The conditions of a single result.
+fn conditions(result: &CellResult) -> Vec<(&'static str, String)> {
+    let (config, provenance) = (&result.plan.config, &result.provenance);
+    let versions =
+        provenance.dependencies.iter().map(|(name, v)| format!("{name} {}", v.join(", ")));
+    let versions = versions.collect::<Vec<_>>().join(", ");
+    let mut facts = vec![
+        ("command", provenance.command.clone()),
+        ("commit", provenance.commit.clone().unwrap_or_else(|| "unknown".into())),
+        ("started", provenance.started.clone()),
+        ("training", training_text(config)),
+        ("attacks", attacks_text(config)),
+        ("time", spoken(seconds(result.row.seconds))),
+        ("data", result.row.dataset.clone()),
+    ];
+    if let Some(data) = &result.data {
+        facts.extend([
+            ("images", format!("{} for training, {} for testing", data.n_train, data.n_test)),
+            ("test set SHA-256", data.test_sha256.clone()),
+        ]);
+    }
+    facts.extend([
+        ("device", format!("{}, {}", provenance.device, provenance.platform)),
+        ("compiler", provenance.rustc.clone()),
+        ("versions", format!("lipconv {}, {versions}", provenance.version)),
+    ]);
+    facts
+}
+
+fn training_text(config: &RunConfig) -> String {
+    let training = &config.training;
+    let schedule = match training.schedule {
+        ScheduleKind::Exponential => "falling exponentially",
+        ScheduleKind::Linear => "falling linearly to 0",
+        ScheduleKind::Constant => "constant",
+    };
+    let augmentation = match training.augmentation {
+        AugmentationKind::None => "",
+        AugmentationKind::CropFlip => ", random crops after padding by 4, random mirror images",
+    };
+    format!(
+        "{}, batch {}, Adam {} {schedule}, hinge margin {:.4}, seed {}{augmentation}",
+        counted(training.epochs, "epoch"),
+        training.batch_size,
+        training.learning_rate,
+        training.margin,
+        training.seed
+    )
+}
+
+fn attacks_text(config: &RunConfig) -> String {
+    let evaluation = &config.evaluation;
+    let pgd = &evaluation.pgd;
+    let mut text = format!(
+        "PGD with {} steps of {} from a random start, and FGSM, with the Carlini-Wagner loss, κ = {}",
+        pgd.steps, pgd.step_size, pgd.kappa
+    );
+    let strong = &evaluation.strong_pgd;
+    if strong.restarts > 0 {
+        let (steps, starts) = (strong.steps, counted(strong.restarts, "start"));
+        text += &format!("; strong PGD with {steps} steps of 2.5 ε / {steps} from {starts}");
     }
     text
-}
-
-fn synthetic_tag(report: &Report) -> Markup {
-    html! { @if report.row.synthetic { span.tag { "synthetic data" } } }
-}
-
-/// A figure: legend, the chart once for wide and once for narrow pages, caption.
-pub(super) fn figure(
-    chart: &Chart,
-    legend: &Legend,
-    wide: (u32, u32),
-    caption: &str,
-) -> Result<Markup> {
-    let (large, small) = (chart.draw(wide.0, wide.1)?, chart.draw(400, 330)?);
-    Ok(html! {
-        figure.chart {
-            @if !legend.is_empty() { ul.legend {
-                @for (name, role, mark) in legend {
-                    li { span class=(swatch(*role, *mark)) {} (name) }
-                }
-            } }
-            div.wide { (PreEscaped(large)) }
-            div.narrow { (PreEscaped(small)) }
-            @if !caption.is_empty() { figcaption { (caption) } }
-        }
-    })
-}
-
-fn swatch(role: Role, mark: Mark) -> String {
-    let colour = match role {
-        Role::Series(i) => format!("s{i}"),
-        _ => "ink".into(),
-    };
-    let mark = match mark {
-        Mark::Solid => "solid",
-        Mark::Dashed => "dashed",
-        Mark::Dot => "dot",
-        Mark::Ring => "ring",
-    };
-    format!("swatch {colour} {mark}")
-}
-
-fn certified(report: &Report) -> Result<Markup> {
-    if report.curve.eps.len() < 2 {
-        return Ok(html! {});
-    }
-    let (chart, legend) = figures::certified(report);
-    let caption = "Share of all test images that are classified correctly with a certified radius beyond ε. \
-                   Nominal: Lipschitz constant 1 and exact arithmetic, as in the literature. Exact arithmetic: rigorous for \
-                   the weights as stored. As executed: rigorous for the f32 computation, every rounding error included.";
-    Ok(html! {
-        section {
-            h2 { "Certified accuracy over the radius" (synthetic_tag(report)) }
-            (figure(&chart, &legend, (860, 400), caption)?)
-        }
-    })
-}
-
-fn training(report: &Report) -> Result<Markup> {
-    if report.history.is_empty() {
-        return Ok(html! {});
-    }
-    let (accuracy, legend) = figures::accuracy(&report.history, &report.headline_eps);
-    Ok(html! {
-        section {
-            h2 { "Training" (synthetic_tag(report)) }
-            div.pair {
-                (figure(&accuracy, &legend, (460, 330), "")?)
-                (figure(&figures::loss(&report.history), &vec![("training loss".into(), Role::Series(0), Mark::Solid)], (460, 330), "")?)
-            }
-            p.fine { "Training figures are means over an epoch, taken while the weights moved." }
-        }
-    })
-}
-
-fn images(report: &Report) -> Result<Markup> {
-    if report.samples.is_empty() {
-        return Ok(html! {});
-    }
-    let eps = report.headline_eps.parse::<crate::Eps>().map_or(1.0, |e| e.value());
-    let widest = report.samples.iter().map(|s| s.radius).fold(1.25 * eps, f64::max);
-    let cards = report.samples.iter().map(|s| card(s, eps, widest)).collect::<Result<Vec<_>>>()?;
-    Ok(html! {
-        section {
-            h2 { "Images and their certified radii" (synthetic_tag(report)) }
-            p.fine {
-                (report.samples_are) ", in order. No change of an image by less than its radius (in L2, pixels from 0 to 1) \
-                changes the answer of the network as executed in f32. The bar shows the radius, the tick ε = "
-                (report.headline_eps) "; a wrong answer has no radius."
-            }
-            ol.grid { @for card in cards { (card) } }
-        }
-    })
-}
-
-fn card(sample: &Sample, eps: f64, widest: f64) -> Result<Markup> {
-    let correct = sample.label == sample.predicted;
-    let share = |value: f64| format!("{:.1}%", (100.0 * value / widest).clamp(0.0, 100.0));
-    let class = match (correct, sample.radius > eps) {
-        (false, _) => "card wrong",
-        (true, true) => "card beyond",
-        (true, false) => "card",
-    };
-    let spoken = format!("a {} taken for a {}", sample.label, sample.predicted);
-    Ok(html! {
-        li class=(class) {
-            img src=(picture::data_url(sample)?) alt=(spoken) width=(sample.shape[2]) height=(sample.shape[1]);
-            div.bar { span style={"width:" (share(sample.radius))} {} i style={"left:" (share(eps))} {} }
-            @if correct { p.radius { (format!("{:.2}", sample.radius)) } }
-            @else { p.radius { (sample.label) " → " (sample.predicted) } }
-        }
-    })
-}
-
-fn layers(report: &Report) -> Markup {
-    html! {
-        @if !report.layers.is_empty() {
-            section {
-                h2 { "Layer bounds" }
-                div.scroll { table {
-                    thead { tr { th { "Layer" } th { "weight" } th.number { "‖W‖₂ at most 1 + …" } } }
-                    tbody {
-                        @for layer in &report.layers { tr {
-                            th scope="row" { (layer.name) }
-                            td { (layer.weight) }
-                            td.number { (excess(layer.bound)) }
-                        } }
-                        tr.total { th scope="row" { "product" } td {} td.number { (excess(report.lipschitz)) } }
-                    }
-                } }
-                p.fine { "Rigorous upper bounds for the stored f32 weights, computed in f64 with accounted rounding." }
-            }
-        }
-    }
-}
-
-fn excess(bound: f64) -> String {
-    format!("{:.1e}", bound - 1.0).replace('-', "−")
-}
-
-fn facts(report: &Report) -> Markup {
-    html! {
-        section {
-            h2 { "To run the same again" }
-            dl { @for (label, value) in &report.facts { dt { (label) } dd { (value) } } }
-        }
-    }
 }

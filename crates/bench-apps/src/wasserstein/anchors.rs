@@ -20,6 +20,7 @@ use super::distribution::Distribution;
 use super::estimate::Estimate;
 use super::exact::{Exact, Kind};
 use super::transport::assignment_distance;
+use crate::config::{Activation, Method};
 
 /// Shape of all samples.
 pub const SHAPE: [usize; 3] = [1, 8, 8];
@@ -45,8 +46,8 @@ pub struct AnchorResult {
     /// The anchor's name.
     pub name: String,
     /// Method of the critic.
-    pub method: String,
-    pub activation: String,
+    pub method: Method,
+    pub activation: Activation,
     /// The known distance.
     pub exact: f64,
     /// What the critic shows.

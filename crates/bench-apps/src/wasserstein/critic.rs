@@ -14,7 +14,7 @@ use lipconv::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ActivationKind, LayerKind};
+use crate::config::{self, Method};
 use crate::error::Error;
 
 /// Epochs of the paper's critics.
@@ -39,8 +39,8 @@ pub enum CriticNetwork {
 pub struct CriticConfig {
     pub network: CriticNetwork,
     /// How convolutions are constrained; dense layers are orthogonal.
-    pub method: LayerKind,
-    pub activation: ActivationKind,
+    pub method: Method,
+    pub activation: config::Activation,
     /// Epochs, at least 1.
     pub epochs: usize,
     /// Steps in an epoch, at least 1.
@@ -58,15 +58,11 @@ impl CriticConfig {
     pub fn spec(&self, [c, h, w]: [usize; 3]) -> Result<NetworkSpec> {
         let input = ImageShape::new(c, h, w);
         let methods = self.methods()?;
-        let activation = match self.activation {
-            ActivationKind::MaxMin => Activation::MaxMin,
-            ActivationKind::Relu => Activation::Relu,
-        };
         let spec = match self.network {
             CriticNetwork::Paper { width } => NetworkSpec::critic(input, methods, width)?,
             CriticNetwork::Vector => vector(input, methods),
         };
-        Ok(spec.with_activation(activation))
+        Ok(spec.with_activation(self.activation.layer()))
     }
 
     fn methods(&self) -> Result<Methods> {

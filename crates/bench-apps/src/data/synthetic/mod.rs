@@ -30,7 +30,7 @@ use crate::error::Result;
 pub const SIDE: usize = 28;
 const N_CLASSES: usize = 10;
 /// The label that stands wherever results on these images appear.
-pub const NAME: &str = "synthetic digits";
+pub const NAME: &str = crate::names::SYNTHETIC;
 
 /// How many digits to draw, and from which seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,167 @@
+//! Classifiers: names, settings, results.
+//!
+//! Guarantee: a result fulfils a job if it was made with the same configuration, the device aside, and has all its attacks.
+
+use serde::{Deserialize, Serialize};
+
+use super::evidence::{
+    AdversarialSample, CertifiedCurve, DecisionEffort, FirstImages, LayerFact, Spectra,
+};
+use crate::config::{DatasetName, DecisionAttack, Method, Net, RunConfig};
+use crate::eps::{ByEps, Eps};
+use crate::files::EpochMetrics;
+use crate::files::Provenance;
+use crate::results::ResultRow;
+
+/// What tells one classifier from another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cell {
+    pub dataset: DatasetName,
+    pub network: Net,
+    pub method: Method,
+    pub seed: u64,
+    /// Name of the budget; empty for settings of one's own.
+    pub budget: String,
+    /// Attacks beside PGD and FGSM.
+    pub attacks: Vec<DecisionAttack>,
+}
+
+/// A cell with everything that is needed to run it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassifierJob {
+    pub cell: Cell,
+    pub config: RunConfig,
+    /// Images for the attacks that see decisions alone.
+    pub decision_images: usize,
+    /// Steps of the boundary attack.
+    pub boundary_steps: usize,
+}
+
+/// The result of a cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CellResult {
+    /// The job that was run.
+    pub plan: ClassifierJob,
+    /// The row of `results.json`, without the experiment's name.
+    pub row: ResultRow,
+    /// The epoch with the best test accuracy, which is the one that the authors report.
+    pub best: Option<BestEpoch>,
+    /// Accuracy on the first test images under the attacks that see decisions alone.
+    pub first_images: Option<FirstImages>,
+    /// Certified accuracy over the radius.
+    pub curve: CertifiedCurve,
+    /// Training, epoch by epoch.
+    pub history: Vec<EpochMetrics>,
+    /// Singular values of the second convolution, where there is one.
+    pub spectra: Option<Spectra>,
+    /// Test images with certificates and adversarial examples beyond them.
+    pub samples: Vec<AdversarialSample>,
+    /// Rigorous bound of the network's norm; absent for a network that is not ours.
+    pub lipschitz: Option<f64>,
+    /// Rigorous bounds of its layers; files of version 0.1 have none.
+    #[serde(default)]
+    pub layers: Vec<LayerFact>,
+    /// The images; files of version 0.1 have none.
+    #[serde(default)]
+    pub data: Option<DataFacts>,
+    /// Certified accuracy as executed with sums in f64; files of version 0.1 have none.
+    #[serde(default)]
+    pub accumulated: ByEps,
+    /// Versions, commit, command, machine.
+    pub provenance: Provenance,
+    /// Lines that a reader should see.
+    pub notes: Vec<String>,
+}
+
+/// The images of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataFacts {
+    pub n_train: usize,
+    pub n_test: usize,
+    /// SHA-256 of the test images and labels.
+    pub test_sha256: String,
+}
+
+/// An epoch chosen by its test accuracy.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct BestEpoch {
+    pub epoch: usize,
+    pub clean: f64,
+    /// Nominal certified accuracy at the radius of the attacks.
+    pub certified: Option<f64>,
+}
+
+impl Cell {
+    /// Name of a cell's folder, and the name in messages.
+    pub fn name(dataset: &DatasetName, network: Net, method: &str, seed: u64) -> String {
+        format!("{}-{network}-{method}-seed{seed}", dataset.file_name())
+    }
+
+    /// The cell's name.
+    pub fn id(&self) -> String {
+        Self::name(&self.dataset, self.network, &self.method.to_string(), self.seed)
+    }
+
+    pub(super) fn add_attacks(&mut self, attacks: &[DecisionAttack]) {
+        self.attacks.extend(attacks);
+        self.attacks.sort();
+        self.attacks.dedup();
+    }
+}
+
+impl ClassifierJob {
+    /// How much is done for attacks that see decisions alone.
+    pub(super) fn effort(&self) -> DecisionEffort<'_> {
+        DecisionEffort {
+            attacks: &self.cell.attacks,
+            evaluation: &self.config.evaluation,
+            boundary_steps: self.boundary_steps,
+        }
+    }
+
+    pub(super) fn is_fulfilled_by(&self, done: &Self) -> bool {
+        let config = RunConfig { device: self.config.device, ..done.config.clone() };
+        let has_attacks = self.cell.attacks.iter().all(|a| done.cell.attacks.contains(a));
+        let same_effort = self.cell.attacks.is_empty()
+            || (self.decision_images == done.decision_images
+                && self.boundary_steps == done.boundary_steps);
+        self.cell.id() == done.cell.id() && config == self.config && has_attacks && same_effort
+    }
+
+    /// Work in thousands of image passes of Small.
+    pub(super) fn cost(&self) -> u64 {
+        let config = &self.config;
+        // measured on the CPU: a step of training, and an image of an attack
+        let (step, image) = match config.network.name {
+            Net::Small | Net::KwSmall => (1, 1),
+            Net::Fc3 => (80, 3),
+            Net::Large => (16, 14),
+        };
+        let n_train = match config.data.dataset {
+            DatasetName::Mnist => 60_000,
+            DatasetName::Cifar10 => 50_000,
+            DatasetName::Stl10 => 5_000,
+            _ => 10_000,
+        };
+        let n_train = config.data.train_limit.unwrap_or(n_train).min(n_train);
+        let n_test = config.data.test_limit.unwrap_or(10_000).min(10_000);
+        let training = step * n_train * config.training.epochs;
+        let attack = image * n_test * config.evaluation.pgd.steps / 2;
+        1 + (training + attack) as u64 / 1000
+    }
+}
+
+impl CellResult {
+    /// Radius of the attacks and of the certified accuracy in tables, as it is written.
+    pub fn eps(&self) -> &str {
+        self.plan.config.evaluation.attack_eps.first().map_or("", Eps::text)
+    }
+
+    pub(super) fn headline(&self) -> String {
+        let certified = self.row.certified.nominal.get(self.eps());
+        let certified = certified.map_or_else(String::new, |value| {
+            format!(", certified at {} {value:.2} %", self.eps())
+        });
+        format!("clean {:.2} %{certified}", self.row.clean)
+    }
+}

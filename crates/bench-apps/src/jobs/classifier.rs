@@ -1,0 +1,232 @@
+//! A classifier, trained, certified and attacked.
+//!
+//! Guarantee: a job that was interrupted anywhere continues from its last checkpoint and ends, on the CPU, with the same weights
+//! as one that was not. A run that was begun with other settings is moved aside, never deleted.
+
+use std::path::Path;
+
+use anyhow::Result;
+use candle_core::{DType, Device};
+use certify::Arithmetic;
+use lipconv::{Network, PlainNetwork};
+
+use super::cell::{BestEpoch, CellResult, ClassifierJob, DataFacts};
+use super::evidence::{
+    AdversarialSample, adversarial_samples, certified_curve, first_images, layer_facts, spectra,
+};
+use super::job::{Job, JobResult};
+use super::quantity::What;
+use super::spec::published_figure;
+use super::work::{End, Reuse, Work};
+use crate::config::{Activation, DatasetName, Net, RunConfig};
+use crate::data::Dataset;
+use crate::experiment::build::{self, check_network, device_name, network_spec};
+use crate::experiment::evaluation::{Evaluated, evaluate};
+use crate::experiment::training::{TrainJob, Trained, train};
+use crate::files::EpochMetrics;
+use crate::files::Provenance;
+use crate::files::{RunDir, RunFiles, move_aside, write_json};
+use crate::interrupt;
+use crate::progress::Display;
+use crate::results::{PaperFigures, ResultRow};
+use crate::statistic::Figure;
+use crate::words::counted;
+
+/// Trains from the last checkpoint, evaluates, and writes the result.
+pub(super) fn run(plan: &ClassifierJob, folder: &Path, work: &Work) -> Result<End> {
+    let dataset = build::dataset(&plan.config, &work.data)?;
+    for note in &dataset.notes {
+        eprintln!("note: {note}");
+    }
+    check_network(&plan.config.network, &dataset.train)?;
+    let provenance = Provenance::collect(&device_name(plan.config.device));
+    announce(plan, &dataset, &provenance);
+    let run = open_run(plan, &folder.join("run"), work.reuse, &provenance)?;
+    // another worker may have finished while this one looked for its data
+    let whole = Job::Classifier(Box::new(plan.clone()));
+    if work.reuse == Reuse::Results && whole.result(folder)?.is_some() {
+        return Ok(End::FinishedBefore);
+    }
+    (work.log)(&run.files().log())?;
+    run.bind_data(&dataset)?;
+    let (config, display) = (&plan.config, work.display);
+    let checkpoint_every = work.checkpoint_every;
+    let job = TrainJob { config, dataset: &dataset, run: &run, display, checkpoint_every };
+    let (network, seconds) = match train(&job)? {
+        Trained::Finished { network, seconds } => (network.materialize()?, seconds),
+        Trained::Interrupted { step, total } => {
+            eprintln!("interrupted after step {step} of {total}, which is saved");
+            return Ok(End::Interrupted);
+        }
+    };
+    if interrupt::requested() {
+        return Ok(End::Interrupted);
+    }
+    network.save(&run.files().network())?;
+    let trained = TrainedCell { job: plan, dataset: &dataset, run: &run, network, seconds };
+    JobResult::Classifier(Box::new(trained.evaluate(display)?)).put(folder)?;
+    Ok(End::Finished)
+}
+
+fn announce(job: &ClassifierJob, dataset: &Dataset, provenance: &Provenance) {
+    eprintln!(
+        "{}: {} training and {} test images ({}); {} on {}",
+        dataset.train.name(),
+        dataset.train.len(),
+        dataset.test.len(),
+        dataset.source,
+        counted(job.config.training.epochs, "epoch"),
+        provenance.device
+    );
+}
+
+/// The run, continued where it may be, else new; an old one is moved aside.
+fn open_run(
+    job: &ClassifierJob,
+    path: &Path,
+    reuse: Reuse,
+    provenance: &Provenance,
+) -> Result<RunDir> {
+    let Ok(old) = RunFiles::open(path) else {
+        return Ok(RunDir::create(path, &job.config, provenance)?);
+    };
+    // held until the folder is moved: nobody else may be writing in it
+    let lock = RunDir::resume(path)?;
+    let same_commit = || old.provenance().is_ok_and(|p| p.commit == provenance.commit);
+    let why = match old.config() {
+        _ if reuse == Reuse::Nothing => "as asked for",
+        Ok(before) if !before.trains_as(&job.config) => "its settings differ",
+        Ok(_) if reuse == Reuse::Training && !same_commit() => {
+            "it was made by another version of the source"
+        }
+        Ok(_) => {
+            eprintln!("going on with the run in {}", path.display());
+            return Ok(lock);
+        }
+        Err(_) => "its configuration cannot be read",
+    };
+    let aside = move_aside(path)?;
+    drop(lock);
+    eprintln!("starting anew, {why}; the old run is now {}", aside.display());
+    Ok(RunDir::create(path, &job.config, provenance)?)
+}
+
+/// The paper's figures; none for synthetic images, for part of a data set, or for another nonlinearity.
+pub(super) fn paper(job: &ClassifierJob, synthetic: bool) -> Option<PaperFigures> {
+    let data = &job.config.data;
+    let whole = data.train_limit.is_none() && data.test_limit.is_none();
+    let maxmin = job.config.network.activation == Activation::MaxMin;
+    let published = job.cell.network == Net::KwSmall;
+    let comparable = !synthetic && (published || (whole && maxmin));
+    let figure = |what| published_figure(&job.cell, what).map(Figure::mean);
+    let figures = PaperFigures { clean: figure(What::Clean)?, certified: figure(What::Certified) };
+    Some(figures).filter(|_| comparable)
+}
+
+pub(super) fn data_facts(dataset: &Dataset) -> DataFacts {
+    DataFacts {
+        n_train: dataset.train.len(),
+        n_test: dataset.test.len(),
+        test_sha256: dataset.test.sha256(),
+    }
+}
+
+/// A trained cell.
+struct TrainedCell<'a> {
+    job: &'a ClassifierJob,
+    dataset: &'a Dataset,
+    run: &'a RunDir,
+    network: PlainNetwork,
+    seconds: f64,
+}
+
+impl TrainedCell<'_> {
+    fn evaluate(&self, display: Display) -> Result<CellResult> {
+        let config = &self.job.config;
+        let test = &self.dataset.test;
+        let evaluated = evaluate(&self.network, test, &config.evaluation, display)?;
+        let files = self.run.files();
+        write_json(&files.eval(), &evaluated.summary(test))?;
+        let history = files.metrics()?;
+        let first = test.head(self.job.decision_images);
+        Ok(CellResult {
+            plan: self.job.clone(),
+            row: self.row(&evaluated)?,
+            best: best_epoch(&history, config),
+            first_images: first_images(&self.network, &first, &self.job.effort())?,
+            curve: certified_curve(&evaluated),
+            spectra: spectra(&self.initial()?, &self.network)?,
+            samples: self.samples(&evaluated)?,
+            lipschitz: Some(evaluated.evaluation.lipschitz),
+            layers: layer_facts(&self.network, &evaluated),
+            data: Some(data_facts(self.dataset)),
+            accumulated: evaluated.executed(Arithmetic::F32AccumulateF64),
+            history,
+            provenance: files.provenance()?,
+            notes: self.dataset.portable_notes(),
+        })
+    }
+
+    fn row(&self, evaluated: &Evaluated) -> Result<ResultRow> {
+        let (cell, config) = (&self.job.cell, &self.job.config);
+        let provenance = self.run.files().provenance()?;
+        let synthetic = self.dataset.is_synthetic();
+        let dataset = match cell.dataset {
+            DatasetName::Mnist | DatasetName::Cifar10 | DatasetName::Stl10 if !synthetic => {
+                cell.dataset.to_string()
+            }
+            _ => self.dataset.test.name().to_owned(),
+        };
+        Ok(ResultRow {
+            experiment: "cell".into(),
+            dataset,
+            synthetic,
+            network: cell.network,
+            layer: cell.method,
+            activation: config.network.activation,
+            seed: config.training.seed,
+            epochs: config.training.epochs,
+            budget: Some(cell.budget.clone()).filter(|name| !name.is_empty()),
+            device: provenance.device,
+            commit: provenance.commit,
+            seconds: self.seconds + evaluated.seconds,
+            clean: evaluated.clean(),
+            certified: evaluated.certified(),
+            attacks: evaluated.attacked(),
+            paper: paper(self.job, synthetic),
+        })
+    }
+
+    /// The network before the first step, which its seed decides.
+    fn initial(&self) -> Result<PlainNetwork> {
+        let config = &self.job.config;
+        let spec = network_spec(&config.network, &self.dataset.train)?;
+        let network = Network::new(&spec, DType::F32, &Device::Cpu, config.training.seed)?;
+        Ok(network.materialize()?)
+    }
+
+    fn samples(&self, evaluated: &Evaluated) -> Result<Vec<AdversarialSample>> {
+        let evaluation = &self.job.config.evaluation;
+        let executed = &evaluated.evaluation.samples.certificates.executed;
+        let (Some(radii), Some(eps)) =
+            (executed.get(&evaluated.arithmetic), evaluation.attack_eps.first())
+        else {
+            return Ok(Vec::new());
+        };
+        adversarial_samples(&self.network, &self.dataset.test, radii, eps, evaluation.seed)
+    }
+}
+
+/// The epoch with the best test accuracy, the first of several.
+fn best_epoch(history: &[EpochMetrics], config: &RunConfig) -> Option<BestEpoch> {
+    let eps = config.evaluation.attack_eps.first()?.text();
+    let mut best: Option<BestEpoch> = None;
+    for row in history {
+        let Some(clean) = row.test_clean else { continue };
+        if best.is_none_or(|b| clean > b.clean) {
+            let certified = row.test_certified.as_ref().and_then(|by_eps| by_eps.get(eps));
+            best = Some(BestEpoch { epoch: row.epoch, clean, certified });
+        }
+    }
+    best
+}

@@ -1,0 +1,292 @@
+//! Finished jobs, sorted into their experiments.
+//!
+//! Definition. Cells that differ in their seed alone share a [`Group`]: mean and standard deviation (n - 1) over the seeds. Cells
+//! of another budget, with other epochs or on other images are another group.
+//!
+//! Guarantee: a number that no finished cell has is absent. A result that cannot be read is named and left out, never
+//! guessed.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::cell::{Cell, CellResult};
+use super::collect_distances::{DistanceJson, DistanceSection};
+use super::evidence::Spectra;
+use super::job::JobResult;
+use super::quantity::What;
+use super::spec::{Experiment, NAMES};
+use crate::config::{DatasetName, DecisionAttack};
+use crate::error::{Error, Result};
+use crate::results::ResultRow;
+use crate::statistic::{Figure, Statistic};
+use crate::words::once;
+
+/// Everything that is written up.
+#[derive(Debug, Clone)]
+pub struct Reproduction {
+    /// A section for each experiment.
+    pub sections: Vec<Section>,
+    /// Lines that a reader should see.
+    pub notes: Vec<String>,
+}
+
+/// One table or figure.
+#[derive(Debug, Clone)]
+pub struct Section {
+    pub experiment: Experiment,
+    pub results: Vec<CellResult>,
+    /// The same in groups, in the experiment's order.
+    pub groups: Vec<Group>,
+    /// Distances, where the experiment measures any.
+    pub distances: Option<DistanceSection>,
+}
+
+/// Cells that differ in their seed alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Group {
+    /// The first seed's cell.
+    pub cell: Cell,
+    /// Whether the images were drawn by a program.
+    pub synthetic: bool,
+    /// The extent of training and evaluation.
+    pub extent: Extent,
+    /// Radius of the certified accuracy and of the attacks.
+    pub eps: String,
+    pub seeds: Vec<u64>,
+    /// Devices in words, each once.
+    pub devices: Vec<String>,
+    pub commits: Vec<String>,
+    /// Time of training and evaluation, seconds, mean over the seeds.
+    pub seconds: f64,
+    /// Quantities over the seeds beside the paper's, in the order of [`What::ALL`].
+    pub values: Vec<(What, Option<Statistic>, Option<Figure>)>,
+}
+
+/// Epochs and numbers of images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extent {
+    /// Epochs trained; 0 for a network that was not trained here.
+    pub epochs: usize,
+    /// Training images, where not all.
+    pub train_limit: Option<usize>,
+    /// Test images, where not all.
+    pub test_limit: Option<usize>,
+    /// Test images under the attacks that see decisions alone.
+    pub first_images: Option<usize>,
+}
+
+impl Group {
+    /// A quantity: ours and the paper's.
+    pub fn value(&self, what: What) -> (Option<Statistic>, Option<Figure>) {
+        let found = self.values.iter().find(|(other, ..)| *other == what);
+        found.map_or((None, None), |(_, ours, paper)| (*ours, *paper))
+    }
+
+    /// The data set's name; synthetic digits may stand in for MNIST.
+    pub fn dataset(&self) -> String {
+        dataset_title(&self.cell.dataset, self.synthetic)
+    }
+
+    fn takes(&self, result: &CellResult) -> bool {
+        let cell = Cell {
+            seed: self.cell.seed,
+            attacks: self.cell.attacks.clone(),
+            ..result.plan.cell.clone()
+        };
+        cell == self.cell && result.row.synthetic == self.synthetic && extent(result) == self.extent
+    }
+}
+
+/// The name of a data set in tables.
+pub fn dataset_title(dataset: &DatasetName, synthetic: bool) -> String {
+    if synthetic { DatasetName::Synthetic.title() } else { dataset.title() }
+}
+
+impl Section {
+    /// The spectra of a group's first seed.
+    pub fn spectra(&self, group: &Group) -> Option<&Spectra> {
+        self.results.iter().find(|result| group.takes(result))?.spectra.as_ref()
+    }
+
+    /// The quantities to show: those that are wanted and that some group has.
+    pub fn quantities(&self) -> Vec<What> {
+        let wanted = self.experiment.quantities.as_deref();
+        let measured = |what: &What| self.groups.iter().any(|group| group.value(*what).0.is_some());
+        What::ALL
+            .into_iter()
+            .filter(|what| wanted.is_none_or(|wanted| wanted.contains(what)))
+            .filter(measured)
+            .collect()
+    }
+}
+
+impl Reproduction {
+    /// The rows of `results.json`: one for each experiment and finished cell.
+    pub fn result_rows(&self) -> Vec<ResultRow> {
+        let rows = self.sections.iter().flat_map(|section| {
+            let name = &section.experiment.name;
+            section
+                .results
+                .iter()
+                .map(|result| ResultRow { experiment: name.clone(), ..result.row.clone() })
+        });
+        rows.collect()
+    }
+
+    /// The rows of `distances.json`: one for each experiment and finished critic.
+    pub fn distance_rows(&self) -> Vec<DistanceJson> {
+        let of = |section: &Section| {
+            let name = &section.experiment.name;
+            section.distances.as_ref().map_or_else(Vec::new, |distances| distances.json(name))
+        };
+        self.sections.iter().flat_map(of).collect()
+    }
+}
+
+/// The compiled-in experiments.
+///
+/// # Errors
+/// [`crate::Error::ConfigSyntax`] when a compiled-in file is invalid.
+pub fn all_experiments() -> Result<Vec<Experiment>> {
+    NAMES.iter().map(|name| Experiment::find(name)).collect()
+}
+
+/// Reads every finished job under `dir` and sorts them into the experiments.
+///
+/// # Errors
+/// [`crate::Error::Read`] when a folder cannot be listed.
+pub fn collect(dir: &Path, experiments: &[Experiment]) -> Result<Reproduction> {
+    let (mut results, mut notes) = (Vec::new(), Vec::new());
+    for kind in ["cells", "distances"] {
+        for budget in folders(&dir.join(kind))? {
+            for folder in folders(&budget)? {
+                match JobResult::read(&folder) {
+                    Ok(found) => results.extend(found),
+                    Err(error) => notes.push(format!("left out: {error}")),
+                }
+            }
+        }
+    }
+    Ok(sorted(results, notes, experiments))
+}
+
+/// The folders in a folder, in order; none where it is missing.
+fn folders(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(Error::read(dir)(source)),
+    };
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
+    let mut paths = paths.map_err(Error::read(dir))?;
+    paths.retain(|path| path.is_dir());
+    paths.sort();
+    Ok(paths)
+}
+
+/// Sorts results into the experiments.
+pub fn sorted(
+    results: Vec<JobResult>,
+    mut notes: Vec<String>,
+    experiments: &[Experiment],
+) -> Reproduction {
+    let (mut cells, mut distances) = (Vec::new(), Vec::new());
+    for result in results {
+        match result {
+            JobResult::Classifier(cell) | JobResult::Published(cell) => cells.push(*cell),
+            other => distances.push(other),
+        }
+    }
+    for note in cells.iter().flat_map(|result| &result.notes) {
+        if !notes.contains(note) {
+            notes.push(note.clone());
+        }
+    }
+    let section = |experiment: &Experiment| {
+        let distances = DistanceSection::new(experiment, &distances);
+        Section { distances, ..section(experiment, &cells) }
+    };
+    Reproduction { sections: experiments.iter().map(section).collect(), notes }
+}
+
+fn section(experiment: &Experiment, results: &[CellResult]) -> Section {
+    let position = |result: &CellResult| experiment.position(&result.plan.cell);
+    let mut mine: Vec<CellResult> =
+        results.iter().filter(|result| position(result).is_some()).cloned().collect();
+    mine.sort_by_key(|result| {
+        let cell = &result.plan.cell;
+        (position(result), cell.budget.clone(), cell.seed)
+    });
+    let mut groups: Vec<(Group, Vec<&CellResult>)> = Vec::new();
+    for result in &mine {
+        match groups.iter_mut().find(|(group, _)| group.takes(result)) {
+            Some((_, members)) => members.push(result),
+            None => groups.push((empty_group(result), vec![result])),
+        }
+    }
+    let groups = groups.into_iter().map(|(group, of)| filled(experiment, group, &of)).collect();
+    Section { experiment: experiment.clone(), groups, results: mine, distances: None }
+}
+
+fn empty_group(result: &CellResult) -> Group {
+    Group {
+        cell: result.plan.cell.clone(),
+        synthetic: result.row.synthetic,
+        extent: extent(result),
+        eps: result.eps().to_owned(),
+        seeds: Vec::new(),
+        devices: Vec::new(),
+        commits: Vec::new(),
+        seconds: 0.0,
+        values: Vec::new(),
+    }
+}
+
+fn filled(experiment: &Experiment, group: Group, members: &[&CellResult]) -> Group {
+    let value = |what: What| {
+        let values: Vec<f64> =
+            members.iter().filter_map(|result| measured(result, what, &group.eps)).collect();
+        let paper = experiment.paper(&group.cell, what).filter(|_| !group.synthetic);
+        (what, Statistic::of(&values), paper)
+    };
+    Group {
+        values: What::ALL.into_iter().map(value).collect(),
+        seeds: members.iter().map(|r| r.row.seed).collect(),
+        devices: once(members.iter().map(|r| r.row.device.clone())),
+        commits: once(members.iter().filter_map(|r| r.row.commit.clone())),
+        seconds: members.iter().map(|r| r.row.seconds).sum::<f64>() / members.len() as f64,
+        ..group
+    }
+}
+
+fn extent(result: &CellResult) -> Extent {
+    let data = &result.plan.config.data;
+    Extent {
+        epochs: result.row.epochs,
+        train_limit: data.train_limit,
+        test_limit: data.test_limit,
+        first_images: result.first_images.as_ref().map(|first| first.n),
+    }
+}
+
+fn measured(result: &CellResult, what: What, eps: &str) -> Option<f64> {
+    let row = &result.row;
+    let attacked = |name: &str| row.attacks.get(name)?.get(eps);
+    let first = |attack| result.first_images.as_ref()?.attacked.get(&attack).copied();
+    match what {
+        What::Clean => Some(row.clean),
+        What::Certified => row.certified.nominal.get(eps),
+        What::Real => row.certified.real.get(eps),
+        What::Executed => row.certified.executed.get(eps),
+        What::Accumulated => result.accumulated.get(eps),
+        What::Pgd => attacked("pgd"),
+        What::Fgsm => attacked("fgsm"),
+        What::StrongPgd => attacked("strong_pgd"),
+        What::BestClean => result.best.map(|best| best.clean),
+        What::BestCertified => result.best.and_then(|best| best.certified),
+        What::FirstClean => result.first_images.as_ref().map(|first| first.clean),
+        What::Boundary => first(DecisionAttack::Boundary),
+        What::Pointwise => first(DecisionAttack::Pointwise),
+    }
+}

@@ -1,0 +1,32 @@
+//! The paper's tables and figures, from a list of jobs to their results.
+//!
+//! Definition. A *job* trains or evaluates one network: a *classifier* (a data set, a network, a method and a seed under a
+//! budget), a *published* network, a *generator* for a data set, a *critic* between that generator and the data, or the
+//! *anchors*, critics on distributions whose distance is known. An experiment is a set of jobs, as a TOML file ([`spec`]).
+//! The folder of a job is `DIR/cells/BUDGET/NAME`, for the last three kinds `DIR/distances/BUDGET/NAME`. It holds `cell.json`, the
+//! job with its whole configuration; `run/`, a run directory; `worker.log`; and, at the end, `result.json`. The
+//! queue ([`queue`]), a batch system ([`slurm`]) and the write-up ([`collect`]) communicate through these files alone.
+//!
+//! Guarantee: files are replaced whole. A job that has a result is not run again. Any number of processes, on any machines
+//! that share the folder, may work at once: a job belongs to the one that holds its lock.
+//!
+//! Not here: flags (`cli`), the page ([`crate::report`]).
+
+pub mod anchors;
+pub mod cell;
+pub mod classifier;
+pub mod collect;
+pub mod collect_distances;
+pub mod critic;
+pub mod distance;
+pub mod distance_spec;
+pub mod evidence;
+pub mod generator;
+pub mod job;
+pub mod kw_small;
+pub mod quantity;
+pub mod queue;
+pub mod run;
+pub mod slurm;
+pub mod spec;
+pub mod work;

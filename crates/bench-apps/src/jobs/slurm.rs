@@ -1,0 +1,189 @@
+//! Jobs as an array of the batch system Slurm.
+//!
+//! Definition: the folders of the cells to run are listed in a file, one a line; task i of the array runs line i with the same
+//! command as the queue's workers. The folder must be shared by all machines. Slurm signals a task a minute before its limit
+//! or when it is cancelled; the task saves and exits. A task that is killed loses the time since its last checkpoint.
+//!
+//! Guarantee: submitting again lists only cells without a result, and a task whose cell has one meanwhile ends at once.
+//!
+//! Errors: [`Error::Write`], [`Error::BatchSystem`] when `sbatch` cannot be started or refuses.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::{Error, Result};
+use crate::files::write_atomic;
+
+/// Requests to the batch system; absent ones take its defaults.
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
+pub struct SlurmOptions {
+    /// Partition of the batch system
+    #[arg(long, value_name = "NAME")]
+    pub partition: Option<String>,
+    /// GPUs of each task, as in 1 or a100:1
+    #[arg(long, value_name = "GPUS")]
+    pub gpus: Option<String>,
+    /// Time limit of each task, as in 04:00:00
+    #[arg(long, value_name = "TIME")]
+    pub time: Option<String>,
+    /// Account to charge
+    #[arg(long, value_name = "NAME")]
+    pub account: Option<String>,
+    /// Processor cores of each task
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<usize>,
+}
+
+/// A job array, before it is submitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobArray {
+    /// Folder for script, list and logs.
+    pub folder: PathBuf,
+    /// Folders of the cells.
+    pub cells: Vec<PathBuf>,
+    /// This program.
+    pub program: PathBuf,
+    /// Arguments of every worker after `experiment run FOLDER`.
+    pub arguments: Vec<String>,
+    /// Variables that the tasks need.
+    pub environment: Vec<(String, String)>,
+    /// Requests.
+    pub options: SlurmOptions,
+    /// Tasks at a time.
+    pub at_a_time: Option<usize>,
+}
+
+impl JobArray {
+    fn list(&self) -> PathBuf {
+        self.folder.join("cells.txt")
+    }
+
+    /// The script.
+    #[must_use]
+    pub fn script(&self) -> String {
+        let options = &self.options;
+        let limit = self.at_a_time.map_or(String::new(), |n| format!("%{n}"));
+        let mut text = String::from("#!/bin/sh\n#SBATCH --job-name=lipconv\n");
+        let mut directive = |name: &str, value: &str| {
+            writeln!(text, "#SBATCH --{name}={value}").expect("a String takes every text");
+        };
+        directive("array", &format!("1-{}{limit}", self.cells.len()));
+        directive("output", &self.folder.join("%A_%a.log").display().to_string());
+        // a minute before the time is up: enough to save
+        directive("signal", "B:TERM@60");
+        let asked = [
+            ("partition", options.partition.clone()),
+            ("gpus", options.gpus.clone()),
+            ("time", options.time.clone()),
+            ("account", options.account.clone()),
+            ("cpus-per-task", options.cpus.map(|n| n.to_string())),
+        ];
+        for (name, value) in asked {
+            if let Some(value) = value {
+                directive(name, &value);
+            }
+        }
+        text.push_str("set -eu\n");
+        for (name, value) in &self.environment {
+            text += &format!("export {name}={}\n", quoted(value));
+        }
+        let list = quoted(&self.list().display().to_string());
+        text += &format!("cell=$(sed -n \"${{SLURM_ARRAY_TASK_ID}}p\" {list})\n");
+        let threads = options.cpus.map_or(String::new(), |n| format!(" --threads {n}"));
+        let program = quoted(&self.program.display().to_string());
+        let arguments: String = self.arguments.iter().map(|a| format!(" {}", quoted(a))).collect();
+        // exec: the request to end reaches the worker itself
+        text += &format!("exec {program} --quiet{threads} experiment run \"$cell\"{arguments}\n");
+        text
+    }
+
+    /// Writes list and script, hands the script to `sbatch` and returns the job's number.
+    ///
+    /// # Errors
+    /// See the module.
+    pub fn submit(&self) -> Result<String> {
+        let lines: String = self.cells.iter().map(|cell| format!("{}\n", cell.display())).collect();
+        write_atomic(&self.list(), lines.as_bytes())?;
+        let script = self.folder.join("job.sh");
+        write_atomic(&script, self.script().as_bytes())?;
+        sbatch(&script)
+    }
+}
+
+fn sbatch(script: &Path) -> Result<String> {
+    let failed = |reason: String| Error::BatchSystem { command: "sbatch", reason };
+    let output = Command::new("sbatch").arg("--parsable").arg(script).output();
+    let output = output.map_err(|e| failed(e.to_string()))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        return Err(failed(format!("{}: {text}", output.status)));
+    }
+    // "NUMBER" or "NUMBER;CLUSTER"
+    let text = String::from_utf8_lossy(&output.stdout);
+    let number = text.trim().split(';').next().unwrap_or_default().to_owned();
+    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(failed(format!("it answered {:?}, expected a job number", text.trim())));
+    }
+    Ok(number)
+}
+
+/// A word for the shell, whatever it holds.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn array() -> JobArray {
+        JobArray {
+            folder: "/shared/out/slurm/1".into(),
+            cells: vec!["/shared/out/cells/full/a".into(), "/shared/out/cells/full/b".into()],
+            program: "/bin/lip conv".into(),
+            arguments: vec!["--data-dir".into(), "it's".into()],
+            environment: vec![("LIPCONV_DATA".into(), "/data".into())],
+            options: SlurmOptions::default(),
+            at_a_time: None,
+        }
+    }
+
+    #[test]
+    fn the_script_asks_for_nothing_that_was_not_asked_for() {
+        let expected = "#!/bin/sh\n\
+            #SBATCH --job-name=lipconv\n\
+            #SBATCH --array=1-2\n\
+            #SBATCH --output=/shared/out/slurm/1/%A_%a.log\n\
+            #SBATCH --signal=B:TERM@60\n\
+            set -eu\n\
+            export LIPCONV_DATA='/data'\n\
+            cell=$(sed -n \"${SLURM_ARRAY_TASK_ID}p\" '/shared/out/slurm/1/cells.txt')\n\
+            exec '/bin/lip conv' --quiet experiment run \"$cell\" '--data-dir' 'it'\\''s'\n";
+        assert_eq!(array().script(), expected);
+    }
+
+    #[test]
+    fn the_script_asks_for_what_was_asked_for() {
+        let options = SlurmOptions {
+            partition: Some("gpu".into()),
+            gpus: Some("a100:1".into()),
+            time: Some("04:00:00".into()),
+            account: Some("me".into()),
+            cpus: Some(8),
+        };
+        let script = JobArray { options, at_a_time: Some(4), ..array() }.script();
+        for line in [
+            "#SBATCH --array=1-2%4",
+            "#SBATCH --partition=gpu",
+            "#SBATCH --gpus=a100:1",
+            "#SBATCH --time=04:00:00",
+            "#SBATCH --account=me",
+            "#SBATCH --cpus-per-task=8",
+        ] {
+            assert!(script.lines().any(|l| l == line), "{line}\n{script}");
+        }
+        assert!(script.contains("--quiet --threads 8 experiment run"), "{script}");
+    }
+}

@@ -1,0 +1,383 @@
+//! Experiments and budgets as TOML.
+//!
+//! The files of the repository's `experiments/` folder are compiled in, with the paper's figures for their cells. A file of
+//! one's own has the same form and may bring its own budgets.
+//!
+//! Errors: [`Error::Read`], [`Error::ConfigSyntax`] with the line, [`Error::ConfigValue`].
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use serde::{Deserialize, Serialize};
+
+use super::cell::{Cell, ClassifierJob};
+use super::distance_spec::{DistanceBudget, Distances, PublishedDistances};
+use super::job::{Choice, Job};
+use super::quantity::What;
+use crate::config::{DatasetName, DecisionAttack, Method, Net, PgdConfig, RunConfig, ScheduleKind};
+use crate::eps::Eps;
+use crate::error::{Error, Result};
+use crate::statistic::Figure;
+
+/// The experiments that `all` stands for, in their order.
+pub const NAMES: [&str; 5] = ["table1", "table2", "table3", "table4", "figure2"];
+/// Further compiled-in experiments: one needs data that not everyone has, one is what `reproduce` runs without a name.
+pub const FURTHER: [&str; 2] = ["table4-stl10", "default"];
+
+/// Published figures by quantity.
+pub type Figures = BTreeMap<What, Figure>;
+
+/// A table or a figure.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// Short name, as on the command line.
+    pub name: String,
+    pub title: String,
+    /// Explanation for the reader.
+    #[serde(default)]
+    pub note: String,
+    /// Whether it shows singular values rather than accuracies.
+    #[serde(default)]
+    pub spectra: bool,
+    /// What stands side by side in its table.
+    #[serde(default)]
+    pub side_by_side: SideBySide,
+    /// The quantities of its table; everything that was measured where absent. Earlier files call them `columns`.
+    #[serde(default, alias = "columns")]
+    pub quantities: Option<Vec<What>>,
+    /// Its cells, as products of lists.
+    #[serde(default)]
+    pub cells: Vec<CellBlock>,
+    /// The paper's figures, by data set, network and method.
+    #[serde(default)]
+    pub paper: BTreeMap<String, BTreeMap<String, BTreeMap<String, Figures>>>,
+    /// Figures of networks that are not run here, by data set and name.
+    #[serde(default)]
+    pub quoted: BTreeMap<String, BTreeMap<String, Figures>>,
+    /// Distances that it measures.
+    #[serde(default)]
+    pub wasserstein: Option<Distances>,
+    /// Budgets that replace those of the same name.
+    #[serde(default)]
+    pub budgets: BTreeMap<String, Budget>,
+}
+
+/// The columns of a table of accuracies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SideBySide {
+    /// Methods; data sets and networks are rows.
+    #[default]
+    Methods,
+    /// Networks with their methods; data sets are rows.
+    Networks,
+}
+
+/// All combinations of some lists.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CellBlock {
+    pub datasets: Vec<DatasetName>,
+    /// Networks; "kw-small" is a published one.
+    pub networks: Vec<Net>,
+    /// Methods, by the names that network files give them. Unknown ones are left out with a note.
+    pub methods: Vec<String>,
+    /// Seeds, where they are not the budget's.
+    #[serde(default)]
+    pub seeds: Option<Vec<u64>>,
+    /// Attacks beside PGD and FGSM.
+    #[serde(default)]
+    pub attacks: Vec<DecisionAttack>,
+}
+
+/// The cost of a cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub struct Budget {
+    /// Seeds of each cell.
+    pub seeds: Vec<u64>,
+    /// How the learning rate falls.
+    pub schedule: ScheduleKind,
+    /// Steps of PGD, each of 2.5 ε / steps; the paper's 200 steps of 0.01 where absent.
+    #[serde(default)]
+    pub pgd_steps: Option<usize>,
+    /// Starts of the stronger PGD; 0 leaves it out.
+    #[serde(default)]
+    pub strong_restarts: usize,
+    /// Images for the attacks that see decisions alone.
+    #[serde(default = "hundred")]
+    pub decision_images: usize,
+    /// Steps of the boundary attack.
+    #[serde(default = "foolbox_steps")]
+    pub boundary_steps: usize,
+    #[serde(default)]
+    pub small: Extent,
+    #[serde(default)]
+    pub large: Extent,
+    #[serde(default, rename = "fc-3")]
+    pub fc3: Extent,
+    #[serde(default)]
+    pub wasserstein: Option<DistanceBudget>,
+}
+
+fn hundred() -> usize {
+    100
+}
+
+/// The reference implementation's.
+fn foolbox_steps() -> usize {
+    5000
+}
+
+/// Epochs and images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extent {
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Train on this many images, the first ones; all where absent.
+    #[serde(default)]
+    pub train_limit: Option<usize>,
+    /// Evaluate on this many test images, the first ones; all where absent.
+    #[serde(default)]
+    pub test_limit: Option<usize>,
+}
+
+impl Default for Extent {
+    fn default() -> Self {
+        Self { epochs: 1, train_limit: None, test_limit: None }
+    }
+}
+
+/// Jobs, and those that this version cannot run, with the reason.
+#[derive(Debug, Default)]
+pub struct Jobs {
+    /// To run: those of the first seed first.
+    pub jobs: Vec<Job>,
+    pub impossible: Vec<String>,
+}
+
+impl Experiment {
+    /// The compiled-in experiment `name`, or the file of that path.
+    ///
+    /// # Errors
+    /// Those of the module; [`Error::InvalidArgument`] for a name that is neither.
+    pub fn find(name: &str) -> Result<Self> {
+        let text = match name {
+            "table1" => include_str!("../../../../experiments/table1.toml"),
+            "table2" => include_str!("../../../../experiments/table2.toml"),
+            "table3" => include_str!("../../../../experiments/table3.toml"),
+            "table4" => include_str!("../../../../experiments/table4.toml"),
+            "table4-stl10" => include_str!("../../../../experiments/table4-stl10.toml"),
+            "figure2" => include_str!("../../../../experiments/figure2.toml"),
+            "default" => include_str!("../../../../experiments/default.toml"),
+            file if Path::new(file).extension().is_some_and(|e| e == "toml") => {
+                let path = Path::new(file);
+                let text = fs::read_to_string(path)
+                    .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+                return Self::parse(file, &text);
+            }
+            other => {
+                let names = [&NAMES[..], &FURTHER].concat().join(", ");
+                return Err(Error::InvalidArgument {
+                    name: "experiment",
+                    got: other.to_owned(),
+                    expected: format!("{names}, all or a file that ends in .toml"),
+                });
+            }
+        };
+        Self::parse(&format!("{name}.toml"), text)
+    }
+
+    fn parse(origin: &str, text: &str) -> Result<Self> {
+        let experiment: Self = parse(origin, text)?;
+        for (dataset, networks) in &experiment.paper {
+            dataset.parse::<DatasetName>()?;
+            for network in networks.keys() {
+                network.parse::<Net>()?;
+            }
+        }
+        for dataset in experiment.quoted.keys() {
+            dataset.parse::<DatasetName>()?;
+        }
+        Ok(experiment)
+    }
+
+    /// Where a cell stands in the tables, its seed and budget aside; `None` where it is not among them.
+    pub fn position(&self, cell: &Cell) -> Option<[usize; 4]> {
+        let name = cell.method.to_string();
+        self.cells.iter().enumerate().find_map(|(n, block)| {
+            let dataset = block.datasets.iter().position(|d| *d == cell.dataset)?;
+            let network = block.networks.iter().position(|n| *n == cell.network)?;
+            let method = block.methods.iter().position(|m| *m == name)?;
+            // rows of one data set and network stand together, whatever block they come from
+            Some([dataset, network, n, method])
+        })
+    }
+
+    /// The paper's figure for a cell: this experiment's, or that of another compiled-in one.
+    pub fn paper(&self, cell: &Cell, what: What) -> Option<Figure> {
+        self.own_figure(cell, what).or_else(|| published_figure(cell, what))
+    }
+
+    /// The published estimates for a data set: this experiment's, or those of a compiled-in one with images of the same size.
+    pub fn paper_distances(&self, dataset: &DatasetName) -> Option<&PublishedDistances> {
+        let wanted = self.wasserstein.as_ref()?;
+        let all = std::iter::once(wanted)
+            .chain(compiled_in().iter().filter_map(|e| e.wasserstein.as_ref()));
+        let same =
+            |other: &&Distances| other.datasets.contains(dataset) && other.size == wanted.size;
+        all.filter(same).find_map(|other| other.paper.as_ref())
+    }
+
+    fn own_figure(&self, cell: &Cell, what: What) -> Option<Figure> {
+        let networks = self.paper.get(&cell.dataset.to_string())?;
+        let methods = networks.get(cell.network.key())?;
+        methods.get(&cell.method.to_string())?.get(&what.published_as()).copied()
+    }
+
+    /// The budget `name`: the experiment's own, or the compiled-in one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] where neither exists.
+    pub fn budget(&self, name: &str) -> Result<Budget> {
+        if let Some(own) = self.budgets.get(name) {
+            return Ok(own.clone());
+        }
+        let text = include_str!("../../../../experiments/budgets.toml");
+        let budgets: BTreeMap<String, Budget> = parse("budgets.toml", text)?;
+        budgets.get(name).cloned().ok_or_else(|| Error::InvalidArgument {
+            name: "budget",
+            got: name.to_owned(),
+            expected: budgets.into_keys().collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The jobs under a budget.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an unknown budget; [`Error::ConfigValue`] for a budget without distances where the
+    /// experiment measures some.
+    pub fn jobs(&self, choice: Choice<'_>) -> Result<Jobs> {
+        let budget = self.budget(choice.budget)?;
+        let mut found = Jobs::default();
+        for block in &self.cells {
+            block.jobs(&budget, choice, &mut found);
+        }
+        found.jobs.sort_by_key(Job::order);
+        if let Some(distances) = &self.wasserstein {
+            let budget = budget.wasserstein.ok_or_else(|| Error::ConfigValue {
+                key: "budgets.NAME.wasserstein",
+                got: "absent".into(),
+                expected: "a table: the experiment measures distances".into(),
+            })?;
+            budget.validate()?;
+            let (jobs, unknown) = distances.jobs(&budget, choice);
+            found.jobs.extend(jobs);
+            found.impossible.extend(unknown.iter().map(|e| format!("{}: {e}", self.name)));
+        }
+        Ok(found)
+    }
+}
+
+impl CellBlock {
+    fn jobs(&self, budget: &Budget, choice: Choice<'_>, found: &mut Jobs) {
+        // a block with its own seeds has no others to choose from
+        let seeds = self.seeds.as_deref().or(choice.seeds).unwrap_or(&budget.seeds);
+        for dataset in &self.datasets {
+            for &network in &self.networks {
+                for method in self.methods.iter().filter(|method| choice.takes(method)) {
+                    for &seed in seeds {
+                        match self.job(budget, choice, (dataset, network, method, seed)) {
+                            Ok(job) => found.jobs.push(job),
+                            Err(error) => {
+                                let id = Cell::name(dataset, network, method, seed);
+                                found.impossible.push(format!("{id}: {error}"));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn job(
+        &self,
+        budget: &Budget,
+        choice: Choice<'_>,
+        (dataset, network, method, seed): (&DatasetName, Net, &str, u64),
+    ) -> Result<Job> {
+        let cell = Cell {
+            dataset: dataset.clone(),
+            network,
+            method: method.parse()?,
+            seed,
+            budget: choice.budget.to_owned(),
+            attacks: self.attacks.clone(),
+        };
+        let config = RunConfig { device: choice.device, ..budget.config(&cell)? };
+        Ok(Job::of(ClassifierJob {
+            cell,
+            config,
+            decision_images: budget.decision_images,
+            boundary_steps: budget.boundary_steps,
+        }))
+    }
+}
+
+impl Budget {
+    /// The configuration of a cell.
+    ///
+    /// # Errors
+    /// [`Error::ConfigValue`] for a method that the network does not take.
+    pub fn config(&self, cell: &Cell) -> Result<RunConfig> {
+        let mut config = RunConfig::of(cell.dataset.clone());
+        let extent = match cell.network {
+            Net::Small => self.small,
+            Net::Large => self.large,
+            Net::Fc3 => self.fc3,
+            Net::KwSmall => Extent { epochs: 1, train_limit: None, ..self.small },
+        };
+        if cell.network != Net::KwSmall || cell.method != Method::Published {
+            config.network.name = cell.network;
+            config.network.layer = cell.method;
+        }
+        config.data.train_limit = extent.train_limit;
+        config.data.test_limit = extent.test_limit;
+        config.training.epochs = extent.epochs;
+        config.training.schedule = self.schedule;
+        config.training.seed = cell.seed;
+        let evaluation = &mut config.evaluation;
+        evaluation.strong_pgd.restarts = self.strong_restarts;
+        if let Some(steps) = self.pgd_steps {
+            let eps = evaluation.attack_eps.first().map_or(1.0, Eps::value);
+            evaluation.pgd =
+                PgdConfig { steps, step_size: 2.5 * eps / steps as f64, ..evaluation.pgd };
+        }
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+/// The paper's figure for a cell, from the compiled-in experiments.
+pub fn published_figure(cell: &Cell, what: What) -> Option<Figure> {
+    compiled_in().iter().find_map(|experiment| experiment.own_figure(cell, what))
+}
+
+/// The compiled-in experiments; a test reads every one of them.
+fn compiled_in() -> &'static [Experiment] {
+    static ALL: OnceLock<Vec<Experiment>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let names = NAMES.into_iter().chain(FURTHER);
+        names
+            .map(|name| Experiment::find(name).expect("a compiled-in experiment is valid"))
+            .collect()
+    })
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(origin: &str, text: &str) -> Result<T> {
+    toml::from_str(text).map_err(|e| crate::config::syntax_error(origin, text, &e))
+}

@@ -1,0 +1,393 @@
+//! Names: data sets, networks, methods, nonlinearities and the other choices of a configuration.
+//!
+//! Definition: each has a *key*, the text that files and flags use ([`std::fmt::Display`], [`FromStr`], serde), and a *title*, the
+//! text that tables and reports print. Unknown keys are refused with the list of the known ones.
+//!
+//! Errors: [`Error::ConfigValue`].
+//!
+//! Not here: what a network or a method is made of (crate `lipconv`).
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use lipconv::{ConvMethod, Methods};
+use serde::de;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::Error;
+
+/// The title of the synthetic digits, which is also their name in results.
+pub(crate) const SYNTHETIC: &str = "synthetic digits";
+
+/// Images.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum DatasetName {
+    /// MNIST; in some commands the synthetic digits, labelled as such, take its place where it cannot be had.
+    #[default]
+    Mnist,
+    Cifar10,
+    /// STL-10, its labelled images at 96 x 96.
+    Stl10,
+    /// Digits drawn by the program.
+    Synthetic,
+    /// IDX files in MNIST's layout, in a folder.
+    Idx(PathBuf),
+    /// PNG and JPEG files in class folders.
+    Images(PathBuf),
+}
+
+impl DatasetName {
+    /// The name that tables print; for a folder its last part.
+    pub fn title(&self) -> String {
+        let last = |dir: &Path| {
+            dir.file_name()
+                .map_or_else(|| dir.display().to_string(), |n| n.to_string_lossy().into())
+        };
+        match self {
+            Self::Mnist => "MNIST".into(),
+            Self::Cifar10 => "CIFAR-10".into(),
+            Self::Stl10 => "STL-10".into(),
+            Self::Synthetic => SYNTHETIC.into(),
+            Self::Idx(dir) | Self::Images(dir) => last(dir),
+        }
+    }
+
+    /// The key with letters and digits alone, for names of folders.
+    pub fn file_name(&self) -> String {
+        self.to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+    }
+}
+
+impl fmt::Display for DatasetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mnist => f.write_str("mnist"),
+            Self::Cifar10 => f.write_str("cifar10"),
+            Self::Stl10 => f.write_str("stl10"),
+            Self::Synthetic => f.write_str("synthetic"),
+            Self::Idx(dir) => write!(f, "idx:{}", dir.display()),
+            Self::Images(dir) => write!(f, "images:{}", dir.display()),
+        }
+    }
+}
+
+impl FromStr for DatasetName {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let folder = |prefix| text.strip_prefix(prefix).filter(|dir| !dir.is_empty());
+        if let Some(dir) = folder("idx:") {
+            return Ok(Self::Idx(dir.into()));
+        }
+        if let Some(dir) = folder("images:") {
+            return Ok(Self::Images(dir.into()));
+        }
+        match text {
+            "mnist" => Ok(Self::Mnist),
+            "cifar10" => Ok(Self::Cifar10),
+            "stl10" => Ok(Self::Stl10),
+            "synthetic" => Ok(Self::Synthetic),
+            _ => unknown(
+                "data.dataset",
+                text,
+                "mnist, cifar10, stl10, synthetic, idx:DIR or images:DIR",
+            ),
+        }
+    }
+}
+
+/// Architectures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Net {
+    /// Two convolutions (16 and 32 channels, 4 x 4, stride 2) and two dense layers (100 and 10).
+    #[default]
+    Small,
+    /// Four convolutions (32, 32, 64 and 64 channels, the second and fourth 4 x 4 with stride 2, the others
+    /// 3 x 3) and three dense layers (512, 512 and 10).
+    Large,
+    /// Three hidden dense layers of 1024.
+    Fc3,
+    /// The published Small network of Wong et al. 2018, which is evaluated and never trained.
+    KwSmall,
+}
+
+impl Net {
+    const ALL: [Self; 4] = [Self::Small, Self::Large, Self::Fc3, Self::KwSmall];
+
+    /// The name in files and flags.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Small => "small",
+            Self::Large => "large",
+            Self::Fc3 => "fc-3",
+            Self::KwSmall => "kw-small",
+        }
+    }
+
+    /// The name that tables print.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Small => "Small",
+            Self::Large => "Large",
+            Self::Fc3 => "FC-3",
+            Self::KwSmall => "KW-Small",
+        }
+    }
+}
+
+impl fmt::Display for Net {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.key())
+    }
+}
+
+impl FromStr for Net {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let found = Self::ALL.into_iter().find(|net| net.key() == text);
+        found.map_or_else(|| unknown("network.name", text, "small, large or fc-3"), Ok)
+    }
+}
+
+/// Networks that can be trained.
+impl ValueEnum for Net {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Small, Self::Large, Self::Fc3]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        let help = match self {
+            Self::Small => "two convolutions, two dense layers",
+            Self::Large => "four and three",
+            Self::Fc3 => "three hidden dense layers",
+            Self::KwSmall => return None,
+        };
+        Some(clap::builder::PossibleValue::new(self.key()).help(help))
+    }
+}
+
+/// How layers are constrained.
+///
+/// The keys of convolutions are those of [`ConvMethod`]. Dense layers beside a constrained convolution are orthogonal by their
+/// polar factor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    Conv(ConvMethod),
+    /// Dense layers alone, orthogonal by their polar factor: "bjorck".
+    Bjorck,
+    /// Weights that others published, taken as they are: "published".
+    Published,
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Self::Conv(ConvMethod::Bcop)
+    }
+}
+
+impl Method {
+    /// The convolution's method, where there is a convolution.
+    pub fn conv(self) -> Option<ConvMethod> {
+        match self {
+            Self::Conv(method) => Some(method),
+            Self::Bjorck | Self::Published => None,
+        }
+    }
+
+    /// The methods of convolutions and dense layers.
+    pub fn methods(self) -> Methods {
+        match self {
+            Self::Conv(ConvMethod::Unconstrained) | Self::Published => Methods::UNCONSTRAINED,
+            Self::Conv(conv) => Methods::convolutions(conv),
+            // there is no convolution, and dense layers are BCOP's
+            Self::Bjorck => Methods::BCOP,
+        }
+    }
+
+    /// Whether nothing is constrained.
+    pub fn is_unconstrained(self) -> bool {
+        self == Self::Conv(ConvMethod::Unconstrained)
+    }
+
+    /// The name that tables print.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Bjorck => "Björck",
+            Self::Published => "published",
+            Self::Conv(method) => method.title(),
+        }
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bjorck => f.write_str("bjorck"),
+            Self::Published => f.write_str("published"),
+            Self::Conv(method) => method.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Method {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "bjorck" => return Ok(Self::Bjorck),
+            "published" => return Ok(Self::Published),
+            _ => {}
+        }
+        ConvMethod::from_str(text).map(Self::Conv).or_else(|_| {
+            let known: Vec<&str> = ConvMethod::ALL.iter().map(|method| method.name()).collect();
+            let known = known.join(", ");
+            let expected = format!("bjorck or a method that this version of lipconv has: {known}");
+            unknown("network.layer", text, &expected)
+        })
+    }
+}
+
+/// Nonlinearity between layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Activation {
+    /// norm-preserving
+    #[default]
+    #[value(name = "maxmin")]
+    MaxMin,
+    /// for comparison
+    Relu,
+}
+
+impl Activation {
+    /// The name in files and flags.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::MaxMin => "maxmin",
+            Self::Relu => "relu",
+        }
+    }
+
+    /// The layer.
+    pub const fn layer(self) -> lipconv::Activation {
+        match self {
+            Self::MaxMin => lipconv::Activation::MaxMin,
+            Self::Relu => lipconv::Activation::Relu,
+        }
+    }
+
+    /// The name that tables print.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::MaxMin => "MaxMin",
+            Self::Relu => "ReLU",
+        }
+    }
+}
+
+/// Where the arithmetic runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// the processor
+    #[default]
+    Cpu,
+    /// the first CUDA device
+    Cuda,
+    /// the processor in candle's operations, as a CUDA device trains: slow, for comparison
+    Portable,
+}
+
+/// How the learning rate falls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleKind {
+    /// to 0, every step
+    #[default]
+    Linear,
+    // the paper's total decay, 0.96235062639^200, in equal steps after every epoch of whatever budget is given
+    /// the paper's total decay, after every epoch
+    Exponential,
+    /// not at all
+    Constant,
+}
+
+/// How training images change from epoch to epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum AugmentationKind {
+    /// nothing
+    #[default]
+    None,
+    // a random crop after padding with 4 zeros on every side, and a mirror image every second time
+    /// random crops and mirror images
+    CropFlip,
+}
+
+/// Attacks that see the network's decisions alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecisionAttack {
+    /// Along the decision boundary.
+    Boundary,
+    Pointwise,
+}
+
+fn unknown<T>(key: &'static str, got: &str, expected: &str) -> Result<T, Error> {
+    Err(Error::ConfigValue { key, got: got.to_owned(), expected: expected.to_owned() })
+}
+
+/// Stored as the text that [`fmt::Display`] writes and [`FromStr`] reads.
+macro_rules! stored_as_text {
+    ($($kind:ty),+) => {$(
+        impl Serialize for $kind {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $kind {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+    )+};
+}
+
+stored_as_text!(DatasetName, Net, Method);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_as_they_are_written() {
+        for net in Net::ALL {
+            assert_eq!(net.key().parse::<Net>().unwrap(), net);
+        }
+        for activation in [Activation::MaxMin, Activation::Relu] {
+            assert_eq!(serde_json::to_value(activation).unwrap(), activation.key());
+            assert_eq!(
+                <Activation as ValueEnum>::from_str(activation.key(), false),
+                Ok(activation)
+            );
+        }
+        for text in ["bcop", "bcop-fixed", "rk-l2ne", "unconstrained", "bjorck", "published"] {
+            assert_eq!(text.parse::<Method>().unwrap().to_string(), text);
+        }
+        for text in ["mnist", "stl10", "idx:some/where", "images:photographs"] {
+            assert_eq!(text.parse::<DatasetName>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn titles_are_those_of_the_paper() {
+        let titles = ["bcop", "bcop-fixed", "rk-l2ne", "ossn", "unconstrained", "bjorck"];
+        let titles = titles.map(|text| text.parse::<Method>().unwrap().title());
+        assert_eq!(titles, ["BCOP", "BCOP-fixed", "RK-L2NE", "OSSN", "unconstrained", "Björck"]);
+        assert_eq!(DatasetName::Images("some/photographs".into()).title(), "photographs");
+    }
+}
