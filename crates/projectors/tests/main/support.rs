@@ -87,7 +87,9 @@ pub(crate) fn assert_gradient(
         let expected = difference / (2.0 * step);
         let got = (gradient * &direction).sum();
         // Rounding of the value over the step, and the curvature times the square of the step.
-        let allowed = 2e-6 * norm(gradient.view()) * norm(direction.view()) + 1e-9;
+        let n = at.nrows().max(at.ncols()) as f64;
+        let rounding = f64::EPSILON * n * (1.0 + value(at.view()).abs()) / step;
+        let allowed = 2e-6 * norm(gradient.view()) * norm(direction.view()) + rounding + 1e-9;
         assert!(
             (got - expected).abs() <= allowed,
             "{case}: {got} against {expected}, allowed {allowed:.1e}"
