@@ -41,14 +41,15 @@ pub(crate) struct Modules {
     pub(crate) order: &'static [&'static [&'static str]],
 }
 
-/// The crates whose modules have an order.
+/// The crates whose modules have an order: data, files, jobs, report, cli.
 pub(crate) const MODULES: &[Modules] = &[Modules {
     krate: "bench-apps",
     order: &[
-        &["error", "eps", "names", "words", "statistic", "picture", "stdout", "interrupt"],
-        &["config", "data"],
-        &["files", "results", "progress"],
-        &["wasserstein", "experiment", "export"],
+        &["error", "eps", "words", "names", "stdout", "interrupt", "picture"],
+        &["data"],
+        &["config", "statistic", "progress"],
+        &["files", "export"],
+        &["results", "experiment", "wasserstein"],
         &["jobs"],
         &["report"],
         &["cli"],

@@ -154,6 +154,8 @@ fn metadata_of_another_shape_is_an_error() {
 fn the_workspace_keeps_to_its_layers() {
     let graph = Graph::from_metadata(&workspace::metadata().unwrap()).unwrap();
     assert_eq!(violations(&graph, LAYERS), Vec::<String>::new());
+    let tree = Tree::read(&workspace::root()).unwrap();
+    assert_eq!(modules::violations(&tree, MODULES), Vec::<String>::new());
 }
 
 /// What the rules about modules find in a crate `alpha` with these files below `src/`.

@@ -136,6 +136,7 @@ fn checked_names<'t>(section: &Section<'t>) -> Vec<(usize, &'t str)> {
 /// A path is a file of the crate; anything else is a word of its code, `a::b` and `b()` by their last word.
 fn exists(tree: &Tree, member: &Member<'_>, name: &str) -> bool {
     if name.contains('/') {
+        let name = name.trim_end_matches('/');
         return tree.has(&format!("{}/{name}", member.folder)) || tree.has(name);
     }
     let Some(item) = words(name).last() else { return true };
