@@ -73,6 +73,17 @@ pub(crate) struct Head {
     bias: Vec<f64>,
 }
 
+/// How the change of a difference of two logits is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogitBound {
+    /// By `√2 Π K_i`, the same for every pair of classes.
+    Global,
+    /// By the smaller of that and `‖w_t - w_j‖ Π_{i<L} K_i`.
+    #[default]
+    Pairwise,
+}
+
 impl NetworkBounds {
     /// The bounds of `network`.
     ///

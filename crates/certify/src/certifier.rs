@@ -21,8 +21,8 @@
 //! forward error is subtracted once. Numerators round down, denominators up, quotients down. A sample that
 //! is misclassified, tied, or whose evaluation overflows has radius 0.
 //!
-//! Besides, for comparison: the paper's nominal radius on the same logits with `L = 1` taken on faith, by `√2` and
-//! by the pairs of the last layer.
+//! Besides, for comparison: the [nominal radius](crate::NominalRadius) on the same logits, and the same with `L = 1` taken on faith and
+//! the pairs of the last layer.
 //!
 //! Cost: one f64 forward pass, a norm of each layer's signal, and a few hundred operations for each image.
 //!
@@ -37,24 +37,14 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::arithmetic::Arithmetic;
-use crate::bounds::{LayerBound, NetworkBounds};
+use crate::bounds::{LayerBound, LogitBound, NetworkBounds};
 use crate::classifier::{check_labels, is_correct, predicted_class};
 use crate::error::{Error, Result};
 use crate::margin::margin;
+use crate::nominal::NominalRadius;
 use crate::rounding::{Centre, ErrorModel, MeasuredNorms};
 use crate::tensor::{check_finite, check_images, to_f64};
 use crate::upper::{Upper, difference_down, norm_from_squares, quotient_down};
-
-/// How the change of a difference of two logits is bounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogitBound {
-    /// By `√2 Π K_i`, the same for every pair of classes.
-    Global,
-    /// By the smaller of that and `‖w_t - w_j‖ Π_{i<L} K_i`.
-    #[default]
-    Pairwise,
-}
 
 /// Certifies images for one network.
 #[derive(Debug)]
@@ -65,6 +55,7 @@ pub struct Certifier {
     models: Vec<(Arithmetic, ErrorModel)>,
     /// L_tj, row-major.
     logit_constants: Vec<Upper>,
+    nominal: NominalRadius,
 }
 
 /// Certificates of a list of images; every vector has one entry for each.
@@ -74,9 +65,10 @@ pub struct Certificates {
     pub predictions: Vec<usize>,
     /// Lower bound of the margin of the exact real function; 0 where it is not proven positive.
     pub margins: Vec<f64>,
-    /// The paper's radius, `margin / √2`, on the evaluated logits: nothing about it is rigorous.
+    /// The [nominal radius](crate::NominalRadius) on the evaluated logits: rounding is ignored, and with a last layer of norm 1 it is the
+    /// paper's `margin / √2`.
     pub nominal: Vec<f64>,
-    /// The same with `‖w_t - w_j‖` in place of √2; the nominal one where the last layer is not dense.
+    /// The same with `‖w_t - w_j‖` in place of √2; the nominal one where the last layer is not dense, or its norm exceeds 1.
     pub nominal_pairwise: Vec<f64>,
     /// Real-arithmetic radius.
     pub real: Vec<f64>,
@@ -110,7 +102,8 @@ impl Certifier {
         let models = models.collect::<Result<_>>()?;
         let reference = ErrorModel::new(&bounds, Arithmetic::F64)?;
         let logit_constants = logit_constants(&bounds, engine.n_classes(), LogitBound::default());
-        Ok(Self { engine, bounds, reference, models, logit_constants })
+        let nominal = NominalRadius::of_bounds(&bounds, engine.n_classes());
+        Ok(Self { engine, bounds, reference, models, logit_constants, nominal })
     }
 
     /// The same certifier with layer bounds K and A raised by a factor of `1 + room`: radii are smaller accordingly, and a proof
@@ -138,6 +131,12 @@ impl Certifier {
     #[must_use]
     pub fn bounds(&self) -> &NetworkBounds {
         &self.bounds
+    }
+
+    /// How the nominal radii follow from the logits.
+    #[must_use]
+    pub fn nominal(&self) -> &NominalRadius {
+        &self.nominal
     }
 
     /// The arithmetics for which radii are computed: those that hold the stored weights.
@@ -181,12 +180,12 @@ impl Certifier {
 
     fn certify_one(&self, sample: &Sample, label: usize) -> Row {
         let logits = &sample.logits;
-        let nominal_margin = margin(logits, label);
+        let nominal = self.nominal.radius(logits, label);
         let mut row = Row {
             prediction: predicted_class(logits),
             margin: 0.0,
-            nominal: nominal_margin / std::f64::consts::SQRT_2,
-            nominal_pairwise: self.nominal_pairwise(logits, label, nominal_margin),
+            nominal,
+            nominal_pairwise: self.nominal_pairwise(logits, label).unwrap_or(nominal),
             real: 0.0,
             executed: vec![0.0; self.models.len()],
         };
@@ -245,12 +244,14 @@ impl Certifier {
         if model.overflows(centre, radius) { 0.0 } else { radius }
     }
 
-    fn nominal_pairwise(&self, logits: &[f64], label: usize, margin: f64) -> f64 {
-        let Some(head) = self.bounds.head().filter(|_| margin > 0.0) else {
-            return margin / std::f64::consts::SQRT_2;
-        };
+    /// The paper's radius with the pairs of the last layer, where that layer is dense and 1-Lipschitz.
+    fn nominal_pairwise(&self, logits: &[f64], label: usize) -> Option<f64> {
+        let head = self.bounds.head().filter(|_| margin(logits, label) > 0.0)?;
+        if self.nominal.logit_bound() == LogitBound::Pairwise {
+            return None;
+        }
         let radius = |j: usize| (logits[label] - logits[j]) / head.difference(label, j).value();
-        self.rivals(label).map(radius).fold(f64::INFINITY, f64::min)
+        Some(self.rivals(label).map(radius).fold(f64::INFINITY, f64::min))
     }
 
     fn columns(&self, rows: &[Row]) -> Certificates {

@@ -61,7 +61,8 @@ pub struct Evaluation {
 pub struct CertifiedAccuracy {
     /// The radius.
     pub eps: f64,
-    /// The paper's: L = 1 on faith, `√2`, the logits as executed, no rounding accounted for.
+    /// By the [nominal radius](crate::NominalRadius) of the logits as executed, no rounding accounted for. With a last layer of norm 1 the
+    /// paper's: L = 1 on faith, `√2`.
     pub nominal: f64,
     /// The same with the last layer's pairs in place of `√2`.
     pub nominal_pairwise: f64,
@@ -126,7 +127,7 @@ pub fn evaluate(
     let rows = logit_rows(&logits)?;
     let correct: Vec<bool> = rows.iter().zip(labels).map(|(row, &t)| is_correct(row, t)).collect();
     let mut certificates = certifier.certify(images, labels)?;
-    certificates.nominal = crate::margin::nominal_radii(&logits, labels, 1.0)?;
+    certificates.nominal = certifier.nominal().radii(&logits, labels)?;
     let mut attacks = Vec::new();
     for attack in settings.attacks {
         let outcome =

@@ -13,6 +13,7 @@ mod evaluation;
 mod executed;
 mod linear;
 mod margin;
+mod nominal;
 pub mod rounding;
 mod soundness;
 mod tensor;
@@ -26,12 +27,12 @@ pub use attack::{
     Attack, AttackOutcome, AttackProgress, AttackStart, Boundary, Fgsm, Loss, Pgd, Pointwise,
     Stopping,
 };
-pub use bounds::{LayerBound, NetworkBounds};
+pub use bounds::{LayerBound, LogitBound, NetworkBounds};
 pub use certificate::{
     CERTIFICATE_FORMAT, CERTIFICATE_VERSION, CertificateFile, CertificateOrigin, DataRecord,
     ModelRecord, Pixels, ROOM, SampleRecord, data_sha256,
 };
-pub use certifier::{Certificates, Certifier, LogitBound};
+pub use certifier::{Certificates, Certifier};
 pub use classifier::{Classifier, Objective, input_gradient, is_correct, predicted_class};
 pub use error::{Error, Result};
 pub use evaluation::{
@@ -41,6 +42,7 @@ pub use evaluation::{
 pub use executed::ExecutedNetwork;
 pub use linear::LinearClassifier;
 pub use margin::{certified_accuracy, margin, margins, nominal_radii};
+pub use nominal::NominalRadius;
 pub use soundness::check_soundness;
 pub use wasserstein::{Critic, CriticValues, DualEstimate, DualEstimator};
 pub use zero_padded::{ZeroPaddedLayer, ZeroPaddedNetwork, ZeroPaddedSpec};

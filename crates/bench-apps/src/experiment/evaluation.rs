@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use certify::batched_logits;
 use certify::{
-    Arithmetic, Attack, AttackStart, Evaluation, EvaluationSettings, Fgsm, Loss, Pgd, Stopping,
-    certified_accuracy,
+    Arithmetic, Attack, AttackStart, Evaluation, EvaluationSettings, Fgsm, Loss, NominalRadius,
+    Pgd, Stopping, certified_accuracy,
 };
 use lipconv::{PlainNetwork, Trainer};
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ pub struct QuickTest {
     pub certified: ByEps,
 }
 
-/// Evaluates without bounds and attacks.
+/// Evaluates without attacks, by the nominal radius alone.
 pub fn quick_test(
     network: &PlainNetwork,
     images: &ImageSet,
@@ -38,7 +38,7 @@ pub fn quick_test(
 ) -> Result<QuickTest> {
     let (pixels, labels) = whole_set(network, images)?;
     let logits = batched_logits(network, &pixels, config.batch_size)?;
-    let radii = certify::nominal_radii(&logits, &labels, 1.0)?;
+    let radii = NominalRadius::new(network)?.radii(&logits, &labels)?;
     let certified = all_radii(config).into_iter().map(|eps| {
         let share = certified_accuracy(&radii, eps.value());
         (eps, share)

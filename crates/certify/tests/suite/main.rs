@@ -15,5 +15,6 @@ mod golden;
 mod hunt;
 mod kernels;
 mod mutations;
+mod nominal;
 mod wasserstein;
 mod zero_padded;
