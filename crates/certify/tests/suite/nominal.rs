@@ -117,7 +117,9 @@ fn nominal_radii_are_the_proven_ones_up_to_rounding() {
         let logits = network.logits(&pixels).unwrap();
         let alone = NominalRadius::new(&network).unwrap();
         assert_eq!(alone.logit_bound(), LogitBound::Pairwise);
-        assert_eq!(alone.radii(&logits, &labels).unwrap(), certificates.nominal);
+        // sums of another batch size have another order
+        let pairs = alone.radii(&logits, &labels).unwrap().into_iter().zip(&certificates.nominal);
+        pairs.for_each(|(a, b)| assert!((a - b).abs() <= 1e-12 * b.max(1.0), "{a} and {b}"));
         assert!(certificates.real.iter().filter(|&&r| r > 0.0).count() > 20);
         for (nominal, real) in certificates.nominal.iter().zip(&certificates.real) {
             assert!((nominal - real).abs() <= 1e-9 * real.max(1e-3), "{nominal} and {real}");

@@ -24,7 +24,8 @@
 //! ```
 //!
 //! Guarantee: finite for all finite logits. The exponentials are shifted by the largest z, the true logit's distance from
-//! it is not divided by T, and q is summed over the other classes.
+//! it is not divided by T. On the CPU q is summed over the other classes; in tensor operations it is `1 - exp(-ℓ/T)`, whose gradient
+//! does not cancel for large logits.
 //! Cost: one exponential for each logit.
 
 use candle_core::{DType, Tensor};
@@ -217,12 +218,12 @@ impl CrossEntropy {
             z = (z + self.raised(logits, labels, pairs)?)?;
         }
         let below = z.broadcast_sub(&z.max_keepdim(1)?.detach())?;
-        let exponentials = (&below / self.temperature)?.exp()?;
-        let sum = exponentials.sum_keepdim(1)?;
+        let sum = (&below / self.temperature)?.exp()?.sum_keepdim(1)?;
         let mut loss = ((sum.log()? * self.temperature)? - below.gather(&index, 1)?)?;
         if self.annealing != 0.0 {
-            let others = (exponentials * (1.0 - own)?)?.sum_keepdim(1)?;
-            loss = ((others / sum)?.powf(self.annealing)? * loss)?;
+            // through the loss alone: a quotient of sums would cancel in the gradient of a large one
+            let q = (1.0 - (&loss / -self.temperature)?.exp()?)?;
+            loss = (q.powf(self.annealing)? * loss)?;
         }
         Ok(loss.mean_all()?.to_dtype(if dtype == DType::F64 { dtype } else { DType::F32 })?)
     }
