@@ -1,12 +1,70 @@
-//! Records the compiler's version for `versions.json`.
+//! Records the compiler's version and the commit for `versions.json`, so that no program is run to learn them later.
+//!
+//! The commit is `LIPCONV_COMMIT` where the environment names one, that of the repository with these sources, or that of a
+//! package made by cargo; with `+changes` where the sources differ from it. Builds without optimisation record none: they
+//! would be compiled anew with every commit.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// What can change the program, from the workspace's folder.
+const SOURCES: [&str; 3] = ["crates", "Cargo.toml", "Cargo.lock"];
+
 fn main() {
+    for variable in ["RUSTC", "LIPCONV_COMMIT"] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-env-changed=RUSTC");
     let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
-    let output = Command::new(rustc).arg("--version").output();
-    let version = output.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
-    println!("cargo::rustc-env=LIPCONV_RUSTC={}", version.unwrap_or_else(|_| "unknown".into()));
+    let version = output(Command::new(rustc).arg("--version"));
+    println!("cargo::rustc-env=LIPCONV_RUSTC={}", version.as_deref().unwrap_or("unknown"));
+    println!("cargo::rustc-env=LIPCONV_COMMIT={}", commit().unwrap_or_default());
+}
+
+fn commit() -> Option<String> {
+    if let Some(named) = std::env::var("LIPCONV_COMMIT").ok().filter(|named| !named.is_empty()) {
+        return Some(named);
+    }
+    if std::env::var("PROFILE").as_deref() != Ok("release") {
+        return None;
+    }
+    let package = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR")?);
+    packaged(&package).or_else(|| of_repository(&package.join("../..").canonicalize().ok()?))
+}
+
+/// The commit in the file that cargo puts into a package.
+fn packaged(package: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(package.join(".cargo_vcs_info.json")).ok()?;
+    let hash = text.split("\"sha1\"").nth(1)?.split('"').nth(1)?;
+    Some(hash.chars().take(12).collect())
+}
+
+fn of_repository(root: &Path) -> Option<String> {
+    // the sources may lie in a folder of someone else's repository
+    if Path::new(&git(root, &["rev-parse", "--show-toplevel"])?).canonicalize().ok()? != root {
+        return None;
+    }
+    for name in ["HEAD", "logs/HEAD"] {
+        let path = root.join(git(root, &["rev-parse", "--git-path", name])?);
+        if path.exists() {
+            println!("cargo::rerun-if-changed={}", path.display());
+        }
+    }
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
+    }
+    let hash = git(root, &["rev-parse", "--short=12", "HEAD"])?;
+    let status = ["status", "--porcelain", "--untracked-files=no", "--"];
+    let changes = git(root, &[&status[..], &SOURCES].concat())?;
+    Some(if changes.is_empty() { hash } else { hash + "+changes" })
+}
+
+fn git(root: &Path, args: &[&str]) -> Option<String> {
+    let quiet = ["--no-optional-locks", "-c", "core.fsmonitor=false"];
+    output(Command::new("git").arg("-C").arg(root).args(quiet).args(args))
+}
+
+fn output(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -23,13 +23,11 @@ pub struct Eps {
 
 impl Eps {
     /// The radius.
-    #[must_use]
     pub fn value(&self) -> f64 {
         self.value
     }
 
     /// The radius as it was written.
-    #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -111,13 +109,11 @@ impl ByEps {
     }
 
     /// The number at the radius written as `text`.
-    #[must_use]
     pub fn get(&self, text: &str) -> Option<f64> {
         self.iter().find_map(|(eps, value)| (eps.text() == text).then_some(value))
     }
 
     /// Whether there is no number.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

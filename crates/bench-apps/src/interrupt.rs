@@ -9,6 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::stdout::errln;
 
 /// Exit status of an interrupted program.
 pub const STATUS: u8 = 130;
@@ -21,16 +25,34 @@ static REQUESTED: AtomicBool = AtomicBool::new(false);
 pub struct Deferred(());
 
 /// Takes over the handling of requests; to be called once, at the start.
+///
+/// A request that the process was started to ignore, as `nohup` does with the end of the terminal, is still ignored.
 pub fn install() -> Result<()> {
-    ctrlc::set_handler(|| {
-        let first = !REQUESTED.swap(true, Ordering::SeqCst);
-        if first && DEFERRED.load(Ordering::SeqCst) {
-            eprintln!("interrupted: saving (once more ends at once)");
-        } else {
-            end_now();
+    let handled = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !is_ignored(signal));
+    let mut signals = Signals::new(handled).context("cannot handle interruptions")?;
+    let handle = move || {
+        for _ in signals.forever() {
+            let first = !REQUESTED.swap(true, Ordering::SeqCst);
+            if first && DEFERRED.load(Ordering::SeqCst) {
+                errln!("interrupted: saving (once more ends at once)");
+            } else {
+                end_now();
+            }
         }
-    })
-    .context("cannot handle interruptions")
+    };
+    std::thread::Builder::new().spawn(handle).map(drop).context("cannot handle interruptions")
+}
+
+/// Whether the process that started this one asked to ignore a signal.
+fn is_ignored(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    #[expect(unsafe_code, reason = "asks for the present handling, and changes nothing")]
+    // the action is read only where the call says that it was written
+    let found = unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    };
+    found
 }
 
 /// Ends the program without the libraries' clean-up, which would take OpenBLAS away from threads that are computing.
@@ -47,21 +69,18 @@ pub fn request() {
 }
 
 /// Whether there was a request, deferred or not.
-#[must_use]
 pub fn requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
 }
 
 impl Deferred {
     /// From now on the first request is only noted.
-    #[must_use]
     pub fn begin() -> Self {
         DEFERRED.store(true, Ordering::SeqCst);
         Self(())
     }
 
     /// Whether there was a request.
-    #[must_use]
     pub fn requested(&self) -> bool {
         REQUESTED.load(Ordering::SeqCst)
     }
@@ -85,13 +104,10 @@ pub struct Watch {
 
 impl Watch {
     /// Requests to stop are deferred from now on, as long as this lives.
-    #[must_use]
     pub fn begin(checkpoint_every: Duration) -> Self {
         let deferred = Deferred::begin();
         Self { deferred, checkpoint_every, last_save: Instant::now(), failure: None }
     }
-
-    #[must_use]
     pub fn is_save_due(&self) -> bool {
         self.last_save.elapsed() >= self.checkpoint_every
     }

@@ -21,10 +21,10 @@ pub enum Display {
 }
 
 impl Display {
-    /// A bar where standard error is a terminal, lines elsewhere.
-    #[must_use]
+    /// A bar where standard error is a terminal that can move its cursor, lines elsewhere.
     pub fn detect() -> Self {
-        if std::io::stderr().is_terminal() { Self::Bar } else { Self::Lines }
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        if std::io::stderr().is_terminal() && !is_dumb { Self::Bar } else { Self::Lines }
     }
 }
 
@@ -44,7 +44,6 @@ enum Shown {
 
 impl Progress {
     /// Begins `label`, of which `done` of `total` units are done already.
-    #[must_use]
     pub fn new(display: Display, label: &str, done: u64, total: u64) -> Self {
         let shown = match display {
             Display::Bar => Shown::Bar(bar(label, done, total)),
@@ -69,7 +68,7 @@ impl Progress {
             }
             Shown::Lines { lines, start } => {
                 if let Some(line) = lines.update(start.elapsed(), done, message) {
-                    eprintln!("{line}");
+                    crate::stdout::errln!("{line}");
                 }
             }
             Shown::Reports { report, last } => {
@@ -87,8 +86,8 @@ impl Progress {
     /// A line of its own, above the bar.
     pub fn note(&self, line: &str) {
         match &self.shown {
-            Shown::Bar(bar) => bar.suspend(|| eprintln!("{line}")),
-            Shown::Lines { .. } | Shown::Reports { .. } => eprintln!("{line}"),
+            Shown::Bar(bar) => bar.suspend(|| crate::stdout::errln!("{line}")),
+            Shown::Lines { .. } | Shown::Reports { .. } => crate::stdout::errln!("{line}"),
             Shown::Silent => {}
         }
     }
@@ -119,7 +118,6 @@ impl Report {
     pub const EVERY: Duration = Duration::from_millis(500);
 
     /// The report in a line; `None` for any other line.
-    #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let mut fields = line.strip_prefix("progress\t")?.splitn(4, '\t');
         Some(Self {
@@ -163,7 +161,6 @@ impl PlainLines {
     pub const EVERY: Duration = Duration::from_secs(5);
 
     /// Lines for `label`, of which `done` of `total` units are done already.
-    #[must_use]
     pub fn new(label: &str, done: u64, total: u64) -> Self {
         Self { label: label.to_owned(), start: done, total, next: Self::EVERY, ended: false }
     }
@@ -190,9 +187,14 @@ impl PlainLines {
 }
 
 /// A duration as a person says it: "48 s", "3 min 20 s", "2 h 5 min".
-#[must_use]
 pub fn spoken(duration: Duration) -> String {
-    let seconds = duration.as_secs_f64().round() as u64;
+    spoken_seconds(duration.as_secs_f64())
+}
+
+/// As [`spoken`], of a number that may come from a file: what is below 0 or no number is 0.
+pub fn spoken_seconds(seconds: f64) -> String {
+    // the cast saturates
+    let seconds = seconds.round() as u64;
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),

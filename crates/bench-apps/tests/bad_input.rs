@@ -146,7 +146,7 @@ fn refused_checkpoint(
     let text = place.fail(&["train", "--resume", "run"]);
     assert!(fs::read(&path).unwrap() == edited, "the checkpoint is left as it was");
     assert_eq!(
-        place.fail(&["eval", "run"]),
+        place.fail(&["eval", "run/checkpoint.safetensors"]),
         text.replace("error: ", "error: cannot load a network: ")
     );
     text

@@ -180,7 +180,7 @@ fn check_predict(place: &Place) {
     let (radius, nominal): (f64, f64) = (cells[2].parse().unwrap(), cells[3].parse().unwrap());
     assert!(radius <= nominal && nominal > 0.0, "{text}");
     let text = place.fail(&["predict", "run", "run/config.toml"]);
-    assert!(text.starts_with("error: cannot read run/config.toml: "), "{text}");
+    assert!(text.starts_with("error: run/config.toml: not an image, expected PNG"), "{text}");
     let text = place.fail(&["predict", "run", "--index", "200"]);
     assert_eq!(
         text,

@@ -79,7 +79,9 @@ fn what_does_not_fit_is_named() {
     let text = image_folder(dir.path()).unwrap_err().to_string();
     assert_eq!(text, "class of the test images is b, expected one of a");
     let empty = tempfile::tempdir().unwrap();
-    assert!(matches!(image_folder(empty.path()).unwrap_err(), Error::Read { .. }));
+    let text = image_folder(empty.path()).unwrap_err().to_string();
+    assert!(text.ends_with("expected DIR/train/CLASS/*.png and DIR/test/CLASS/*.png"), "{text}");
+    assert!(matches!(image_folder(&at("none")).unwrap_err(), Error::Read { .. }));
     fs::create_dir_all(empty.path().join("train/a")).unwrap();
     fs::create_dir_all(empty.path().join("test/a")).unwrap();
     let text = image_folder(empty.path()).unwrap_err().to_string();

@@ -16,6 +16,8 @@ mod eps;
 mod errors;
 mod export;
 mod folders;
+#[cfg(unix)]
+mod hostile;
 mod idx;
 mod image_set;
 mod locate;

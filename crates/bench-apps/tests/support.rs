@@ -49,5 +49,5 @@ pub(crate) fn write_little_mnist(dir: &Path) {
 /// SHA-256 in hexadecimal digits.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     use sha2::{Digest, Sha256};
-    bench_apps::data::hash::hex(&Sha256::digest(bytes))
+    bench_apps::data::manifest::hex(&Sha256::digest(bytes))
 }

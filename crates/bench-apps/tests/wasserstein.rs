@@ -6,7 +6,7 @@ use bench_apps::config::{Activation, Method};
 use bench_apps::data::{ImageSet, ImageSetParts};
 use bench_apps::progress::{Display, Progress};
 use bench_apps::wasserstein::anchors::Anchor;
-use bench_apps::wasserstein::training::{Critic, CriticEnd, CriticJob, train_critic};
+use bench_apps::wasserstein::critic::{Critic, CriticEnd, CriticJob, train_critic};
 use bench_apps::wasserstein::{
     CriticConfig, CriticNetwork, Distribution, Estimate, ImagePool, Part, SourceName, estimate,
 };

@@ -1,20 +1,20 @@
 //! Flags that several commands share.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::Result;
 
-use super::plain_model::likely_dataset;
 use crate::config::{
     Activation, AugmentationKind, DatasetName, DeviceKind, Method, Net, RunConfig, ScheduleKind,
 };
 use crate::data::Dataset;
 use crate::eps::Eps;
 use crate::experiment::build::{self, DataOptions};
-use crate::experiment::evaluation::{Loaded, load_network};
-use crate::files::{RunFiles, open_own};
+use crate::files::open_own;
 use crate::progress::Display;
+use crate::stdout::{Log, note};
 
 /// Where images may come from.
 #[derive(Debug, Clone, clap::Args)]
@@ -40,11 +40,10 @@ impl DataArgs {
     }
 
     /// The same flags for a worker, which may stand in another folder.
-    pub(super) fn as_arguments(&self) -> Result<Vec<String>> {
+    pub(super) fn as_arguments(&self) -> Result<Vec<OsString>> {
         let mut arguments = Vec::new();
         if let Some(dir) = &self.data_dir {
-            let dir = std::path::absolute(dir)?;
-            arguments.extend(["--data-dir".to_owned(), dir.display().to_string()]);
+            arguments.extend(["--data-dir".into(), std::path::absolute(dir)?.into_os_string()]);
         }
         if self.offline {
             arguments.push("--offline".into());
@@ -60,8 +59,8 @@ impl DataArgs {
         display: Display,
     ) -> Result<Dataset> {
         let dataset = build::dataset(config, &self.options(may_be_synthetic, display))?;
-        for note in &dataset.notes {
-            eprintln!("note: {note}");
+        for line in &dataset.notes {
+            note(line);
         }
         Ok(dataset)
     }
@@ -132,6 +131,10 @@ impl TrainFlags {
             None => RunConfig::of(self.dataset.clone().unwrap_or_default()),
         };
         set(&mut config.device, self.device);
+        // a run is found again from wherever it is resumed
+        if let DatasetName::Idx(dir) | DatasetName::Images(dir) = &mut config.data.dataset {
+            *dir = std::path::absolute(&*dir)?;
+        }
         config.data.train_limit = self.train_limit.or(config.data.train_limit);
         config.data.test_limit = self.test_limit.or(config.data.test_limit);
         set(&mut config.network.name, self.network);
@@ -157,10 +160,10 @@ impl TrainFlags {
 #[command(next_help_heading = "Evaluation")]
 pub(super) struct EvalFlags {
     /// Radii of certified accuracy, as in 0.5,1.58 or 36/255
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     eps: Option<Vec<Eps>>,
     /// Radii of the attacks
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     attack_eps: Option<Vec<Eps>>,
     /// Steps of PGD
     #[arg(long, value_name = "N")]
@@ -191,49 +194,13 @@ fn set<T>(value: &mut T, flag: Option<T>) {
     }
 }
 
-/// A trained network named on the command line.
-#[derive(Debug)]
-pub(super) struct Model {
-    /// The network.
-    pub(super) loaded: Loaded,
-    /// The run's configuration, or the defaults for a file on its own.
-    pub(super) config: RunConfig,
-    /// The run, where a run directory was named.
-    pub(super) run: Option<RunFiles>,
-}
-
-impl Model {
-    /// Loads a run directory's checkpoint, or a file.
-    pub(super) fn load(path: &Path, device: Option<DeviceKind>) -> Result<Self> {
-        let (file, config, run) = if path.is_dir() {
-            let run = RunFiles::open(path)?;
-            let checkpoint = run.checkpoint();
-            let dir = path.display();
-            anyhow::ensure!(
-                checkpoint.is_file(),
-                "{dir} holds no checkpoint yet; train it with --resume {dir}"
-            );
-            (checkpoint, Some(run.config()?), Some(run))
-        } else {
-            (path.to_owned(), None, None)
-        };
-        let trained_on = config.as_ref().map_or_else(DeviceKind::default, |config| config.device);
-        let loaded = load_network(&file, &build::device(device.unwrap_or(trained_on))?)?;
-        let likely = || RunConfig::of(likely_dataset(loaded.network.input()));
-        let config = config.unwrap_or_else(likely);
-        if loaded.unfinished {
-            let step = loaded.step.unwrap_or_default();
-            eprintln!("note: {} is a run that has not ended (step {step})", path.display());
-        }
-        Ok(Self { loaded, config, run })
-    }
-}
-
 /// Appends what is traced to a file, from now on.
 pub(super) fn log_to(path: &Path) -> Result<()> {
     let file = open_own(path)?;
-    let subscriber =
-        tracing_subscriber::fmt().with_writer(Mutex::new(file)).with_ansi(false).with_target(false);
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(Mutex::new(Log(file)))
+        .with_ansi(false)
+        .with_target(false);
     // a second run in one process keeps the first one's log
     let _ = subscriber.try_init();
     Ok(())

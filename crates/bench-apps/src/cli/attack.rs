@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use candle_core::Tensor;
@@ -12,15 +12,16 @@ use certify::{
     Pgd, Pointwise, Stopping, ZeroPaddedNetwork, ZeroPaddedSpec, check_soundness,
 };
 use clap::ValueEnum;
+use lipconv::output;
 use serde::Serialize;
 
-use super::args::{DataArgs, Model};
-use super::plain_model::{tensors, test_images};
+use super::args::DataArgs;
+use super::model::{Model, tensors, test_images};
 use crate::config::{DatasetName, DeviceKind, RunConfig};
 use crate::data::ImageSet;
 use crate::eps::Eps;
-use crate::files::{RunFiles, write_json};
-use crate::progress::{Display, Progress, spoken};
+use crate::files::{check_output, write_json};
+use crate::progress::{Display, Progress, spoken_seconds};
 use crate::stdout::outln;
 use crate::words::{percent, text_table};
 
@@ -43,7 +44,7 @@ pub(super) struct Args {
     #[arg(long, value_enum)]
     attack: AttackKind,
     /// Radius, as in 1.58 or 36/255
-    #[arg(long, value_name = "EPS")]
+    #[arg(long, value_name = "EPS", allow_hyphen_values = true)]
     eps: Eps,
     /// What the file of weights holds
     #[arg(long, value_enum, default_value_t = Architecture::Own)]
@@ -74,7 +75,7 @@ struct Settings {
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
     /// Length of a PGD step
-    #[arg(long, value_name = "X", default_value_t = 0.01)]
+    #[arg(long, value_name = "X", default_value_t = 0.01, allow_negative_numbers = true)]
     step_size: f64,
     /// Random starts of PGD
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -83,7 +84,7 @@ struct Settings {
     #[arg(long, value_enum, default_value_t = LossKind::Cw)]
     loss: LossKind,
     /// κ of the cw loss
-    #[arg(long, value_name = "X", default_value_t = 50.0)]
+    #[arg(long, value_name = "X", default_value_t = 50.0, allow_negative_numbers = true)]
     kappa: f64,
     /// Decides all random draws
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -147,9 +148,9 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     match args.architecture {
         Architecture::Own => {
             let model = Model::load(&args.model, args.device)?;
-            let synthetic = model.run.as_ref().and_then(RunFiles::is_synthetic) == Some(true);
-            let images = images(args, model.config, synthetic, display)?;
-            let network = &model.loaded.network;
+            let images =
+                model.test_images(&args.data, args.dataset.as_ref(), args.test_limit, display)?;
+            let network = &model.network;
             let (pixels, labels) = tensors(&images, network.dtype())?;
             let pixels = pixels.to_device(network.device())?;
             let outcome =
@@ -162,7 +163,11 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
         }
         Architecture::KwSmall => {
             let network = load_kw_small(&args.model)?;
-            let images = images(args, RunConfig::default(), false, display)?;
+            output::protect(&args.model);
+            // what this architecture was trained on
+            let config = RunConfig::of(DatasetName::Cifar10);
+            let (dataset, limit) = (args.dataset.as_ref(), args.test_limit);
+            let images = test_images(config, &args.data, dataset, limit, display)?;
             let (pixels, labels) = tensors(&images, network.dtype())?;
             report(args, attack.as_ref(), &network, &images, &pixels, &labels, display)?;
         }
@@ -172,10 +177,6 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
 
 fn load_kw_small(path: &Path) -> Result<ZeroPaddedNetwork> {
     Ok(ZeroPaddedNetwork::load(path, &ZeroPaddedSpec::kw_small())?)
-}
-
-fn images(args: &Args, config: RunConfig, synthetic: bool, display: Display) -> Result<ImageSet> {
-    test_images(config, synthetic, &args.data, args.dataset.clone(), args.test_limit, display)
 }
 
 fn attack(args: &Args) -> Box<dyn Attack> {
@@ -221,6 +222,7 @@ fn report(
     labels: &[usize],
     display: Display,
 ) -> Result<AttackOutcome> {
+    args.json.as_deref().map_or(Ok(()), check_output)?;
     let logits = batched_logits(classifier, pixels, args.settings.batch_size.max(1))?;
     let margins = certify::margins(&logits, labels)?;
     let clean = certify::certified_accuracy(&margins, 0.0);
@@ -233,8 +235,8 @@ fn report(
     })?;
     bar.finish();
     let seconds = start.elapsed().as_secs_f64();
-    let name = if images.is_synthetic() { "synthetic digits" } else { images.name() };
-    let time = spoken(Duration::from_secs_f64(seconds));
+    let name = images.label();
+    let time = spoken_seconds(seconds);
     outln!("{} test images of {name}, {time}\n", labels.len());
     let rows = [
         ["accuracy, %".to_owned(), String::new()],

@@ -340,7 +340,7 @@ impl Bench<'_> {
 
     fn say(&self, line: &str) {
         if self.display != Display::Silent {
-            eprintln!("{line}");
+            crate::stdout::errln!("{line}");
         }
     }
 }

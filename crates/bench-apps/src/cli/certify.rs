@@ -7,10 +7,10 @@ use anyhow::Result;
 use certify::{Arithmetic, CertificateFile, CertificateOrigin, certified_accuracy};
 
 use super::args::DataArgs;
-use super::plain_model::{PlainModel, tensors};
+use super::model::{Model, tensors};
 use crate::config::DatasetName;
 use crate::eps::Eps;
-use crate::files::Provenance;
+use crate::files::{Provenance, check_output};
 use crate::progress::{Display, Progress};
 use crate::stdout::{out, outln};
 use crate::words::{percent, text_table};
@@ -40,19 +40,20 @@ pub(super) struct Args {
     #[arg(long, value_name = "N")]
     test_limit: Option<usize>,
     /// Radii at which to print certified accuracy, as in 0.5,1.58 or 36/255 [default: the data set's]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     eps: Option<Vec<Eps>>,
     #[command(flatten)]
     data: DataArgs,
 }
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
-    let model = PlainModel::load(&args.model)?;
+    let (model, bytes) = Model::load_trained(&args.model)?;
     let eps = args.eps.clone().unwrap_or_else(|| model.radii(args.dataset.as_ref()));
-    let images = model.images(&args.data, args.dataset.clone(), args.test_limit, display)?;
+    let images = model.test_images(&args.data, args.dataset.as_ref(), args.test_limit, display)?;
+    check_output(&args.out)?;
     let (pixels, labels) = tensors(&images, model.network.dtype())?;
     let code = Provenance::collect("CPU").commit.unwrap_or_else(|| "unknown".into());
-    let origin = CertificateOrigin { model: &model.bytes, data: images.name(), code: &code };
+    let origin = CertificateOrigin { model: &bytes, data: images.name(), code: &code };
     let mut bar = Progress::new(display, "certify", 0, labels.len() as u64);
     let file = CertificateFile::new(&model.network, &pixels, &labels, origin, &mut |done| {
         bar.update(done as u64, "");

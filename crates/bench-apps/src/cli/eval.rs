@@ -2,17 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::Result;
 use certify::Arithmetic;
 
-use super::args::{DataArgs, EvalFlags, Model};
+use super::args::{DataArgs, EvalFlags};
+use super::model::Model;
 use crate::config::{DatasetName, DeviceKind};
 use crate::eps::ByEps;
 use crate::experiment::evaluation::{Evaluated, evaluate};
-use crate::files::{RunFiles, write_json};
-use crate::progress::{Display, spoken};
+use crate::files::{RunFiles, check_output, write_json};
+use crate::progress::{Display, spoken_seconds};
 use crate::stdout::{out, outln};
 use crate::words::{attack_name, percent, text_table};
 
@@ -50,29 +50,26 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
-    let Model { loaded, mut config, run } = Model::load(&args.model, args.device)?;
+    let model = Model::load(&args.model, args.device)?;
+    let mut config = model.config.clone();
     if let Some(dataset) = args.dataset.clone().filter(|d| *d != config.data.dataset) {
         config.data.dataset = dataset;
         config.use_default_radii();
     }
     args.flags.apply(&mut config)?;
-    config.data.test_limit = args.test_limit.or(config.data.test_limit);
-    config.data.train_limit = Some(1);
-    config.validate()?;
-    // a run on MNIST is not evaluated on something else behind the person's back; one that began without MNIST is
-    let was_synthetic = run.as_ref().and_then(RunFiles::is_synthetic) == Some(true);
-    let dataset = args.data.load(&config, was_synthetic, display)?;
-    let evaluated = evaluate(&loaded.network, &dataset.test, &config.evaluation, display)?;
-    let label = if dataset.is_synthetic() { "synthetic digits" } else { dataset.test.name() };
+    let test = model.test_images(&args.data, args.dataset.as_ref(), args.test_limit, display)?;
+    let json = args.json.clone().or_else(|| model.run.as_ref().map(RunFiles::eval));
+    json.as_deref().map_or(Ok(()), check_output)?;
+    let evaluated = evaluate(&model.network, &test, &config.evaluation, display)?;
     outln!(
-        "{} test images of {label}, {} in all",
-        dataset.test.len(),
-        spoken(Duration::from_secs_f64(evaluated.seconds))
+        "{} test images of {}, {} in all",
+        test.len(),
+        test.label(),
+        spoken_seconds(evaluated.seconds)
     );
     out!("{}", tables(&evaluated));
-    let json = args.json.clone().or_else(|| run.map(|run| run.eval()));
     if let Some(path) = json {
-        write_json(&path, &evaluated.summary(&dataset.test))?;
+        write_json(&path, &evaluated.summary(&test))?;
         outln!("\nwritten to {}", path.display());
     }
     Ok(ExitCode::SUCCESS)

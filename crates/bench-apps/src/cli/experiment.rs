@@ -98,15 +98,15 @@ fn run_one(args: &RunArgs, display: Display) -> Result<ExitCode> {
     {
         Ok(End::Finished) => Ok(ExitCode::SUCCESS),
         Ok(End::FinishedBefore) => {
-            eprintln!("{} is finished already", args.folder.display());
+            crate::stdout::errln!("{} is finished already", args.folder.display());
             Ok(ExitCode::SUCCESS)
         }
         Ok(End::Interrupted) => {
-            eprintln!("interrupted; the same command goes on");
+            crate::stdout::errln!("interrupted; the same command goes on");
             Ok(ExitCode::from(interrupt::STATUS))
         }
         Err(error) if matches!(error.downcast_ref(), Some(Error::RunLocked { .. })) => {
-            eprintln!("note: {error}");
+            crate::stdout::errln!("note: {error}");
             Ok(ExitCode::from(BUSY))
         }
         Err(error) => Err(error),

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
-use super::args::Model;
+use super::model::Model;
 use crate::config::DeviceKind;
 use crate::export::{python, write_weights};
-use crate::files::write_atomic;
+use crate::files::{check_output, write_atomic};
 use crate::stdout::outln;
 
 /// Write a trained network for PyTorch: weights as safetensors, and the module that takes them
@@ -30,14 +30,86 @@ pub(super) struct Args {
     out: PathBuf,
 }
 
+/// Words of Python's own and modules that the written one imports.
+const RESERVED: [&str; 38] = [
+    "False",
+    "None",
+    "True",
+    "and",
+    "as",
+    "assert",
+    "async",
+    "await",
+    "break",
+    "class",
+    "continue",
+    "def",
+    "del",
+    "elif",
+    "else",
+    "except",
+    "finally",
+    "for",
+    "from",
+    "global",
+    "if",
+    "import",
+    "in",
+    "is",
+    "lambda",
+    "nonlocal",
+    "not",
+    "or",
+    "pass",
+    "raise",
+    "return",
+    "try",
+    "while",
+    "with",
+    "yield",
+    "collections",
+    "json",
+    "torch",
+];
+
+fn is_module_name(stem: &str) -> bool {
+    let letter = |c: char| c == '_' || c.is_ascii_alphabetic();
+    stem.starts_with(letter)
+        && stem.chars().all(|c| letter(c) || c.is_ascii_digit())
+        && !RESERVED.contains(&stem)
+}
+
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let model = Model::load(&args.model, Some(DeviceKind::Cpu))?;
-    let network = &model.loaded.network;
+    let network = &model.network;
     let stem = args.out.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let module = args.out.with_extension("py");
+    ensure!(
+        module != args.out,
+        "--out is {}, expected a name that does not end in .py, which the module beside it has",
+        args.out.display()
+    );
+    let stem = stem.filter(|stem| is_module_name(stem)).with_context(|| {
+        let out = args.out.display();
+        format!("--out is {out}, expected a name that Python can import: letters, digits and underscores, and not that of torch")
+    })?;
+    check_output(&args.out)?;
+    check_output(&module)?;
     write_weights(network, &args.out)?;
-    let text = python(network)?.replace("FILE", &stem.unwrap_or_default());
+    let text = python(network)?.replace("FILE", &stem);
     write_atomic(&module, text.as_bytes())?;
     outln!("{}\n{}", args.out.display(), module.display());
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_module_name;
+
+    #[test]
+    fn a_module_has_a_name_that_can_be_imported() {
+        assert!(["exported", "net_2", "_x"].into_iter().all(is_module_name));
+        let not = ["", "2nd", "my-net", "a b", "x\"\"\"", "torch", "json", "class", "é"];
+        assert!(!not.into_iter().any(is_module_name));
+    }
 }

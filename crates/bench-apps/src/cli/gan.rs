@@ -16,7 +16,9 @@ use crate::files::write_json;
 use crate::progress::{Display, spoken};
 use crate::stdout::outln;
 use crate::wasserstein::Distribution;
-use crate::wasserstein::gan::{GanEnd, GanJob, GanSettings, generator_file, last_grid, train_gan};
+use crate::wasserstein::gan::{
+    GanEnd, GanJob, GanSettings, check_gan, generator_file, last_grid, train_gan,
+};
 use crate::wasserstein::source::Loading;
 
 /// Train a generator of images against a 1-Lipschitz critic
@@ -44,27 +46,8 @@ pub(super) struct Args {
     /// Where to compute
     #[arg(long, value_enum, default_value = "cpu")]
     device: DeviceKind,
-    /// Steps of the critic
-    #[arg(long, value_name = "N", default_value_t = GanSettings::default().steps)]
-    steps: usize,
-    /// Steps of the critic for one of the generator
-    #[arg(long, value_name = "N", default_value_t = GanSettings::default().n_critic)]
-    n_critic: usize,
-    /// Images of the data in a step
-    #[arg(long, value_name = "N", default_value_t = GanSettings::default().batch_size)]
-    batch_size: usize,
-    /// Width of the critic; 1 is the paper's
-    #[arg(long, value_name = "X", default_value_t = GanSettings::default().critic_width)]
-    critic_width: f64,
-    /// Adam's step size for the generator at the start; both fall linearly to 0
-    #[arg(long, value_name = "X", default_value_t = GanSettings::default().learning_rate)]
-    learning_rate: f64,
-    /// Adam's step size for the critic at the start
-    #[arg(long, value_name = "X", default_value_t = GanSettings::default().critic_learning_rate)]
-    critic_learning_rate: f64,
-    /// Seed of initialisation, latent vectors and the order of images
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
+    #[command(flatten)]
+    settings: GanSettings,
     /// Steps between pictures of samples
     #[arg(long, value_name = "N", default_value_t = 500)]
     samples_every: usize,
@@ -75,43 +58,19 @@ pub(super) struct Args {
     data: DataArgs,
 }
 
-impl Args {
-    fn settings(&self) -> Result<GanSettings> {
-        let counts = [
-            ("--steps", self.steps),
-            ("--n-critic", self.n_critic),
-            ("--samples-every", self.samples_every),
-        ];
-        for (flag, n) in counts {
-            ensure!((1..=100_000_000).contains(&n), "{flag} is {n}, expected 1 to 100000000");
-        }
-        // batch normalisation of one image divides by nothing
-        let n = self.batch_size;
-        ensure!((2..=65_536).contains(&n), "--batch-size is {n}, expected 2 to 65536");
-        Ok(GanSettings {
-            critic_width: self.critic_width,
-            steps: self.steps,
-            n_critic: self.n_critic,
-            batch_size: self.batch_size,
-            learning_rate: self.learning_rate,
-            critic_learning_rate: self.critic_learning_rate,
-            seed: self.seed,
-            ..GanSettings::default()
-        })
-    }
-}
-
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let start = Instant::now();
     let checkpoint_every: Duration = checkpoint_interval(args.checkpoint_every)?;
-    let settings = args.settings()?;
+    args.settings.validate()?;
+    let n = args.samples_every;
+    ensure!((1..=100_000_000).contains(&n), "--samples-every is {n}, expected 1 to 100000000");
     let options = args.data.options(true, display);
     let loading = Loading { size: args.size, population: false, options: &options };
     let (images, notes) = loading.images(&args.dataset)?;
-    notes.iter().for_each(|note| eprintln!("note: {note}"));
+    notes.iter().for_each(|note| crate::stdout::note(note));
     let device: Device = build::device(args.device)?;
     let job = GanJob {
-        settings: &settings,
+        settings: &args.settings,
         images: &images,
         device: &device,
         folder: &args.out,
@@ -119,6 +78,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
         checkpoint_every,
         display,
     };
+    check_gan(&job)?;
     let versions = args.out.join("versions.json");
     if !versions.is_file() {
         write_json(&versions, &Provenance::collect(&device_name(args.device)))?;
@@ -135,7 +95,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         GanEnd::Interrupted { step } => {
-            Ok(interrupted(step, settings.steps as u64, "the same command"))
+            Ok(interrupted(step, args.settings.steps as u64, "the same command"))
         }
     }
 }

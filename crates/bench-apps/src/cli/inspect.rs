@@ -9,7 +9,7 @@ use candle_core::{DType, Tensor};
 use lipconv::{PlainLayer, PlainNetwork, SignalShape};
 use ndarray::Array4;
 
-use super::args::Model;
+use super::model::Model;
 use crate::stdout::outln;
 use crate::words::shape_text;
 use crate::words::text_table;
@@ -31,7 +31,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let model = Model::load(&args.model, Some(crate::config::DeviceKind::Cpu))?;
-    let network = &model.loaded.network;
+    let network = &model.network;
     let input = network.input();
     outln!(
         "{}: images {} x {} x {}, {} classes, {}",

@@ -14,7 +14,7 @@ mod experiment;
 mod export;
 mod gan;
 mod inspect;
-mod plain_model;
+mod model;
 mod predict;
 mod reproduce;
 mod train;
@@ -23,10 +23,11 @@ mod wasserstein;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::interrupt;
+use crate::stdout::errln;
 
 /// Provably 1-Lipschitz networks: train, certify, attack, inspect
 ///
@@ -85,12 +86,11 @@ enum Command {
 }
 
 /// Runs the command of the process's arguments.
-#[must_use]
 pub fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("error: {}", one_line(&error));
+            errln!("error: {}", one_line(&error));
             tracing::error!("{}", one_line(&error));
             ExitCode::FAILURE
         }
@@ -125,10 +125,11 @@ fn run(cli: Cli) -> Result<ExitCode> {
 fn start_threads(n: Option<usize>) -> Result<()> {
     if let Some(n) = n {
         anyhow::ensure!((1..=1024).contains(&n), "--threads is {n}, expected 1 to 1024");
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(n)
-            .build_global()
-            .context("cannot start threads")?;
+        if let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(n).build_global() {
+            errln!("error: cannot start {n} threads: {error}");
+            // the threads that did start wait for the others, and would be waited for
+            signal_hook::low_level::exit(1);
+        }
     }
     projectors::gemm::single_threaded_blas();
     Ok(())

@@ -3,39 +3,47 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use candle_core::Tensor;
 use certify::{Arithmetic, Certifier};
-use image::imageops::FilterType;
-use lipconv::{ImageShape, PlainNetwork};
+use lipconv::ImageShape;
 
-use super::args::{DataArgs, Model};
+use super::args::DataArgs;
+use super::model::Model;
+use crate::config::{DatasetName, DeviceKind};
+use crate::data::decode::decode;
+use crate::data::folders::images_below;
+use crate::data::resize::resized_image;
 use crate::experiment::evaluation::evaluated_logits;
-use crate::files::RunFiles;
 use crate::progress::Display;
-use crate::stdout::outln;
+use crate::stdout::{escaped, note, outln};
 use crate::words::text_table;
 
 /// Class and certified radius of images
 ///
-/// An image (PNG or JPEG) is scaled to the size of the network's input and, for a network on grey images, reduced to grey.
+/// An image (PNG, JPEG, GIF, WebP, BMP or TIFF) is turned upright as its EXIF data say, laid on white where it is
+/// transparent, scaled to the size of the network's input and, for a network on grey images, reduced to grey.
 /// MNIST is light on dark: give --invert for ink on paper. The radius is in the L2 norm of pixels from 0 to 1, and holds for
 /// the scaled image: no change by less gives another class, whatever the true class is.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   lipconv predict runs/first digit.png --invert
+  lipconv predict runs/first drawings                   all images of a folder
   lipconv predict runs/first --index 0 --index 8        images of the test set")]
 pub(super) struct Args {
     /// A run directory, or a file of weights
     #[arg(value_name = "RUN")]
     model: PathBuf,
-    /// Images
+    /// Images, or folders of images
     #[arg(value_name = "IMAGE", required_unless_present = "index")]
     images: Vec<PathBuf>,
     /// Position of an image in the test set (may be repeated)
     #[arg(long, value_name = "I")]
     index: Vec<usize>,
+    /// Test set of --index [default: as trained]
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<DatasetName>,
     /// Exchange light and dark of the files
     #[arg(long)]
     invert: bool,
@@ -50,50 +58,59 @@ struct Subject {
 }
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
-    let model = Model::load(&args.model, Some(crate::config::DeviceKind::Cpu))?;
-    let network = &model.loaded.network;
+    let model = Model::load(&args.model, Some(DeviceKind::Cpu))?;
+    let input = model.network.input();
     let mut subjects = Vec::new();
-    for path in &args.images {
-        let pixels = read_image(path, network.input(), args.invert)?;
+    for path in files(&args.images)? {
+        let pixels = read_image(&path, input, args.invert)?;
         subjects.push(Subject { name: path.display().to_string(), pixels });
     }
     if !args.index.is_empty() {
-        let may_be_synthetic = model.run.as_ref().and_then(RunFiles::is_synthetic) == Some(true);
-        let test = args.data.load(&model.config, may_be_synthetic, display)?.test;
+        let test = model.test_images(&args.data, args.dataset.as_ref(), None, display)?;
+        let own = args.dataset.is_none();
         for &i in &args.index {
             let pixels = test.image(i)?.to_vec();
-            subjects
-                .push(Subject { name: format!("test image {i}, a {}", test.labels()[i]), pixels });
+            let label = usize::from(test.labels()[i]);
+            let label = if own { model.class_name(label) } else { label.to_string() };
+            subjects.push(Subject { name: format!("test image {i}, a {label}"), pixels });
         }
     }
-    outln!("{}", text_table(&rows(network, &subjects)?).trim_end());
+    outln!("{}", text_table(&rows(&model, &subjects)?).trim_end());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The files, and in place of a folder the images in it and below it.
+fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let (found, notes) = images_below(path)?;
+            notes.iter().for_each(|line| note(line));
+            files.extend(found);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    Ok(files)
 }
 
 /// Pixels [c, h, w] of a file, at the network's size.
 fn read_image(path: &Path, input: ImageShape, invert: bool) -> Result<Vec<u8>> {
-    let image = image::ImageReader::open(path)
-        .with_context(|| format!("cannot read {}", path.display()))?
-        .with_guessed_format()?
-        .decode()
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    let (width, height) = (u32::try_from(input.width)?, u32::try_from(input.height)?);
-    let mut image = image.resize_exact(width, height, FilterType::Triangle);
+    let picture = decode(path)?;
+    let [_, h, w] = picture.shape;
+    if h * input.width != w * input.height {
+        let to = format!("{} x {}", input.height, input.width);
+        note(&format!("{}: {h} x {w} pixels are squeezed to {to}", path.display()));
+    }
+    let mut pixels = picture.with_channels(input.channels)?;
     if invert {
-        image.invert();
+        pixels.iter_mut().for_each(|pixel| *pixel = u8::MAX - *pixel);
     }
-    match input.channels {
-        1 => Ok(image.to_luma8().into_raw()),
-        3 => {
-            let rgb = image.to_rgb8();
-            Ok((0..3).flat_map(|channel| rgb.pixels().map(move |p| p.0[channel])).collect())
-        }
-        c => anyhow::bail!("the network wants {c} channels, an image file gives 1 or 3"),
-    }
+    Ok(resized_image(&pixels, [input.channels, h, w], input.height, input.width)?.into_owned())
 }
 
-fn rows(network: &PlainNetwork, subjects: &[Subject]) -> Result<Vec<Vec<String>>> {
-    let input = network.input();
+fn rows(model: &Model, subjects: &[Subject]) -> Result<Vec<Vec<String>>> {
+    let (network, input) = (&model.network, model.network.input());
     let shape = (subjects.len(), input.channels, input.height, input.width);
     let values: Vec<f32> =
         subjects.iter().flat_map(|s| &s.pixels).map(|&p| f32::from(p) / 255.0).collect();
@@ -107,13 +124,15 @@ fn rows(network: &PlainNetwork, subjects: &[Subject]) -> Result<Vec<Vec<String>>
     for (i, subject) in subjects.iter().enumerate() {
         let mut others = logits[i].clone();
         others[predicted[i]] = f64::NEG_INFINITY;
+        // a single class has none
+        let runner_up = (others.len() > 1).then(|| model.class_name(largest(&others)));
         rows.push(vec![
-            subject.name.clone(),
-            predicted[i].to_string(),
+            escaped(&subject.name).into_owned(),
+            model.class_name(predicted[i]),
             format!("{:.4}", executed[i]),
             format!("{:.4}", certificates.nominal[i]),
             format!("{:.4}", certificates.margins[i]),
-            largest(&others).to_string(),
+            runner_up.unwrap_or_default(),
         ]);
     }
     Ok(rows)

@@ -1,5 +1,6 @@
 //! `lipconv reproduce`: one network, or the paper's tables and figures.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -153,7 +154,7 @@ fn run_alone(args: &Args, display: Display) -> Result<ExitCode> {
         log: log_to,
     };
     if run::run(&job, &out, &work)? == End::Interrupted {
-        eprintln!("interrupted; the same command goes on");
+        crate::stdout::errln!("interrupted; the same command goes on");
         return Ok(ExitCode::from(interrupt::STATUS));
     }
     let result = JobResult::read(&out)?;
@@ -243,10 +244,10 @@ impl Call<'_> {
         }
         let planned = self.plan(experiments)?;
         for problem in &planned.impossible {
-            eprintln!("note: left out: {problem}");
+            crate::stdout::errln!("note: left out: {problem}");
         }
         let n = planned.missing.len() + planned.n_finished;
-        eprintln!("{}, {} finished before", counted(n, "cell"), planned.n_finished);
+        crate::stdout::errln!("{}, {} finished before", counted(n, "cell"), planned.n_finished);
         if self.flags.executor == Some(Executor::Slurm) {
             return self.submit(&planned);
         }
@@ -318,9 +319,9 @@ impl Call<'_> {
         Ok(planned)
     }
 
-    fn worker_arguments(&self) -> Result<Vec<String>> {
+    fn worker_arguments(&self) -> Result<Vec<OsString>> {
         let mut arguments = self.data.as_arguments()?;
-        arguments.push(format!("--checkpoint-every={}", self.checkpoint_every));
+        arguments.push(format!("--checkpoint-every={}", self.checkpoint_every).into());
         Ok(arguments)
     }
 
@@ -338,7 +339,7 @@ impl Call<'_> {
                 .map(|task| std::path::absolute(&task.folder))
                 .collect::<std::io::Result<_>>()?,
             program: std::env::current_exe().context("cannot find this program")?,
-            arguments: self.worker_arguments()?,
+            arguments: texts(self.worker_arguments()?)?,
             environment: environment()?,
             options: self.flags.slurm.clone(),
             at_a_time: self.flags.jobs,
@@ -402,19 +403,29 @@ fn free_folder(parent: &Path) -> Result<PathBuf> {
 
 fn conclude(summary: &Summary, planned: &Planned) -> ExitCode {
     for (cell, reason) in &summary.failed {
-        eprintln!("failed: {cell}: {reason}");
+        crate::stdout::errln!("failed: {cell}: {reason}");
     }
     for cell in &summary.busy {
-        eprintln!("left to another process: {cell}");
+        crate::stdout::errln!("left to another process: {cell}");
     }
     if summary.interrupted {
-        eprintln!("interrupted; the same command goes on");
+        crate::stdout::errln!("interrupted; the same command goes on");
         return ExitCode::from(interrupt::STATUS);
     }
     if summary.failed.is_empty() && planned.impossible.is_empty() {
         return ExitCode::SUCCESS;
     }
     let n = summary.failed.len() + planned.impossible.len();
-    eprintln!("error: {} not run; the same command tries again what failed", counted(n, "cell"));
+    crate::stdout::errln!("error: {} not run; the same command tries again what failed", counted(n, "cell"));
     ExitCode::FAILURE
+}
+
+/// What a batch script can hold.
+fn texts(arguments: Vec<OsString>) -> Result<Vec<String>> {
+    let text = |argument: OsString| {
+        argument.into_string().map_err(|argument| {
+            anyhow::anyhow!("{} is not UTF-8, expected text for a batch script", argument.display())
+        })
+    };
+    arguments.into_iter().map(text).collect()
 }

@@ -9,13 +9,14 @@ use anyhow::Result;
 use super::args::{DataArgs, TrainFlags, log_to};
 use crate::config::{DatasetName, RunConfig};
 use crate::data::Dataset;
-use crate::experiment::build::{check_network, device_name};
+use crate::experiment::build::{self, check_network, device_name};
 use crate::experiment::training::{TrainJob, Trained, train};
 use crate::files::Provenance;
 use crate::files::RunDir;
 use crate::interrupt;
-use crate::progress::{Display, spoken};
+use crate::progress::{Display, spoken_seconds};
 use crate::stdout::outln;
+use crate::words::percent;
 
 /// Train a network in a run directory
 ///
@@ -50,7 +51,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let (run, config, dataset) = match &args.resume {
         Some(dir) => {
             let run = RunDir::resume(dir)?;
-            let config = run.files().config()?;
+            let config = run.files().config_as_trained()?;
             let dataset = args.data.load(&config, true, display)?;
             (run, config, dataset)
         }
@@ -67,6 +68,8 @@ fn begin(args: &Args, display: Display) -> Result<(RunDir, RunConfig, Dataset)> 
     let config = args.flags.config()?;
     let dataset = args.data.load(&config, true, display)?;
     check_network(&config.network, &dataset.train)?;
+    // as is a device that is not there
+    build::device(config.device)?;
     let out = args.out.clone().unwrap_or_else(|| default_dir(&config));
     let provenance = Provenance::collect(&device_name(config.device));
     let run = RunDir::create(&out, &config, &provenance)?;
@@ -86,6 +89,9 @@ fn default_dir(config: &RunConfig) -> PathBuf {
 }
 
 pub(super) fn checkpoint_interval(seconds: f64) -> Result<Duration> {
+    if seconds == f64::INFINITY {
+        return Ok(Duration::MAX);
+    }
     Duration::try_from_secs_f64(seconds).map_err(|_| {
         anyhow::anyhow!("--checkpoint-every is {seconds}, expected a number of seconds not below 0")
     })
@@ -99,11 +105,11 @@ fn finish(run: &RunDir, trained: Trained, synthetic: bool) -> Result<ExitCode> {
             let history = run.files().metrics()?;
             let last = history.last().and_then(|row| row.test_clean);
             let label = if synthetic { " (synthetic digits)" } else { "" };
-            outln!(
-                "trained in {}: test accuracy {} %{label}",
-                spoken(Duration::from_secs_f64(seconds)),
-                crate::words::percent(last)
-            );
+            let accuracy = match percent(last) {
+                none if none.is_empty() => "its history is missing".to_owned(),
+                known => format!("test accuracy {known} %"),
+            };
+            outln!("trained in {}: {accuracy}{label}", spoken_seconds(seconds));
             outln!("evaluate it with: lipconv eval {dir}");
             Ok(ExitCode::SUCCESS)
         }
@@ -115,6 +121,8 @@ fn finish(run: &RunDir, trained: Trained, synthetic: bool) -> Result<ExitCode> {
 
 /// Says how to go on; the status is that of an interrupted program.
 pub(super) fn interrupted(step: u64, total: u64, how: &str) -> ExitCode {
-    eprintln!("interrupted after step {step} of {total}, which is saved; go on with: {how}");
+    crate::stdout::errln!(
+        "interrupted after step {step} of {total}, which is saved; go on with: {how}"
+    );
     ExitCode::from(interrupt::STATUS)
 }

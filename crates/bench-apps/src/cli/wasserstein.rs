@@ -13,9 +13,7 @@ use super::train::checkpoint_interval;
 use crate::config::{Activation, DeviceKind, Method};
 use crate::error::by;
 use crate::experiment::build::{self, device_name};
-use crate::files::Provenance;
-use crate::files::write_atomic;
-use crate::files::{lock_folder, write_json};
+use crate::files::{Provenance, check_output, lock_folder, write_atomic, write_json};
 use crate::interrupt;
 use crate::progress::{Display, spoken};
 use crate::report::distance_page::{DistanceReport, Side, curve_svg, render};
@@ -136,13 +134,16 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
 
 fn load(name: &SourceName, args: &Args, device: &Device, display: Display) -> Result<Loaded> {
     match name {
-        SourceName::Generator(file) => Ok(Box::new(Generated::load(file, args.size, device)?)),
+        SourceName::Generator(file) => {
+            lipconv::output::protect(file);
+            Ok(Box::new(Generated::load(file, args.size, device)?))
+        }
         SourceName::Data(data) => {
             let options = args.data.options(true, display);
             let loading =
                 Loading { size: args.size, population: args.population, options: &options };
             let (images, notes) = loading.images(data)?;
-            notes.iter().for_each(|note| eprintln!("note: {note}"));
+            notes.iter().for_each(|note| crate::stdout::note(note));
             Ok(Box::new(images))
         }
     }
@@ -154,6 +155,7 @@ fn measure(
     a: &dyn Distribution,
     b: &dyn Distribution,
 ) -> Result<ExitCode> {
+    lipconv::output::protect(file);
     let critic = PlainNetwork::load(file, &Device::Cpu).context("cannot load a critic")?;
     let ImageShape { channels, height, width } = critic.input();
     let expected = [channels, height, width];
@@ -166,12 +168,13 @@ fn measure(
             by(&a.shape())
         );
     }
+    let json = args.out.as_ref().map(|out| out.join("wasserstein.json"));
+    json.as_deref().map_or(Ok(()), check_output)?;
     let found = estimate(&critic, a, b, Part::Report, args.pairs)?;
     out!("{}", summary(args, a, b, &found));
-    if let Some(out) = &args.out {
-        let report = report(args, a, b, &found, &[], None)?;
-        write_json(&out.join("wasserstein.json"), &report.json())?;
-        outln!("{}", out.join("wasserstein.json").display());
+    if let Some(path) = json {
+        write_json(&path, &report(args, a, b, &found, &[], None)?.json())?;
+        outln!("{}", path.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -211,7 +214,7 @@ fn train(
     let found = match search.run()? {
         SearchEnd::Finished(found) => found,
         SearchEnd::Interrupted => {
-            eprintln!("interrupted; the same command goes on");
+            crate::stdout::errln!("interrupted; the same command goes on");
             return Ok(ExitCode::from(interrupt::STATUS));
         }
     };
@@ -332,8 +335,14 @@ fn summary(args: &Args, a: &dyn Distribution, b: &dyn Distribution, found: &Esti
     if found.value <= 0.0 {
         text += "; the critic shows nothing, and 0 is a better bound";
     }
-    let what =
-        if args.population { "all there are" } else { "none of which the critic was trained on" };
+    let what = match (args.population, &args.critic) {
+        (true, _) => "all there are",
+        (false, None) => "none of which the critic was trained on",
+        // its file does not say
+        (false, Some(_)) => {
+            "a bound if the critic was not trained on any of them, which its file does not tell"
+        }
+    };
     let [n_a, n_b] = found.n_samples;
     text += &format!("\n{n_a} and {n_b} images, {what}");
     text += &format!("\nLipschitz constant of the critic: at most {:.9}\n", found.lipschitz);

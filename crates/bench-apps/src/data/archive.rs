@@ -1,4 +1,8 @@
-//! Data sets that are published as one archive of a few files: the archive, or a folder with the files.
+//! Gzip as `gunzip` reads it, and data sets that are published as one archive of a few files: the archive, or a folder with the
+//! files.
+//!
+//! Definition: a gzipped file is one member after another; zeros may follow the last one. Anything else after a member is an error,
+//! as is a member that is cut off or whose checksum is wrong.
 //!
 //! Guarantee: an archive is read as a stream, and each of its files only as far as the caller reads it. Files that are no
 //! plain ones (links, sparse files) are refused under the names that are looked for, and skipped under others.
@@ -7,12 +11,13 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use super::gunzip::Content;
-use super::hash::sha256_file;
+use flate2::bufread::GzDecoder;
+
 use super::manifest::Manifest;
+use super::manifest::sha256_file;
 use crate::error::{Error, Result};
 
 /// A data set as it was found.
@@ -75,6 +80,7 @@ impl Packed {
             Self::Folder(folder) => {
                 for name in names {
                     let path = folder.join(name);
+                    lipconv::output::protect(&path);
                     let file = File::open(&path).map_err(Error::read(&path))?;
                     take(name, &mut BufReader::with_capacity(1 << 20, file))?;
                 }
@@ -125,5 +131,87 @@ impl Packed {
     /// The path of one of the files, which in an archive names the archive as well.
     pub(super) fn member(&self, name: impl AsRef<OsStr>) -> PathBuf {
         self.path().join(name.as_ref())
+    }
+}
+
+/// The content of a file: decompressed where it begins as gzip does, whatever the file is called.
+#[derive(Debug)]
+pub(super) enum Content {
+    Raw(BufReader<File>),
+    Gzipped(Gunzip<BufReader<File>>),
+}
+
+impl Content {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        lipconv::output::protect(path);
+        let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
+        // gzip's first two bytes; no format that is read here begins with them
+        let gzipped = file.fill_buf()?.starts_with(&[0x1f, 0x8b]);
+        Ok(if gzipped { Self::Gzipped(Gunzip::new(file)) } else { Self::Raw(file) })
+    }
+}
+
+impl Read for Content {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Raw(file) => file.read(buffer),
+            Self::Gzipped(file) => file.read(buffer),
+        }
+    }
+}
+
+/// Decompresses all members.
+#[derive(Debug)]
+pub(super) struct Gunzip<R> {
+    /// The member that is being read; none after the last.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Gunzip<R> {
+    pub(super) fn new(compressed: R) -> Self {
+        Self { member: Some(GzDecoder::new(compressed)) }
+    }
+}
+
+impl<R: BufRead> Read for Gunzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let n = member.read(buffer)?;
+            if n > 0 || buffer.is_empty() {
+                return Ok(n);
+            }
+            let Some(member) = self.member.take() else { break };
+            let mut rest = member.into_inner();
+            match skip_zeros(&mut rest)? {
+                None => {}
+                Some(0x1f) => self.member = Some(GzDecoder::new(rest)),
+                Some(_) => {
+                    let text = "bytes follow the gzip stream that are neither gzip nor zero";
+                    return Err(io::Error::new(ErrorKind::InvalidData, text));
+                }
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// The first byte that is not zero, which is left in place.
+fn skip_zeros(rest: &mut impl BufRead) -> io::Result<Option<u8>> {
+    loop {
+        let buffer = rest.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        match buffer.iter().position(|&byte| byte != 0) {
+            Some(n) => {
+                let byte = buffer[n];
+                rest.consume(n);
+                return Ok(Some(byte));
+            }
+            None => {
+                let n = buffer.len();
+                rest.consume(n);
+            }
+        }
     }
 }

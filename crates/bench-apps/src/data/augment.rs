@@ -44,13 +44,11 @@ impl Augmentation {
     pub const CROP_FLIP: Self = Self { crop_padding: 4, flip: true };
 
     /// Whether images stay as they are.
-    #[must_use]
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
     /// What sample `sample` of epoch `epoch` draws.
-    #[must_use]
     pub fn draw(&self, seed: u64, epoch: u64, sample: usize) -> Draw {
         /// Words in a block of ChaCha, more than a draw needs.
         const BLOCK: u128 = 16;

@@ -15,9 +15,9 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::archive::Packed;
-use super::hash::hex;
 use super::image_set::{ImageSet, ImageSetParts, check_labels};
 use super::manifest::Manifest;
+use super::manifest::hex;
 use crate::error::{Error, Result};
 
 const ARCHIVE: &str = "cifar-10-binary.tar.gz";
@@ -49,7 +49,6 @@ struct RawBatch {
 
 impl Cifar10Files {
     /// Looks in the folders named in the module; `None` where none holds the archive or all six batches.
-    #[must_use]
     pub fn find(dir: &Path) -> Option<Self> {
         Packed::find(dir, &FOLDERS, ARCHIVE, &BATCHES).map(Self)
     }

@@ -10,6 +10,8 @@ use super::image_set::ImageSet;
 pub struct Dataset {
     pub train: ImageSet,
     pub test: ImageSet,
+    /// What the classes are called; empty where they are numbers.
+    pub classes: Vec<String>,
     pub source: DataSource,
     /// Lines that a person should read: a hash that differs, a fall-back, how to get the real data.
     pub notes: Vec<String>,
@@ -27,7 +29,6 @@ pub enum DataSource {
 
 impl DataSource {
     /// The folder of the files; drawn images have none.
-    #[must_use]
     pub fn folder(&self) -> Option<&Path> {
         match self {
             Self::Folder(dir) | Self::Downloaded(dir) => Some(dir),
@@ -50,7 +51,6 @@ impl fmt::Display for DataSource {
 
 impl Dataset {
     /// The notes without the folder that the images lie in, for files that go to other machines.
-    #[must_use]
     pub fn portable_notes(&self) -> Vec<String> {
         let Some(dir) = self.source.folder() else { return self.notes.clone() };
         let folder = format!("{}/", dir.display().to_string().trim_end_matches('/'));
@@ -58,7 +58,6 @@ impl Dataset {
     }
 
     /// Whether the images were drawn by a program; results on them are labelled so everywhere.
-    #[must_use]
     pub fn is_synthetic(&self) -> bool {
         self.test.is_synthetic()
     }

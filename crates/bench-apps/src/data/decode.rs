@@ -118,6 +118,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         let what = format!("{} bytes long, expected at most {MAX_FILE}", metadata.len());
         return Err(Error::malformed(path, what));
     }
+    lipconv::output::protect(path);
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(read_error)?;
     file.take(MAX_FILE).read_to_end(&mut bytes).map_err(read_error)?;

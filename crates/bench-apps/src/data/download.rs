@@ -21,7 +21,7 @@ use lipconv::output::open_own;
 use ureq::http::{Response, StatusCode, header};
 use ureq::{Agent, Body};
 
-use super::hash::sha256_file;
+use super::manifest::sha256_file;
 use super::manifest::{Manifest, ManifestFile};
 use crate::error::{Error, Result};
 

@@ -7,26 +7,29 @@
 //! DIR/train/CLASS/IMAGE    DIR/test/CLASS/IMAGE
 //! ```
 //!
-//! with the classes numbered in the order of their names and the files of a class in the order of theirs ([`super::walk`],
-//! [`super::decode`]). Images are grey where the first one is, else RGB. For distances between sets, [`flat_folder`] takes every
-//! image below a folder, whatever its class.
+//! with the classes numbered in the order of their names. Images are grey where the first one is, else RGB. For distances
+//! between sets, [`flat_folder`] takes every image below a folder, whatever its class. An image is a file that begins as one
+//! ([`super::decode`]) or is called like one. Links are followed, but a folder or a file that was reached before, by whatever name, is
+//! not read again, so that no circle of links is walked twice. Paths come in the order of their bytes.
 //!
 //! Guarantee: all images have the shape of the first, or are brought to one size; another shape is an error that names both
-//! files. Every entry of the folder is an image that is used, or counted in a note, or an error. A class of the test set that
-//! the training set does not have is an error, as is a class without training images.
+//! files. Every entry of a folder is an image that is used, or counted in a note (hidden entries, files that are not images,
+//! what is neither file nor folder, links that lead nowhere, what was reached before), or an error (a folder in a class, a
+//! class without training images, a class that only the test set has).
 
-use std::ffi::OsString;
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
 use super::dataset::{DataSource, Dataset};
-use super::decode::{Picture, decode, has_colour};
+use super::decode::{Picture, decode, has_colour, is_image};
 use super::image_set::{ImageSet, ImageSetParts};
 use super::manifest::Manifest;
 use super::mnist::MnistFiles;
 use super::resize::resized_image;
-use super::walk::{LeftOut, Nested, Reached, entries, images};
 use crate::error::{Error, Result, by};
 use crate::words::counted;
 
@@ -48,7 +51,7 @@ pub fn idx_folder(dir: &Path) -> Result<Dataset> {
         notes.push(format!("the images in {} are those of MNIST", files.folder().display()));
     }
     let source = DataSource::Folder(dir.to_owned());
-    Ok(Dataset { train: found.train, test: found.test, source, notes })
+    Ok(Dataset { train: found.train, test: found.test, classes: Vec::new(), source, notes })
 }
 
 /// The images of `images:DIR`.
@@ -90,7 +93,8 @@ pub fn image_folder(dir: &Path) -> Result<Dataset> {
         notes.push(format!("no test images of {}", shown(&untested)));
     }
     notes.extend(left_out.notes(dir));
-    Ok(Dataset { train, test, source: DataSource::Folder(dir.to_owned()), notes })
+    let classes = classes.iter().map(|class| class.to_string_lossy().into_owned()).collect();
+    Ok(Dataset { train, test, classes, source: DataSource::Folder(dir.to_owned()), notes })
 }
 
 fn shown(classes: &[OsString]) -> String {
@@ -104,7 +108,8 @@ fn folder_name(dir: &Path) -> String {
 
 fn class_names(dir: &Path, left_out: &mut LeftOut) -> Result<Vec<OsString>> {
     let mut names = Vec::new();
-    for entry in entries(dir, left_out)? {
+    let found = if dir.is_dir() { entries(dir, left_out)? } else { Vec::new() };
+    for entry in found {
         if entry.metadata.is_dir() {
             names.push(entry.name().to_owned());
         } else {
@@ -184,6 +189,13 @@ fn read_all(
     })
 }
 
+/// The image files in a folder and below it, in the order of their paths; with notes on what was left out.
+pub fn images_below(dir: &Path) -> Result<(Vec<PathBuf>, Vec<String>)> {
+    let mut left_out = LeftOut::default();
+    let files = images(dir, Nested::Allowed, &mut Reached::default(), &mut left_out)?;
+    Ok((files, left_out.notes(dir)))
+}
+
 /// All images in a folder and those below it, in the order of their paths, without labels; with notes on what was left out.
 ///
 /// With `size` (height and width), images of any sizes are brought to it; without it, all must have the first one's. Grey
@@ -193,8 +205,7 @@ pub fn flat_folder(
     size: Option<(usize, usize)>,
     at_least: usize,
 ) -> Result<(ImageSet, Vec<String>)> {
-    let mut left_out = LeftOut::default();
-    let files = images(dir, Nested::Allowed, &mut Reached::default(), &mut left_out)?;
+    let (files, notes) = images_below(dir)?;
     if files.len() < at_least.max(1) {
         let (found, at_least) = (counted(files.len(), "image"), at_least.max(1));
         return Err(Error::malformed(dir, format!("{found}, expected at least {at_least}")));
@@ -215,7 +226,7 @@ pub fn flat_folder(
         labels: vec![0; files.len()],
         synthetic: false,
     })?;
-    Ok((set, left_out.notes(dir)))
+    Ok((set, notes))
 }
 
 fn read_at_size(
@@ -234,4 +245,134 @@ fn read_at_size(
     };
     let images = files.par_iter().map(resized).collect::<Result<Vec<_>>>()?;
     Ok(([channels, height, width], images))
+}
+
+/// What may be found below a folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nested {
+    /// Folders, to any depth.
+    Allowed,
+    /// A folder is an error.
+    Refused,
+}
+
+/// What was left out so far: how many of each kind, and the first.
+#[derive(Debug, Default)]
+pub(super) struct LeftOut(BTreeMap<&'static str, (usize, PathBuf)>);
+
+impl LeftOut {
+    pub(super) fn add(&mut self, kind: &'static str, path: &Path) {
+        self.0.entry(kind).or_insert_with(|| (0, path.to_owned())).0 += 1;
+    }
+
+    /// One line for each kind.
+    pub(super) fn notes(&self, dir: &Path) -> Vec<String> {
+        let note = |(kind, (n, first)): (&&str, &(usize, PathBuf))| {
+            let first = first.strip_prefix(dir).unwrap_or(first).display();
+            format!("left out of {} as {kind}: {n} (first {first})", dir.display())
+        };
+        self.0.iter().map(note).collect()
+    }
+}
+
+/// Folders and files that were reached.
+#[derive(Debug, Default)]
+pub(super) struct Reached(HashSet<Identity>);
+
+#[cfg(unix)]
+type Identity = (u64, u64);
+#[cfg(not(unix))]
+type Identity = PathBuf;
+
+impl Reached {
+    /// Whether this is the first time.
+    fn insert(&mut self, path: &Path, metadata: &Metadata) -> bool {
+        self.0.insert(identity(path, metadata))
+    }
+}
+
+#[cfg(unix)]
+fn identity(_path: &Path, metadata: &Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(not(unix))]
+fn identity(path: &Path, _metadata: &Metadata) -> Identity {
+    path.canonicalize().unwrap_or_else(|_| path.to_owned())
+}
+
+/// One entry of a folder, its links followed.
+pub(super) struct Entry {
+    pub(super) path: PathBuf,
+    pub(super) metadata: Metadata,
+}
+
+impl Entry {
+    pub(super) fn name(&self) -> &OsStr {
+        self.path.file_name().unwrap_or_default()
+    }
+}
+
+/// The entries of a folder that are neither hidden nor links to nowhere.
+pub(super) fn entries(dir: &Path, left_out: &mut LeftOut) -> Result<Vec<Entry>> {
+    let read_error = Error::read(dir);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).map_err(read_error)? {
+        paths.push(entry.map_err(read_error)?.path());
+    }
+    paths.sort();
+    let mut entries = Vec::new();
+    for path in paths {
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+            left_out.add("hidden", &path);
+            continue;
+        }
+        match fs::metadata(&path) {
+            Ok(metadata) => entries.push(Entry { path, metadata }),
+            Err(_) if path.is_symlink() => left_out.add("a link to nowhere", &path),
+            Err(source) => return Err(Error::Read { path, source }),
+        }
+    }
+    Ok(entries)
+}
+
+/// The images in `dir`, and below it where that is allowed.
+pub(super) fn images(
+    dir: &Path,
+    nested: Nested,
+    reached: &mut Reached,
+    left_out: &mut LeftOut,
+) -> Result<Vec<PathBuf>> {
+    let metadata = fs::metadata(dir).map_err(Error::read(dir))?;
+    reached.insert(dir, &metadata);
+    let mut found = Vec::new();
+    for Entry { path, metadata } in entries(dir, left_out)? {
+        if metadata.is_dir() && nested == Nested::Refused {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            return Err(Error::malformed(
+                dir,
+                format!("holds the folder {name}, expected images alone"),
+            ));
+        }
+        let is_plain = metadata.is_dir() || metadata.is_file();
+        if !is_plain {
+            left_out.add("neither file nor folder", &path);
+        } else if !reached.insert(&path, &metadata) {
+            left_out.add("read before under another name", &path);
+        } else if metadata.is_dir() {
+            found.extend(images(&path, nested, reached, left_out)?);
+        } else if is_called_image(&path) || is_image(&path)? {
+            found.push(path);
+        } else {
+            left_out.add("not an image", &path);
+        }
+    }
+    Ok(found)
+}
+
+fn is_called_image(path: &Path) -> bool {
+    let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default();
+    let known = ["png", "jpg", "jpeg", "gif", "webp", "bmp", "tif", "tiff"];
+    known.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::gunzip::Content;
-use super::hash::hex;
+use super::archive::Content;
+use super::manifest::hex;
 use crate::error::{Error, Result};
 
 const IMAGES_MAGIC: u32 = 0x0000_0803;
@@ -39,7 +39,6 @@ pub struct IdxImages {
 
 impl IdxImages {
     /// SHA-256 of the uncompressed file.
-    #[must_use]
     pub fn sha256(&self) -> String {
         let header = [IMAGES_MAGIC, self.n as u32, self.height as u32, self.width as u32];
         content_sha256(&header, &self.pixels)
@@ -47,7 +46,6 @@ impl IdxImages {
 }
 
 /// SHA-256 of the uncompressed label file.
-#[must_use]
 pub fn labels_sha256(labels: &[u8]) -> String {
     content_sha256(&[LABELS_MAGIC, labels.len() as u32], labels)
 }

@@ -91,64 +91,48 @@ impl ImageSet {
         check_labels(parts.name.as_ref(), &parts.labels, parts.n_classes)?;
         Ok(Self { parts: Arc::new(parts) })
     }
-
-    #[must_use]
     pub fn len(&self) -> usize {
         self.parts.labels.len()
     }
-
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.parts.labels.is_empty()
     }
-
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.parts.name
     }
 
     /// The name, or for images that were drawn by the program what they are.
-    #[must_use]
     pub fn label(&self) -> &str {
         if self.is_synthetic() { "synthetic digits" } else { self.name() }
     }
 
     /// Channels, height and width.
-    #[must_use]
     pub fn shape(&self) -> [usize; 3] {
         self.parts.shape
     }
-
-    #[must_use]
     pub fn n_classes(&self) -> usize {
         self.parts.n_classes
     }
 
     /// Whether the images were drawn by a program.
-    #[must_use]
     pub fn is_synthetic(&self) -> bool {
         self.parts.synthetic
     }
-
-    #[must_use]
     pub fn labels(&self) -> &[u8] {
         &self.parts.labels
     }
 
     /// The labels as the libraries below count classes.
-    #[must_use]
     pub fn classes(&self) -> Vec<usize> {
         self.parts.labels.iter().map(|&label| usize::from(label)).collect()
     }
 
     /// All pixels [n, c, h, w].
-    #[must_use]
     pub fn pixels(&self) -> &[u8] {
         &self.parts.pixels
     }
 
     /// Number of values of one image, c x h x w.
-    #[must_use]
     pub fn image_len(&self) -> usize {
         self.parts.shape.iter().product()
     }
@@ -164,7 +148,6 @@ impl ImageSet {
     }
 
     /// The first `n` images, or all where there are fewer.
-    #[must_use]
     pub fn head(&self, n: usize) -> Self {
         if n >= self.len() {
             return self.clone();
@@ -226,7 +209,6 @@ impl ImageSet {
     }
 
     /// SHA-256 over the shape, the labels and the pixels: the identity of the data, whatever file it came from.
-    #[must_use]
     pub fn sha256(&self) -> String {
         let mut hasher = Sha256::new();
         for dimension in [self.len()].iter().chain(&self.parts.shape).chain([&self.parts.n_classes])
@@ -235,7 +217,7 @@ impl ImageSet {
         }
         hasher.update(&self.parts.labels);
         hasher.update(&self.parts.pixels);
-        super::hash::hex(&hasher.finalize())
+        super::manifest::hex(&hasher.finalize())
     }
 }
 

@@ -51,7 +51,6 @@ pub struct LocateOptions {
 impl LocateOptions {
     /// Everything the environment says: `LIPCONV_DATA`, `LIPCONV_OFFLINE` (any value but 0 forbids downloads), and the cache
     /// folder from `XDG_CACHE_HOME` or `HOME`.
-    #[must_use]
     pub fn from_environment(data_dir: Option<PathBuf>, fallback: Fallback) -> Self {
         let set = |name| env::var_os(name).filter(|value| !value.is_empty());
         let cache_home = set("XDG_CACHE_HOME")
@@ -160,7 +159,7 @@ fn load(
 ) -> Result<Dataset> {
     let (train, test, warnings) = files.load(manifest)?;
     notes.extend(warnings);
-    Ok(Dataset { train, test, source, notes })
+    Ok(Dataset { train, test, classes: Vec::new(), source, notes })
 }
 
 fn fetch(
@@ -217,7 +216,11 @@ fn how_to_get(manifest: &Manifest) -> String {
 }
 
 fn missing_in(dir: &Path) -> String {
-    let state = if dir.is_dir() { "holds none" } else { "does not exist" };
+    let state = match dir {
+        dir if dir.is_dir() => "holds none",
+        dir if dir.exists() => "is a file, expected a folder",
+        _ => "does not exist",
+    };
     format!("{} {state}", dir.display())
 }
 

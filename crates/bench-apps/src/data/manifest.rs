@@ -1,11 +1,16 @@
-//! Manifests: where a data set is published, and how to recognise its files.
+//! Manifests: where a data set is published, and how to recognise its files by their SHA-256.
 //!
 //! The TOML files in the repository's `datasets/` folder are compiled in, so that the command needs none of them.
 //!
 //! Errors: [`Error::Malformed`] for a manifest that cannot be parsed, has an unknown key, no mirror, no file, or a hash that
 //! is not 64 lower-case hexadecimal digits.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 use serde::Deserialize;
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
@@ -104,19 +109,16 @@ impl Manifest {
     }
 
     /// The file called `name`.
-    #[must_use]
     pub fn file(&self, name: &str) -> Option<&ManifestFile> {
         self.files.iter().find(|file| file.name == name)
     }
 
     /// The uncompressed file called `name`.
-    #[must_use]
     pub fn member(&self, name: &str) -> Option<&ManifestMember> {
         self.members.iter().find(|member| member.name == name)
     }
 
     /// A clause for a file whose uncompressed content, with the hash `got`, is not the published one or cannot be compared with it.
-    #[must_use]
     pub fn difference(&self, name: &str, got: &str) -> Option<String> {
         match self.member(name).map(|member| &member.sha256) {
             Some(published) if got == published => None,
@@ -128,8 +130,31 @@ impl Manifest {
     }
 
     /// Length of all files together, in bytes.
-    #[must_use]
     pub fn total_size(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
+    }
+}
+
+/// Lower-case hexadecimal digits of `bytes`.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    bytes
+        .iter()
+        .flat_map(|b| [DIGITS[usize::from(b >> 4)], DIGITS[usize::from(b & 15)]])
+        .map(char::from)
+        .collect()
+}
+
+/// SHA-256 of a file, read once in blocks.
+pub fn sha256_file(path: &Path) -> Result<String> {
+    let read_error = |source| Error::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(read_error)?;
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut block).map_err(read_error)? {
+            0 => return Ok(hex(&hasher.finalize())),
+            n => hasher.update(&block[..n]),
+        }
     }
 }

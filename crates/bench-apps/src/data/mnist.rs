@@ -39,13 +39,11 @@ pub struct MnistImages {
 
 impl MnistFiles {
     /// Looks for the four files of MNIST; `None` when no folder holds all of them.
-    #[must_use]
     pub fn find(dir: &Path) -> Option<Self> {
         FOLDERS.iter().find_map(|folder| Self::in_folder(&dir.join(folder)))
     }
 
     /// As [`Self::find`], with `dir` itself before the folders below it.
-    #[must_use]
     pub fn find_any(dir: &Path) -> Option<Self> {
         FOLDERS.iter().rev().find_map(|folder| Self::in_folder(&dir.join(folder)))
     }
@@ -73,7 +71,6 @@ impl MnistFiles {
     }
 
     /// The folder of the first file.
-    #[must_use]
     pub fn folder(&self) -> &Path {
         self.0[0].parent().unwrap_or(Path::new("."))
     }
@@ -96,7 +93,6 @@ impl MnistFiles {
 
 impl MnistImages {
     /// Whether all four files are those of the manifest.
-    #[must_use]
     pub fn are_published(&self, manifest: &Manifest) -> bool {
         NAMES.iter().zip(&self.hashes).all(|(name, hash)| manifest.difference(name, hash).is_none())
     }

@@ -75,7 +75,6 @@ pub struct Stl10Files(Packed);
 
 impl Stl10Files {
     /// Looks in the folders named in the module; `None` where none holds the archive or the labelled images.
-    #[must_use]
     pub fn find(dir: &Path) -> Option<Self> {
         Packed::find(dir, &FOLDERS, ARCHIVE, &LABELLED).map(Self)
     }
@@ -92,7 +91,6 @@ impl Stl10Files {
     }
 
     /// Whether there are unlabelled images; an archive is believed to have them.
-    #[must_use]
     pub fn has_unlabeled(&self) -> bool {
         match &self.0 {
             Packed::Archive(_) => true,

@@ -22,6 +22,7 @@ use crate::data::{BatchProducer, Dataset};
 use crate::files::{EpochMetrics, JsonLines, RunDir, read_json, write_json};
 use crate::interrupt::Watch;
 use crate::progress::{Display, Progress};
+use crate::stdout::note;
 
 /// What training needs besides the run directory.
 #[derive(Debug)]
@@ -161,9 +162,10 @@ impl<'a> Monitor<'a> {
         n_batches: usize,
     ) -> Result<Self> {
         let files = job.run.files();
-        let clock = files.path().join("clock.json");
+        let clock = files.clock();
         // without a readable clock the time spent so far is unknown, and training goes on
         let before: Clock = read_json(&clock).ok().flatten().unwrap_or_default();
+        let seconds_before = if trainer.n_steps() == 0 { 0.0 } else { before.seconds.max(0.0) };
         let log = job.run.metrics_at(trainer.n_steps())?;
         tracing::info!(step = trainer.n_steps(), total, "training");
         Ok(Self {
@@ -174,7 +176,7 @@ impl<'a> Monitor<'a> {
             log,
             progress: Progress::new(job.display, "training", trainer.n_steps(), total),
             n_batches,
-            seconds_before: if trainer.n_steps() == 0 { 0.0 } else { before.seconds },
+            seconds_before,
             start: Instant::now(),
             learning_rate: 0.0,
             recent: Recent::default(),
@@ -228,6 +230,11 @@ impl<'a> Monitor<'a> {
         };
         self.log.push(&row)?;
         self.save(trainer)?;
+        if !row.loss.is_finite() {
+            note(
+                "the loss is no number any more: training has diverged; try a smaller learning rate",
+            );
+        }
         let line = epoch_line(&row, self.job.config);
         tracing::info!("{line}");
         self.progress.note(&line);

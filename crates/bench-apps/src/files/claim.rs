@@ -54,9 +54,19 @@ pub fn lock_folder(path: &Path) -> Result<File> {
 /// Renames a folder to a free name beside it, which is returned.
 pub fn move_aside(path: &Path) -> Result<PathBuf> {
     let write_error = Error::write(path);
-    let name = |i: u32| PathBuf::from(format!("{}-old-{i}", path.display()));
-    let free = (1..10_000).map(name).find(|path| !path.exists());
+    // "." has no name of its own
+    let path = match path.file_name() {
+        Some(_) => path.to_owned(),
+        None => path.canonicalize().map_err(write_error)?,
+    };
+    let own = path.file_name().unwrap_or_default();
+    let name = |i: u32| {
+        let mut name = own.to_owned();
+        name.push(format!("-old-{i}"));
+        path.with_file_name(name)
+    };
+    let free = (1..10_000).map(name).find(|path| path.symlink_metadata().is_err());
     let free = free.ok_or_else(|| write_error(ErrorKind::AlreadyExists.into()))?;
-    fs::rename(path, &free).map_err(write_error)?;
+    fs::rename(&path, &free).map_err(write_error)?;
     Ok(free)
 }

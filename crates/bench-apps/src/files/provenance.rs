@@ -1,15 +1,17 @@
 //! Where results come from: versions, commit, command, machine.
 //!
-//! Guarantee: what cannot be found out is `None`, never a guess. The commit is that of the source tree the program was run
-//! from, with `+changes` where tracked files differ from it.
+//! Guarantee: what cannot be found out is `None`, never a guess. The commit is recorded when the program is built (`build.rs`); no
+//! program is run to learn it.
 
 use std::collections::BTreeMap;
 use std::env;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::ffi::OsString;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+
+use crate::stdout::escaped;
 
 /// Crates whose versions can change a result.
 const DEPENDENCIES: [&str; 7] =
@@ -38,17 +40,16 @@ pub struct Provenance {
 
 impl Provenance {
     /// Collects what there is to know; `device` is the device in words.
-    #[must_use]
     pub fn collect(device: &str) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
-            commit: commit(),
+            commit: Some(env!("LIPCONV_COMMIT").to_owned()).filter(|commit| !commit.is_empty()),
             rustc: env!("LIPCONV_RUSTC").into(),
             dependencies: dependency_versions(include_str!("../../../../Cargo.lock")),
             device: device.into(),
             threads: rayon::current_num_threads(),
             platform: format!("{} {}", env::consts::OS, env::consts::ARCH),
-            command: command_line(env::args()),
+            command: command_line(env::args_os()),
             started: utc(SystemTime::now()),
         }
     }
@@ -71,39 +72,18 @@ fn dependency_versions(lock: &str) -> BTreeMap<String, Vec<String>> {
     versions
 }
 
-fn command_line(mut args: impl Iterator<Item = String>) -> String {
+/// The arguments as a person would type them; what is not UTF-8 or no letter is escaped.
+fn command_line(mut args: impl Iterator<Item = OsString>) -> String {
     let program = args.next().unwrap_or_default();
-    let program =
-        Path::new(&program).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let quote =
-        |arg: String| if arg.contains(char::is_whitespace) { format!("'{arg}'") } else { arg };
-    std::iter::once(program).chain(args.map(quote)).collect::<Vec<_>>().join(" ")
-}
-
-fn commit() -> Option<String> {
-    let start = [env::current_exe().ok(), env::current_dir().ok()];
-    let tree = start.iter().flatten().find_map(|path| source_tree(path))?;
-    let hash = git(&tree, &["rev-parse", "--short=12", "HEAD"])?;
-    let changes = git(&tree, &["status", "--porcelain", "--untracked-files=no"])?;
-    Some(if changes.is_empty() { hash } else { hash + "+changes" })
-}
-
-/// The folder above `path` that holds this crate's sources.
-fn source_tree(path: &Path) -> Option<PathBuf> {
-    let is_root = |dir: &&Path| {
-        dir.join("crates/bench-apps/Cargo.toml").is_file() && dir.join(".git").exists()
+    let program = Path::new(&program).file_name().unwrap_or_default().to_owned();
+    let quote = |arg: OsString| {
+        let arg = escaped(&arg.to_string_lossy()).into_owned();
+        if arg.contains(char::is_whitespace) { format!("'{arg}'") } else { arg }
     };
-    path.ancestors().find(is_root).map(Path::to_owned)
-}
-
-fn git(tree: &Path, args: &[&str]) -> Option<String> {
-    let output =
-        Command::new("git").arg("-C").arg(tree).args(args).stderr(Stdio::null()).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    std::iter::once(program).chain(args).map(quote).collect::<Vec<_>>().join(" ")
 }
 
 /// `time` as in "2019-12-08 14:30:00 UTC".
-#[must_use]
 pub fn utc(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
@@ -162,7 +142,10 @@ mod tests {
 
     #[test]
     fn the_command_hides_the_programs_folder() {
-        let args = ["some/where/lipconv", "train", "--out", "my run"].map(String::from);
-        assert_eq!(command_line(args.into_iter()), "lipconv train --out 'my run'");
+        let line = |args: &[&str]| command_line(args.iter().map(OsString::from));
+        let args = ["some/where/lipconv", "train", "--out", "my run"];
+        assert_eq!(line(&args), "lipconv train --out 'my run'");
+        assert_eq!(line(&["lipconv", "a\u{1b}[2Kb"]), "lipconv a\\u{1b}[2Kb");
+        assert_eq!(line(&[]), "");
     }
 }

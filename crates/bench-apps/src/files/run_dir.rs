@@ -11,12 +11,12 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::claim::{Claim, claim, lock_folder};
 use super::lines::{JsonLines, read_lines};
 use super::{Provenance, read_json, write_atomic, write_json};
-use crate::config::RunConfig;
+use crate::config::{DatasetName, RunConfig};
 use crate::data::Dataset;
 use crate::eps::ByEps;
 use crate::error::{Error, Result};
@@ -27,15 +27,28 @@ const METRICS: &str = "metrics.jsonl";
 const CHECKPOINT: &str = "checkpoint.safetensors";
 const NETWORK: &str = "network.safetensors";
 const DATA: &str = "data.json";
+const CLOCK: &str = "clock.json";
 const LOG: &str = "log.txt";
 const EVAL: &str = "eval.json";
 
 /// Which images a run was trained on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct DataIdentity {
     synthetic: bool,
     train_sha256: String,
     test_sha256: String,
+    /// What the classes are called, where they have names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    classes: Vec<String>,
+}
+
+/// Names do not change the images; runs of earlier versions have none.
+impl PartialEq for DataIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        let key =
+            |data: &Self| (data.synthetic, data.train_sha256.clone(), data.test_sha256.clone());
+        key(self) == key(other)
+    }
 }
 
 /// A line of the history. Accuracies are percentages; what was not measured is absent.
@@ -45,7 +58,8 @@ pub struct EpochMetrics {
     pub epoch: usize,
     /// Optimiser steps completed.
     pub step: u64,
-    /// Mean training loss over the epoch.
+    /// Mean training loss over the epoch; of a run that diverged, no number, which JSON calls null.
+    #[serde(deserialize_with = "null_as_nan")]
     pub loss: f64,
     /// Training accuracy over the epoch, measured while the weights moved.
     pub train_clean: f64,
@@ -59,6 +73,10 @@ pub struct EpochMetrics {
     /// Nominal certified test accuracy after the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_certified: Option<ByEps>,
+}
+
+fn null_as_nan<'de, D: Deserializer<'de>>(value: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or(f64::NAN))
 }
 
 /// The files of a run, for reading; any number of processes may read.
@@ -82,8 +100,6 @@ impl RunFiles {
         }
         Err(Error::NotARun { path: path.to_owned(), missing: CONFIG })
     }
-
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -103,33 +119,50 @@ impl RunFiles {
         read_lines(&self.path.join(METRICS))
     }
 
+    /// The configuration with the images that the run was trained on: where synthetic digits stood in for others, the digits.
+    pub fn config_as_trained(&self) -> Result<RunConfig> {
+        let mut config = self.config()?;
+        if self.is_synthetic() == Some(true) {
+            config.data.dataset = DatasetName::Synthetic;
+        }
+        Ok(config)
+    }
+
     /// Whether the run was trained on synthetic images; `None` where that is not recorded.
-    #[must_use]
     pub fn is_synthetic(&self) -> Option<bool> {
-        let data: Option<DataIdentity> = read_json(&self.path.join(DATA)).ok()?;
-        data.map(|data| data.synthetic)
+        self.data().map(|data| data.synthetic)
+    }
+
+    /// What the classes are called; empty where they have no names.
+    pub fn classes(&self) -> Vec<String> {
+        self.data().map(|data| data.classes).unwrap_or_default()
+    }
+
+    fn data(&self) -> Option<DataIdentity> {
+        read_json(&self.path.join(DATA)).ok()?
     }
 
     /// Where the checkpoint is, or will be.
-    #[must_use]
     pub fn checkpoint(&self) -> PathBuf {
         self.path.join(CHECKPOINT)
     }
 
     /// Where the trained network is, or will be: weights by value, without the state of training.
-    #[must_use]
     pub fn network(&self) -> PathBuf {
         self.path.join(NETWORK)
     }
 
+    /// Where the time spent is, or will be.
+    pub fn clock(&self) -> PathBuf {
+        self.path.join(CLOCK)
+    }
+
     /// Where the log is, or will be.
-    #[must_use]
     pub fn log(&self) -> PathBuf {
         self.path.join(LOG)
     }
 
     /// Where the evaluation is, or will be.
-    #[must_use]
     pub fn eval(&self) -> PathBuf {
         self.path.join(EVAL)
     }
@@ -141,6 +174,14 @@ impl RunDir {
         let run = Self::locked(path)?;
         if path.join(CONFIG).exists() {
             return Err(Error::RunExists { path: path.to_owned() });
+        }
+        // a run takes nothing for its own that it did not write
+        let foreign = [METRICS, CHECKPOINT, NETWORK, DATA, CLOCK, LOG, EVAL];
+        if let Some(name) = foreign.iter().find(|name| path.join(name).symlink_metadata().is_ok()) {
+            let what = format!(
+                "holds {name} but no {CONFIG}, expected a run or a folder without one's files"
+            );
+            return Err(Error::malformed(path, what));
         }
         write_json(&path.join(VERSIONS), provenance)?;
         write_atomic(&path.join(CONFIG), config.to_toml()?.as_bytes())?;
@@ -154,7 +195,6 @@ impl RunDir {
     }
 
     /// What can be read.
-    #[must_use]
     pub fn files(&self) -> &RunFiles {
         &self.files
     }
@@ -170,6 +210,7 @@ impl RunDir {
             synthetic: dataset.is_synthetic(),
             train_sha256: dataset.train.sha256(),
             test_sha256: dataset.test.sha256(),
+            classes: dataset.classes.clone(),
         };
         if claim(&self.files.path.join(DATA), &present)? != Claim::Other {
             return Ok(());

@@ -15,7 +15,7 @@ use crate::files::Provenance;
 use crate::files::lock_folder;
 use crate::progress::Progress;
 use crate::wasserstein::anchors::{Anchor, AnchorResult};
-use crate::wasserstein::training::{CriticEnd, CriticJob, train_critic};
+use crate::wasserstein::critic::{CriticEnd, CriticJob, train_critic};
 use crate::wasserstein::{CriticConfig, CriticNetwork, Part, estimate};
 
 /// Samples of an anchor that are measured.

@@ -36,7 +36,7 @@ use crate::words::counted;
 pub(super) fn run(plan: &ClassifierJob, folder: &Path, work: &Work) -> Result<End> {
     let dataset = build::dataset(&plan.config, &work.data)?;
     for note in &dataset.notes {
-        eprintln!("note: {note}");
+        crate::stdout::errln!("note: {note}");
     }
     check_network(&plan.config.network, &dataset.train)?;
     let provenance = Provenance::collect(&device_name(plan.config.device));
@@ -55,7 +55,7 @@ pub(super) fn run(plan: &ClassifierJob, folder: &Path, work: &Work) -> Result<En
     let (network, seconds) = match train(&job)? {
         Trained::Finished { network, seconds } => (network.materialize()?, seconds),
         Trained::Interrupted { step, total } => {
-            eprintln!("interrupted after step {step} of {total}, which is saved");
+            crate::stdout::errln!("interrupted after step {step} of {total}, which is saved");
             return Ok(End::Interrupted);
         }
     };
@@ -69,7 +69,7 @@ pub(super) fn run(plan: &ClassifierJob, folder: &Path, work: &Work) -> Result<En
 }
 
 fn announce(job: &ClassifierJob, dataset: &Dataset, provenance: &Provenance) {
-    eprintln!(
+    crate::stdout::errln!(
         "{}: {} training and {} test images ({}); {} on {}",
         dataset.train.name(),
         dataset.train.len(),
@@ -100,14 +100,14 @@ fn open_run(
             "it was made by another version of the source"
         }
         Ok(_) => {
-            eprintln!("going on with the run in {}", path.display());
+            crate::stdout::errln!("going on with the run in {}", path.display());
             return Ok(lock);
         }
         Err(_) => "its configuration cannot be read",
     };
     let aside = move_aside(path)?;
     drop(lock);
-    eprintln!("starting anew, {why}; the old run is now {}", aside.display());
+    crate::stdout::errln!("starting anew, {why}; the old run is now {}", aside.display());
     Ok(RunDir::create(path, &job.config, provenance)?)
 }
 

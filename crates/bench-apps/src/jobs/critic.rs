@@ -11,7 +11,7 @@ use super::distance::{CriticJob, CriticResult};
 use super::generator::{images, trained_beside};
 use super::job::{Job, JobResult};
 use super::work::{End, Work};
-use crate::data::hash::sha256_file;
+use crate::data::manifest::sha256_file;
 use crate::experiment::build::{self, device_name};
 use crate::files::Provenance;
 use crate::files::lock_folder;

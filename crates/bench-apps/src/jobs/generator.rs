@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::distance::{GeneratorJob, GeneratorResult};
 use super::job::{Job, JobResult};
 use super::work::{End, Work};
-use crate::data::hash::sha256_file;
+use crate::data::manifest::sha256_file;
 use crate::error::Error;
 use crate::experiment::build::{self, device_name};
 use crate::files::Provenance;
@@ -19,7 +19,7 @@ use crate::files::{lock_folder, move_aside};
 use crate::interrupt;
 use crate::picture::png_data_url;
 use crate::wasserstein::gan::{GanEnd, GanJob, generator_file, train_gan};
-use crate::wasserstein::grid::{grid_png, write_grid};
+use crate::wasserstein::gan::{grid_png, write_grid};
 use crate::wasserstein::source::Loading;
 use crate::wasserstein::{Distribution, ImagePool};
 
@@ -107,7 +107,7 @@ fn begin_anew_where_other<T>(folder: &Path, work: impl Fn() -> Result<T>) -> Res
     match work() {
         Err(error) if matches!(error.downcast_ref(), Some(Error::OtherRun { .. })) => {
             let aside = move_aside(folder)?;
-            eprintln!("starting anew, the settings differ; the old run is now {}", aside.display());
+            crate::stdout::errln!("starting anew, the settings differ; the old run is now {}", aside.display());
             work()
         }
         outcome => outcome,

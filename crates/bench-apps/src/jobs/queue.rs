@@ -6,6 +6,7 @@
 //!
 //! Guarantee: after an interruption every worker has saved before this returns. A job that another process holds is left to it.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -43,7 +44,7 @@ pub struct Queue {
     /// Cells at a time, at least 1.
     pub jobs: usize,
     /// Arguments of every worker after `experiment run FOLDER`.
-    pub arguments: Vec<String>,
+    pub arguments: Vec<OsString>,
     /// How progress is shown.
     pub display: Display,
 }

@@ -14,7 +14,7 @@ use super::table::Table;
 use crate::error::Result;
 use crate::files::Provenance;
 use crate::picture::png_data_url;
-use crate::wasserstein::grid::grid_png;
+use crate::wasserstein::gan::grid_png;
 use crate::wasserstein::search::RateResult;
 use crate::wasserstein::{CriticConfig, Distribution, Estimate};
 

@@ -255,7 +255,7 @@ fn curves(section: &DistanceSection, rows: &[&DistanceRow]) -> (Chart, Legend) {
         for (i, cell) in row.cells.iter().enumerate() {
             let Some(critic) = section.critic(row, &cell.method) else { continue };
             let curve = critic.rates.get(critic.best).map_or(&[][..], |rate| &rate.curve);
-            let point = |p: &crate::wasserstein::training::CurvePoint| {
+            let point = |p: &crate::wasserstein::critic::CurvePoint| {
                 (p.step as f64, p.estimate.unwrap_or(f64::NAN))
             };
             let role = Role::Series(i as u8);

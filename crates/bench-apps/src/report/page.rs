@@ -126,7 +126,7 @@ fn headline_numbers(result: &CellResult) -> Vec<(&'static str, String, &'static 
 }
 
 fn seconds(seconds: f64) -> Duration {
-    Duration::from_secs_f64(seconds.max(0.0))
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }
 
 /// The tables of a section, each with its heading; the first has none.

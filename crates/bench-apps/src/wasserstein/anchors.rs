@@ -1,26 +1,33 @@
 //! Exact anchors: pairs of distributions whose distance is known, to test critics on.
 //!
-//! Definition: on vectors of 64 values (images 1 x 8 x 8), by a seed,
-//! * *two points* at distance 2;
-//! * *shifted Gaussians* of standard deviation 1/2, shifted by 3/2;
-//! * *spheres*: circles of radius 1 and 5/2 around 0 in one plane;
-//! * *matched points*: two sets of 8 points each, whose exact distance is that of the best matching.
+//! Definition. On vectors of d = c·h·w values: *points*, each with the same probability; a *Gaussian* with mean m and covariance s² I;
+//! a *sphere*, uniform on the points of norm r in the span of some orthonormal directions.
+//! * Two points: W1 = ‖x - y‖.
+//! * Gaussians of one covariance: W1 = ‖m - m'‖, by f(x) = ⟨x, m - m'⟩ / ‖m - m'‖.
+//! * Concentric spheres of one span: W1 = |r - r'|, by f(x) = ‖x‖; moving along rays costs as much.
+//! * Sets of n points each: the smallest mean cost of a matching (Birkhoff), see [`super::transport`].
 //!
-//! Guarantee: an estimate above the exact value by more than its sampling error is an error of the estimator, and
-//! [`Anchor::check`] says so.
+//! The anchors are, for d = 64 (images 1 x 8 x 8) and by a seed: *two points* at distance 2; *shifted Gaussians* of standard
+//! deviation 1/2, shifted by 3/2; *spheres*, circles of radius 1 and 5/2 around 0 in one plane; *matched points*, two sets of 8.
+//!
+//! Guarantee: samples are a function of the distribution, the part and the number, or of the seed. An estimate above the exact
+//! value by more than its sampling error is an error of the estimator, and [`Anchor::check`] says so.
 
-use anyhow::{Result, ensure};
+use std::ops::Range;
+
+use anyhow::ensure;
+use candle_core::{Device, Tensor};
 use projectors::haar_orthogonal;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution as _, StandardNormal};
 use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
-use super::distribution::Distribution;
+use super::distribution::{Distribution, Part};
 use super::estimate::Estimate;
-use super::exact::{Exact, Kind};
-use super::transport::assignment_distance;
+use super::transport::{assignment_distance, distance};
 use crate::config::{Activation, Method};
+use crate::error::{Error, Result};
 
 /// Shape of all samples.
 pub const SHAPE: [usize; 3] = [1, 8, 8];
@@ -57,7 +64,6 @@ pub struct AnchorResult {
 
 impl AnchorResult {
     /// Estimate over exact value.
-    #[must_use]
     pub fn ratio(&self) -> f64 {
         self.estimate.value / self.exact
     }
@@ -77,7 +83,7 @@ impl Anchor {
     }
 
     /// Refuses an estimate that no lower bound could give.
-    pub fn check(&self, estimate: &Estimate) -> Result<()> {
+    pub fn check(&self, estimate: &Estimate) -> anyhow::Result<()> {
         let most = self.exact * (1.0 + 1e-6) + N_SIGMA * estimate.standard_error;
         ensure!(
             estimate.value <= most,
@@ -98,35 +104,30 @@ fn directions(rng: &mut ChaCha8Rng) -> Vec<Vec<f32>> {
 }
 
 fn exact(name: &str, kind: Kind, salt: u64) -> Result<Exact> {
-    Ok(Exact::new(name, SHAPE, kind, salt)?)
+    Exact::new(name, SHAPE, kind, salt)
 }
 
 fn scaled(direction: &[f32], factor: f32) -> Vec<f32> {
     direction.iter().map(|x| factor * x).collect()
 }
 
-fn norm_of_difference(x: &[f32], y: &[f32]) -> f64 {
-    let square = |(a, b): (&f32, &f32)| (f64::from(*a) - f64::from(*b)).powi(2);
-    x.iter().zip(y).map(square).sum::<f64>().sqrt()
-}
-
 fn points_apart(basis: &[Vec<f32>], rng: &mut ChaCha8Rng) -> Result<Anchor> {
     let x: Vec<f32> = (0..D).map(|_| rng.random_range(-0.5..0.5)).collect();
     let y: Vec<f32> = x.iter().zip(&basis[0]).map(|(x, e)| x + 2.0 * e).collect();
     // of the stored numbers, not of what they were meant to be
-    let distance = norm_of_difference(&x, &y);
+    let apart = distance(&x, &y);
     // each point twice: the estimator asks for two samples of everything
     let twice = |point: Vec<f32>| Kind::Points(point.repeat(2));
     let (a, b) = (exact("x", twice(x), 0)?, exact("y", twice(y), 1)?);
-    Ok(Anchor { name: "two points", a, b, exact: distance })
+    Ok(Anchor { name: "two points", a, b, exact: apart })
 }
 
 fn gaussians(basis: &[Vec<f32>]) -> Result<Anchor> {
     let shift = scaled(&basis[1], 1.5);
-    let distance = norm_of_difference(&shift, &[0.0; D]);
+    let apart = distance(&shift, &[0.0; D]);
     let a = exact("N(0, 1/4)", Kind::Gaussian(vec![0.0; D], 0.5), 2)?;
     let b = exact("N(m, 1/4)", Kind::Gaussian(shift, 0.5), 3)?;
-    Ok(Anchor { name: "shifted Gaussians", a, b, exact: distance })
+    Ok(Anchor { name: "shifted Gaussians", a, b, exact: apart })
 }
 
 fn spheres(basis: &[Vec<f32>]) -> Result<Anchor> {
@@ -141,9 +142,131 @@ fn matched(rng: &mut ChaCha8Rng) -> Result<Anchor> {
         (0..N_POINTS * D).map(|_| rng.random_range(from..to)).collect()
     };
     let (x, y) = (set(-0.5, 0.5), set(-0.3, 0.7));
-    let distance = assignment_distance(&x, &y, D)?;
+    let apart = assignment_distance(&x, &y, D)?;
     let (a, b) = (exact("8 points", Kind::Points(x), 6)?, exact("8 others", Kind::Points(y), 7)?);
-    Ok(Anchor { name: "matched points", a, b, exact: distance })
+    Ok(Anchor { name: "matched points", a, b, exact: apart })
+}
+
+/// Kinds of distributions, on vectors of as many values as the shape has.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kind {
+    /// Points of equal probability, one after another.
+    Points(Vec<f32>),
+    /// Mean and standard deviation of every coordinate.
+    Gaussian(Vec<f32>, f32),
+    /// Radius and orthonormal directions, one after another.
+    Sphere(f32, Vec<f32>),
+}
+
+/// A distribution that is known exactly.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exact {
+    name: String,
+    shape: [usize; 3],
+    kind: Kind,
+    /// Tells the samples of two distributions of one kind apart.
+    salt: u64,
+}
+
+impl Exact {
+    /// Checks the number of values against the shape.
+    pub fn new(name: &str, shape: [usize; 3], kind: Kind, salt: u64) -> Result<Self> {
+        let d = shape.iter().product::<usize>();
+        let n = match &kind {
+            Kind::Points(values) | Kind::Gaussian(values, _) | Kind::Sphere(_, values) => {
+                values.len()
+            }
+        };
+        let single = matches!(kind, Kind::Gaussian(..));
+        if n == 0 || !n.is_multiple_of(d.max(1)) || (single && n != d) {
+            return Err(Error::InvalidArgument {
+                name: "number of values",
+                got: n.to_string(),
+                expected: format!("{}{d}", if single { "" } else { "a positive multiple of " }),
+            });
+        }
+        Ok(Self { name: name.to_owned(), shape, kind, salt })
+    }
+
+    fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Adds one sample to `out`; `index` is that of the point where there are points.
+    fn sample(&self, rng: &mut ChaCha8Rng, index: Option<usize>, out: &mut Vec<f32>) {
+        let d = self.len();
+        match &self.kind {
+            Kind::Points(points) => {
+                let i = index.unwrap_or_else(|| rng.random_range(0..points.len() / d));
+                out.extend_from_slice(&points[i * d..][..d]);
+            }
+            Kind::Gaussian(mean, sd) => out.extend(mean.iter().map(|m| m + sd * normal(rng))),
+            Kind::Sphere(radius, directions) => {
+                let mut coordinates: Vec<f32> = directions.chunks(d).map(|_| normal(rng)).collect();
+                let norm = coordinates.iter().map(|x| x * x).sum::<f32>().sqrt();
+                coordinates.iter_mut().for_each(|x| *x *= radius / norm);
+                let start = out.len();
+                out.resize(start + d, 0.0);
+                for (direction, coordinate) in directions.chunks(d).zip(coordinates) {
+                    let target = out[start..].iter_mut();
+                    target.zip(direction).for_each(|(x, e)| *x += coordinate * e);
+                }
+            }
+        }
+    }
+
+    fn tensor(&self, n: usize, values: Vec<f32>) -> Result<Tensor> {
+        let [c, h, w] = self.shape;
+        Ok(Tensor::from_vec(values, (n, c, h, w), &Device::Cpu)?)
+    }
+}
+
+fn normal(rng: &mut ChaCha8Rng) -> f32 {
+    StandardNormal.sample(rng)
+}
+
+impl Distribution for Exact {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    fn draw(&self, n: usize, seed: u64) -> Result<Tensor> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut values = Vec::with_capacity(n * self.len());
+        (0..n).for_each(|_| self.sample(&mut rng, None, &mut values));
+        self.tensor(n, values)
+    }
+
+    fn n_held_out(&self, _part: Part) -> Option<usize> {
+        match &self.kind {
+            Kind::Points(points) => Some(points.len() / self.len()),
+            _ => None,
+        }
+    }
+
+    fn held_out(&self, part: Part, range: Range<usize>) -> Result<Tensor> {
+        if let Some(n) = self.n_held_out(part).filter(|n| range.end > *n) {
+            let expected = format!("less than {n}, the size of {}", self.name);
+            return Err(Error::argument("sample index", range.end - 1, expected));
+        }
+        let seed = 2 * self.salt + u64::from(part == Part::Report);
+        let mut values = Vec::with_capacity(range.len() * self.len());
+        for i in range.clone() {
+            // stream 2⁶³ + i of a key of its own: no training batch reads it
+            let mut rng = ChaCha8Rng::seed_from_u64(0x5eed_0000_0000_0000 | seed);
+            rng.set_stream(1 << 63 | i as u64);
+            self.sample(&mut rng, Some(i), &mut values);
+        }
+        self.tensor(range.len(), values)
+    }
+
+    fn is_population(&self) -> bool {
+        matches!(self.kind, Kind::Points(_))
+    }
 }
 
 #[cfg(test)]
@@ -161,7 +284,7 @@ mod tests {
             let samples = samples.to_vec1::<f32>().unwrap();
             samples.chunks(D).map(f).sum::<f64>() / n as f64
         };
-        let norm = |x: &[f32]| norm_of_difference(x, &[0.0; D]);
+        let norm = |x: &[f32]| distance(x, &[0.0; D]);
         let circles = &anchors[2];
         let found = values(&circles.b, &norm) - values(&circles.a, &norm);
         assert!((found - circles.exact).abs() < 1e-4, "{found}");

@@ -120,7 +120,6 @@ impl ImagePool {
     }
 
     /// The images that are trained on.
-    #[must_use]
     pub fn training_images(&self) -> &ImageSet {
         &self.train
     }

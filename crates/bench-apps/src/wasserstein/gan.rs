@@ -1,8 +1,9 @@
 //! A generator brought forward, from the beginning or from its checkpoint, in a folder of its own.
 //!
 //! Definition: the folder holds `gan.json` (the settings), `checkpoint.safetensors`, `samples/step-N.png` (64 images of the same latent
-//! vectors after N steps, by the statistics that a frozen generator has), `history.jsonl` and, at the end,
-//! `generator.safetensors`: the frozen generator. One process writes at a time.
+//! vectors after N steps, by the statistics that a frozen generator has), `history.jsonl`, `sums.json` and, at the end,
+//! `generator.safetensors`: the frozen generator. One process writes at a time. In a picture, images with values in [-1, 1]
+//! become 8-bit pixels round((x + 1) · 127.5) and stand in rows, with two pixels of white between.
 //!
 //! Guarantee: on the CPU, an interrupted training ends with the same generator, to the bit, as an uninterrupted one.
 //!
@@ -11,50 +12,64 @@
 //! Source: Li et al. 2019, section 5.3, with a 1-Lipschitz critic in place of a gradient penalty.
 
 use std::fs;
+use std::io::Cursor;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
+use image::{ImageFormat, Rgb, RgbImage};
 use lipconv::gan::{GanConfig, GanObserver, GanStepReport, GanTrainer, PlayerConfig};
 use lipconv::generator::{FrozenGenerator, Generator, GeneratorSpec};
 use lipconv::{Batch, BatchSource, ImageShape, Methods, Network, NetworkSpec, Outcome, Schedule};
 use serde::{Deserialize, Serialize};
 
 use super::distribution::{Distribution, ImagePool, batch_seed};
-use super::grid::write_grid;
 use crate::error::Error;
-use crate::files::{Claim, JsonLines, claim, lock_folder};
+use crate::files::{Claim, JsonLines, claim, lock_folder, read_json, write_atomic, write_json};
 use crate::interrupt::Watch;
 use crate::progress::{Display, Progress};
 
+/// What the folder was begun for.
+const BEGUN: &str = "gan.json";
+/// What is to be known beside a checkpoint.
+const SUMS: &str = "sums.json";
 /// Images of a grid, and how many stand in a row.
 const GRID: (usize, usize) = (64, 8);
 /// Seed of the latent vectors of the grids.
 const GRID_SEED: u64 = 0x9e1d;
 
 /// Settings of a generator and its training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields, default)]
 pub struct GanSettings {
     /// Features of the generator's first layer; the paper's are 1024.
+    #[arg(skip = Self::default().hidden)]
     pub hidden: usize,
     /// Channels of its first image; the paper's are 32.
+    #[arg(skip = Self::default().channels)]
     pub channels: usize,
-    /// Width of the critic; 1 is the paper's.
+    /// Width of the critic; 1 is the paper's
+    #[arg(long, value_name = "X", default_value_t = Self::default().critic_width, allow_negative_numbers = true)]
     pub critic_width: f64,
-    /// Steps of the critic.
+    /// Steps of the critic
+    #[arg(long, value_name = "N", default_value_t = Self::default().steps)]
     pub steps: usize,
-    /// Steps of the critic for one of the generator.
+    /// Steps of the critic for one of the generator
+    #[arg(long, value_name = "N", default_value_t = Self::default().n_critic)]
     pub n_critic: usize,
-    /// Images of the data in a step.
+    /// Images of the data in a step
+    #[arg(long, value_name = "N", default_value_t = Self::default().batch_size)]
     pub batch_size: usize,
-    /// Step size of the generator at the start; both fall linearly to 0.
+    /// Adam's step size for the generator at the start; both fall linearly to 0
+    #[arg(long, value_name = "X", default_value_t = Self::default().learning_rate, allow_negative_numbers = true)]
     pub learning_rate: f64,
-    /// Step size of the critic at the start.
+    /// Adam's step size for the critic at the start
+    #[arg(long, value_name = "X", default_value_t = Self::default().critic_learning_rate, allow_negative_numbers = true)]
     pub critic_learning_rate: f64,
-    /// Seed of everything.
+    /// Seed of initialisation, latent vectors and the order of images
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
 }
 
@@ -75,6 +90,17 @@ impl Default for GanSettings {
 }
 
 impl GanSettings {
+    /// Refuses counts that no training could have.
+    pub fn validate(&self) -> Result<()> {
+        for (flag, n) in [("--steps", self.steps), ("--n-critic", self.n_critic)] {
+            ensure!((1..=100_000_000).contains(&n), "{flag} is {n}, expected 1 to 100000000");
+        }
+        // batch normalisation of one image divides by nothing
+        let n = self.batch_size;
+        ensure!((2..=65_536).contains(&n), "--batch-size is {n}, expected 2 to 65536");
+        Ok(())
+    }
+
     fn generator(&self, shape: ImageShape) -> GeneratorSpec {
         let (hidden, channels) = (self.hidden, self.channels);
         GeneratorSpec { hidden, channels, ..GeneratorSpec::paper(shape) }
@@ -138,20 +164,31 @@ pub struct GanMetrics {
     pub objective: f64,
 }
 
+/// The objectives since the last line of the history, as they stood at a checkpoint.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Sum {
+    step: u64,
+    sum: f64,
+    n: usize,
+}
+
 /// Where the frozen generator of a folder is, or will be.
-#[must_use]
 pub fn generator_file(folder: &Path) -> PathBuf {
     folder.join("generator.safetensors")
 }
 
 /// The newest grid of a folder.
-#[must_use]
 pub fn last_grid(folder: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(folder.join("samples")).ok()?;
     let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|e| e == "png"));
     paths.sort();
     paths.pop()
+}
+
+/// Refuses what cannot be built, before a folder is made for it.
+pub fn check_gan(job: &GanJob<'_>) -> Result<()> {
+    new_players(job).map(drop)
 }
 
 /// Trains to the end or to an interruption.
@@ -193,7 +230,7 @@ fn begin(job: &GanJob<'_>) -> Result<()> {
         synthetic: job.images.is_synthetic(),
         train_sha256: images.sha256(),
     };
-    if claim(&job.folder.join("gan.json"), &present)? != Claim::Other {
+    if claim(&job.folder.join(BEGUN), &present)? != Claim::Other {
         return Ok(());
     }
     let what = "with other settings or other images; choose another folder".into();
@@ -209,6 +246,11 @@ fn open(job: &GanJob<'_>) -> Result<GanTrainer> {
     if path.is_file() {
         return Ok(GanTrainer::resume(&path, job.device)?);
     }
+    let (generator, critic) = new_players(job)?;
+    Ok(GanTrainer::new(generator, critic, job.settings.config())?)
+}
+
+fn new_players(job: &GanJob<'_>) -> Result<(Generator, Network)> {
     let (settings, [c, h, w]) = (job.settings, job.images.shape());
     let shape = ImageShape::new(c, h, w);
     let generator =
@@ -216,7 +258,7 @@ fn open(job: &GanJob<'_>) -> Result<GanTrainer> {
     let critic = NetworkSpec::critic(shape, Methods::BCOP, settings.critic_width)?;
     let critic = Network::new(&critic, DType::F32, job.device, settings.seed)
         .with_context(|| format!("images of {h} x {w}"))?;
-    Ok(GanTrainer::new(generator, critic, settings.config())?)
+    Ok((generator, critic))
 }
 
 /// Batches of real images, all in one long epoch.
@@ -248,7 +290,9 @@ struct Monitor<'a> {
     watch: Watch,
     progress: Progress,
     history: JsonLines<GanMetrics>,
-    sum: (f64, usize),
+    /// At the last checkpoint, which may be the one that an interruption leaves.
+    saved: Sum,
+    sum: Sum,
 }
 
 impl<'a> Monitor<'a> {
@@ -257,11 +301,17 @@ impl<'a> Monitor<'a> {
         // what lies after the checkpoint will be written again
         let history = job.folder.join("history.jsonl");
         let history = JsonLines::open(&history, |row: &GanMetrics| row.step <= step)?;
-        Ok(Self { job, watch, progress, history, sum: (0.0, 0) })
+        let sums: Vec<Sum> = read_json(&job.folder.join(SUMS))?.unwrap_or_default();
+        let sum = sums.into_iter().find(|sum| sum.step == step).unwrap_or_default();
+        Ok(Self { job, watch, progress, history, saved: sum, sum })
     }
 
     fn save(&mut self, trainer: &GanTrainer) -> Result<()> {
+        self.sum.step = trainer.n_steps();
+        // first, and together with the one before: whichever checkpoint is left has its own
+        write_json(&self.job.folder.join(SUMS), &[self.saved, self.sum])?;
         trainer.save(&checkpoint(self.job.folder))?;
+        self.saved = self.sum;
         self.watch.saved();
         Ok(())
     }
@@ -273,14 +323,14 @@ impl<'a> Monitor<'a> {
     }
 
     fn record(&mut self, step: u64) -> Result<()> {
-        let (sum, n) = std::mem::take(&mut self.sum);
+        let Sum { sum, n, .. } = std::mem::take(&mut self.sum);
         Ok(self.history.push(&GanMetrics { step, objective: sum / n.max(1) as f64 })?)
     }
 
     fn step_done(&mut self, trainer: &GanTrainer, report: &GanStepReport) -> Result<()> {
-        self.sum.0 += report.objective;
-        self.sum.1 += 1;
-        let mean = self.sum.0 / self.sum.1 as f64;
+        self.sum.sum += report.objective;
+        self.sum.n += 1;
+        let mean = self.sum.sum / self.sum.n as f64;
         self.progress.update(report.step, &format!("objective {mean:.3}"));
         if report.step.is_multiple_of(self.job.grid_every.max(1) as u64) {
             self.grid(trainer)?;
@@ -301,5 +351,70 @@ impl GanObserver for Monitor<'_> {
     ) -> lipconv::Result<ControlFlow<()>> {
         let outcome = self.step_done(trainer, report);
         Ok(self.watch.decide(outcome))
+    }
+}
+
+const GAP: u32 = 2;
+
+/// The images as one PNG, `n_columns` in a row.
+pub fn grid_png(images: &Tensor, n_columns: usize) -> crate::Result<Vec<u8>> {
+    let draw_error = |reason: String| Error::Draw { what: "a grid of samples", reason };
+    let (n, c, h, w) = images.dims4()?;
+    if c != 1 && c != 3 {
+        return Err(draw_error(format!("images have {c} channels, expected 1 or 3")));
+    }
+    let values = images.to_device(&Device::Cpu)?.to_dtype(DType::F32)?;
+    let values = values.flatten_all()?.to_vec1::<f32>()?;
+    let n_columns = n_columns.clamp(1, n.max(1));
+    let n_rows = n.div_ceil(n_columns);
+    let side = |n: usize, length: usize| n as u32 * (length as u32 + GAP) + GAP;
+    let mut grid = RgbImage::from_pixel(side(n_columns, w), side(n_rows, h), Rgb([255, 255, 255]));
+    for (i, image) in values.chunks_exact(c * h * w).enumerate() {
+        let (left, top) = (side(i % n_columns, w), side(i / n_columns, h));
+        for y in 0..h {
+            for x in 0..w {
+                let value = |channel: usize| byte(image[(channel % c * h + y) * w + x]);
+                let pixel = Rgb([value(0), value(1), value(2)]);
+                grid.put_pixel(left + x as u32, top + y as u32, pixel);
+            }
+        }
+    }
+    let mut png = Cursor::new(Vec::new());
+    grid.write_to(&mut png, ImageFormat::Png).map_err(|e| draw_error(e.to_string()))?;
+    Ok(png.into_inner())
+}
+
+/// Writes the grid to a file.
+pub fn write_grid(path: &Path, images: &Tensor, n_columns: usize) -> crate::Result<()> {
+    write_atomic(path, &grid_png(images, n_columns)?)
+}
+
+/// The nearest pixel; what is outside [-1, 1] is cut off.
+fn byte(value: f32) -> u8 {
+    // the cast saturates, and a value that is no number becomes 0
+    ((value + 1.0) * 127.5).round() as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_stand_in_rows_with_white_between() {
+        let values: Vec<f32> = vec![-1.0, 1.0, 0.0, -3.0, 0.5, 0.5];
+        let images = Tensor::from_vec(values, (3, 1, 1, 2), &Device::Cpu).unwrap();
+        let png = grid_png(&images, 2).unwrap();
+        let grid = image::load_from_memory(&png).unwrap().into_rgb8();
+        assert_eq!(grid.dimensions(), (10, 8));
+        let at = |x, y| grid.get_pixel(x, y).0[1];
+        assert_eq!((at(2, 2), at(3, 2), at(4, 2), at(6, 2), at(7, 2)), (0, 255, 255, 128, 0));
+        assert_eq!((at(2, 5), at(6, 5)), (191, 255));
+    }
+
+    #[test]
+    fn other_channels_are_refused() {
+        let images = Tensor::zeros((1, 2, 2, 2), DType::F32, &Device::Cpu).unwrap();
+        let text = grid_png(&images, 8).unwrap_err().to_string();
+        assert_eq!(text, "cannot draw a grid of samples: images have 2 channels, expected 1 or 3");
     }
 }

@@ -4,7 +4,7 @@
 //! images with values in [-1, 1], in the L2 norm). A *critic* is a network that is trained to make the difference large; with K a
 //! rigorous bound of its Lipschitz constant, (E_A f - E_B f) / K is a lower bound of the distance, whatever its training did.
 //! The two sides are [`Distribution`]s ([`distribution`]): images ([`source`]), a frozen generator, or distributions whose distance is
-//! known exactly ([`exact`], [`anchors`]).
+//! known exactly ([`anchors`]).
 //!
 //! Guarantee: an estimate is a mean over samples that the critic was not trained on, with its standard error, divided by K
 //! rounded up; where several learning rates are tried, the choice is made on other samples still.
@@ -17,17 +17,12 @@ pub mod anchors;
 pub mod critic;
 pub mod distribution;
 pub mod estimate;
-pub mod exact;
 pub mod gan;
-pub mod generated;
-pub mod grid;
 pub mod search;
 pub mod source;
-pub mod training;
 pub mod transport;
 
 pub use critic::{CriticConfig, CriticNetwork};
 pub use distribution::{Distribution, ImagePool, Part};
 pub use estimate::{Estimate, estimate};
-pub use generated::Generated;
-pub use source::SourceName;
+pub use source::{Generated, SourceName};

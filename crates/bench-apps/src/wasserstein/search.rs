@@ -19,9 +19,9 @@ use lipconv::PlainNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::critic::CriticConfig;
+use super::critic::{CriticEnd, CriticJob, CurvePoint, train_critic};
 use super::distribution::{Distribution, Part};
 use super::estimate::{Estimate, estimate};
-use super::training::{CriticEnd, CriticJob, CurvePoint, train_critic};
 use crate::files::{Claim, claim, move_aside, read_json, write_json};
 use crate::progress::{Display, Progress};
 
@@ -120,7 +120,10 @@ impl Search<'_> {
         let file = self.folder.join("begun.json");
         if claim(&file, &self.purpose)? == Claim::Other {
             let aside = move_aside(self.folder)?;
-            eprintln!("starting anew, the settings differ; the old run is now {}", aside.display());
+            crate::stdout::errln!(
+                "starting anew, the settings differ; the old run is now {}",
+                aside.display()
+            );
             claim(&file, &self.purpose)?;
         }
         Ok(())

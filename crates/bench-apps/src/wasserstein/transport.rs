@@ -46,7 +46,8 @@ pub fn assignment_distance(x: &[f32], y: &[f32], d: usize) -> Result<f64> {
     Ok(total / n as f64)
 }
 
-fn distance(a: &[f32], b: &[f32]) -> f64 {
+/// ‖a - b‖, in f64.
+pub(super) fn distance(a: &[f32], b: &[f32]) -> f64 {
     let square = |(x, y): (&f32, &f32)| (f64::from(*x) - f64::from(*y)).powi(2);
     a.iter().zip(b).map(square).sum::<f64>().sqrt()
 }

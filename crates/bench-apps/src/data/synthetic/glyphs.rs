@@ -3,10 +3,11 @@
 //! Coordinates lie in the unit square, x to the right and y down. A [`Kind::Curve`] passes through all of its points
 //! (Catmull-Rom), a [`Kind::Loop`] also returns to its first.
 
-use super::Variant;
-
 /// A point of the plane.
 pub(super) type Point = [f32; 2];
+
+/// The strokes of one way to write a digit.
+pub(super) type Variant = &'static [Stroke];
 
 /// How the points of a stroke are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
