@@ -416,7 +416,10 @@ fn conclude(summary: &Summary, planned: &Planned) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let n = summary.failed.len() + planned.impossible.len();
-    crate::stdout::errln!("error: {} not run; the same command tries again what failed", counted(n, "cell"));
+    crate::stdout::errln!(
+        "error: {} not run; the same command tries again what failed",
+        counted(n, "cell")
+    );
     ExitCode::FAILURE
 }
 

@@ -107,7 +107,10 @@ fn begin_anew_where_other<T>(folder: &Path, work: impl Fn() -> Result<T>) -> Res
     match work() {
         Err(error) if matches!(error.downcast_ref(), Some(Error::OtherRun { .. })) => {
             let aside = move_aside(folder)?;
-            crate::stdout::errln!("starting anew, the settings differ; the old run is now {}", aside.display());
+            crate::stdout::errln!(
+                "starting anew, the settings differ; the old run is now {}",
+                aside.display()
+            );
             work()
         }
         outcome => outcome,
