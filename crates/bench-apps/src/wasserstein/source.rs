@@ -16,7 +16,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
-use lipconv::FrozenGenerator;
+use lipconv::generator::FrozenGenerator;
 
 use super::distribution::{Distribution, FEWEST, ImagePool, Part};
 use crate::config::{DatasetName, RunConfig};
