@@ -317,7 +317,7 @@ fn table_4_is_run_once_and_written_up() {
     assert!(output.status.success(), "{notes}");
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("A tiny Table 4") && text.contains("W1 is at least"), "{text}");
-    assert!(text.contains("default budget: width 0.125, 6 steps, 2 seeds, 8 pairs"), "{text}");
+    assert!(text.contains("Default budget: width 0.125, 6 steps, 2 seeds, 8 pairs"), "{text}");
     assert!(text.contains("two points"), "{text}");
     let rows = json(&place, "out/distances.json");
     let rows = rows.as_array().unwrap();
