@@ -5,6 +5,8 @@
 //! functions on any device, is what an engine is tested against, and takes the networks that are not of this form.
 
 pub(crate) mod cpu;
+#[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+pub mod cuda;
 
 use crate::activation::Activation;
 

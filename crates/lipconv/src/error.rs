@@ -247,6 +247,14 @@ pub enum Error {
         /// The reason.
         source: projectors::Error,
     },
+    /// A CUDA device or its driver failed.
+    #[error("CUDA device: could not {doing}: {reason}")]
+    Device {
+        /// What was to be done.
+        doing: &'static str,
+        /// The driver's words.
+        reason: String,
+    },
     /// The tensor library failed.
     #[error("tensor operation failed: {0}")]
     Candle(#[from] candle_core::Error),

@@ -60,6 +60,8 @@ pub mod wide;
 
 pub use activation::Activation;
 pub use element::Element;
+#[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+pub use engine::cuda;
 pub use error::{Error, Result};
 pub use inference::Recording;
 pub use loss::{CrossEntropy, Loss, TrainingRadius};

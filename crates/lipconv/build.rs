@@ -1,0 +1,20 @@
+//! Compiles the kernels of the CUDA engine as C++ when the feature `cuda-emulation` asks for them.
+
+fn main() {
+    println!("cargo::rerun-if-changed=cuda");
+    println!("cargo::rerun-if-env-changed=LIPCONV_SANITIZE");
+    #[cfg(feature = "cuda-emulation")]
+    compile();
+}
+
+#[cfg(feature = "cuda-emulation")]
+fn compile() {
+    let mut build = cc::Build::new();
+    build.cpp(true).std("c++17").file("cuda/emulation.cpp").define("LIPCONV_EMULATION", None);
+    build.opt_level(2).flag_if_supported("-Wno-unused-parameter");
+    // such as LIPCONV_SANITIZE=address,undefined: the linker's flags are then the caller's
+    if let Ok(sanitizers) = std::env::var("LIPCONV_SANITIZE") {
+        build.flag(format!("-fsanitize={sanitizers}")).flag("-fno-sanitize-recover=all");
+    }
+    build.compile("lipconv_emulation");
+}

@@ -1,0 +1,434 @@
+//! The engine on the emulated device against the CPU engine, and on a real one where the variable `LIPCONV_CUDA_DEVICE` names it.
+
+use candle_core::{DType, Device, Tensor};
+use ndarray::{Array2, ArrayView2, s};
+use projectors::haar_orthogonal;
+use projectors::polar::polar;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::backend::{Address, Backend};
+use super::emit::{CONTROL_BYTES, Emit};
+use super::emulation::Emulation;
+use super::polar::{PolarBuffers, allowed_defect};
+use super::{Engine, Sample, bytes_of};
+use crate::activation::Activation;
+use crate::engine::cpu::training::{TrainBuffers, loss_and_gradients};
+use crate::error::{Error, Result};
+use crate::loss::CrossEntropy;
+use crate::network::Network;
+use crate::optim::{Optimizer, RmsPropConfig, Schedule};
+use crate::shape::ImageShape;
+use crate::spec::{LayerSpec, Methods, NetworkSpec};
+use crate::train::{Batch, TrainConfig, Trainer};
+use crate::{ConvMethod, LinearMethod, Loss};
+
+const HINGE: Loss = Loss::MultiClassHinge { margin: 0.7 };
+const MAX_MIN: LayerSpec = LayerSpec::Activation(Activation::MaxMin);
+
+fn engine(network: &Network, config: &TrainConfig, batch: usize) -> Engine {
+    #[cfg(feature = "cuda-engine")]
+    if let Some(ordinal) = std::env::var("LIPCONV_CUDA_DEVICE").ok().and_then(|n| n.parse().ok()) {
+        let engine = Engine::for_network(network, config, ordinal, batch);
+        return engine.expect("a device").expect("a network that the engine covers");
+    }
+    let engine = Engine::for_network_emulated(network, config, batch);
+    engine.expect("emulation").expect("a network that the engine covers")
+}
+
+fn config(optimizer: Optimizer) -> TrainConfig {
+    TrainConfig {
+        epochs: 3,
+        learning_rate: 1e-2,
+        schedule: Schedule::Constant,
+        optimizer,
+        loss: HINGE,
+        seed: 0,
+    }
+}
+
+fn conv(c_out: usize, kernel_size: usize, stride: usize, method: ConvMethod) -> LayerSpec {
+    LayerSpec::Conv { c_out, kernel_size, stride, method }
+}
+
+fn linear(out_features: usize, method: LinearMethod) -> LayerSpec {
+    LayerSpec::Linear { out_features, method }
+}
+
+/// Two convolutions and two dense layers.
+fn small(input: ImageShape, conv_method: ConvMethod, activation: LayerSpec) -> NetworkSpec {
+    let layers = vec![
+        conv(8, 3, 1, conv_method),
+        activation,
+        conv(6, 4, 2, conv_method),
+        activation,
+        LayerSpec::Flatten,
+        linear(20, LinearMethod::Bjorck),
+        activation,
+        linear(5, LinearMethod::Bjorck),
+    ];
+    NetworkSpec { input, layers }
+}
+
+fn batch(input: ImageShape, n: usize, n_classes: usize, seed: u64) -> Batch {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let values: Vec<f32> = (0..n * input.n_values()).map(|_| rng.random_range(0.0..1.0)).collect();
+    let shape = (n, input.channels, input.height, input.width);
+    let labels = (0..n).map(|_| rng.random_range(0..n_classes as u32)).collect();
+    Batch { images: Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values"), labels }
+}
+
+fn network(spec: &NetworkSpec) -> Network {
+    Network::new(spec, DType::F32, &Device::Cpu, 7).expect("a network")
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    crate::element::to_vec(tensor).expect("values")
+}
+
+/// ‖a - b‖ / ‖b‖.
+fn distance(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let square = |x: f64| x * x;
+    let apart: f64 = a.iter().zip(b).map(|(&a, &b)| square(f64::from(a) - f64::from(b))).sum();
+    let size: f64 = b.iter().map(|&b| square(f64::from(b))).sum();
+    (apart / size.max(f64::MIN_POSITIVE)).sqrt()
+}
+
+/// What separates two evaluations in f32 of sums of `n` terms through a few layers.
+fn rounding(n: usize) -> f64 {
+    64.0 * f64::from(f32::EPSILON) * (n as f64).sqrt()
+}
+
+/// Loss, gradients and logits of one batch.
+#[track_caller]
+fn check_gradients(name: &str, spec: &NetworkSpec, loss: Loss) {
+    let network = network(spec);
+    let batch = batch(spec.input, 5, network.n_classes(), 3);
+    let config = TrainConfig { loss, ..config(Optimizer::default()) };
+    let mut buffers = TrainBuffers::<f32>::default();
+    let (value, gradients) =
+        loss_and_gradients(&network, &config.loss, &batch.images, &batch.labels, &mut buffers)
+            .expect("the CPU's step");
+    let expected: Vec<f32> = gradients
+        .into_iter()
+        .zip(network.parameters())
+        .flat_map(|(g, p)| {
+            let weight = g.weight.unwrap_or_else(|| vec![0.0; p.weight.elem_count()]);
+            [weight, g.bias].concat()
+        })
+        .collect();
+    let mut engine = engine(&network, &config, 5);
+    let images = values(&batch.images);
+    let (loss, n_correct) = engine.step(&images, &batch.labels, 0.0, 1).expect("a step");
+    let allowed = rounding(spec.input.n_values() * 9);
+    assert!((loss - value.value).abs() <= allowed, "{name}: loss {loss} and {}", value.value);
+    assert_eq!(n_correct, value.n_correct, "{name}");
+    let got = engine.gradients().expect("gradients");
+    let apart = distance(&got, &expected);
+    assert!(apart <= allowed, "{name}: gradients are {apart:e} apart, allowed {allowed:e}");
+    let logits = engine.logits(&images).expect("logits");
+    let expected = values(&network.forward(&batch.images).expect("logits"));
+    let apart = distance(&logits, &expected);
+    assert!(apart <= allowed, "{name}: logits are {apart:e} apart, allowed {allowed:e}");
+}
+
+#[test]
+fn gradients_are_the_cpus() {
+    let input = ImageShape::new(3, 8, 6);
+    for method in
+        [ConvMethod::Bcop, ConvMethod::BcopFixed, ConvMethod::Rko, ConvMethod::Unconstrained]
+    {
+        let activations = [
+            MAX_MIN,
+            LayerSpec::Activation(Activation::GroupSort { group: 2 }),
+            LayerSpec::Activation(Activation::Relu),
+        ];
+        for activation in activations {
+            let name = format!("{method} {activation:?}");
+            check_gradients(&name, &small(input, method, activation), HINGE);
+        }
+    }
+}
+
+#[test]
+fn gradients_of_large_factors_are_the_cpus() {
+    // more than 64 rows leave the kernels of one block; tall weights are turned; every kernel size to 5
+    let dense = |features: &[usize]| {
+        let mut layers = vec![LayerSpec::Flatten];
+        for &n in features {
+            layers.extend([linear(n, LinearMethod::Bjorck), MAX_MIN]);
+        }
+        layers.push(linear(3, LinearMethod::Unconstrained));
+        NetworkSpec { input: ImageShape::new(2, 6, 6), layers }
+    };
+    check_gradients("wide and square", &dense(&[70, 70]), HINGE);
+    check_gradients("tall", &dense(&[90, 100]), HINGE);
+    for (c_out, kernel) in [(70, 2), (6, 1), (9, 5)] {
+        let layers = vec![
+            conv(c_out, kernel, 1, ConvMethod::Bcop),
+            LayerSpec::Flatten,
+            linear(3, LinearMethod::Bjorck),
+        ];
+        let spec = NetworkSpec { input: ImageShape::new(4, 5, 6), layers };
+        check_gradients(&format!("{c_out} channels of {kernel} x {kernel}"), &spec, HINGE);
+    }
+}
+
+#[test]
+fn gradients_of_normalised_heads_and_cross_entropy_are_the_cpus() {
+    let mut spec = small(ImageShape::new(3, 8, 6), ConvMethod::Bcop, MAX_MIN);
+    let last = spec.layers.len() - 1;
+    spec.layers[last] = linear(5, LinearMethod::Lln);
+    let settings = CrossEntropy { offset: 0.4, temperature: 0.25, annealing: 0.0, radius: None };
+    check_gradients("a head of unit rows", &spec, Loss::CrossEntropy(settings));
+}
+
+/// Some steps of training, the last batch of an epoch smaller.
+#[track_caller]
+fn check_training(optimizer: Optimizer) {
+    let spec = small(ImageShape::new(3, 8, 6), ConvMethod::Bcop, MAX_MIN);
+    let config = config(optimizer);
+    let mut trainer = Trainer::new(network(&spec), config).expect("a trainer");
+    let mut engine = engine(trainer.network(), &config, 6);
+    for (n, size) in [6, 6, 4, 6].into_iter().enumerate() {
+        let batch = batch(spec.input, size, 5, n as u64);
+        let report = trainer.step(&batch, 4).expect("the CPU's step");
+        let images = values(&batch.images);
+        let step = n as u64 + 1;
+        let (loss, _) =
+            engine.step(&images, &batch.labels, report.learning_rate, step).expect("a step");
+        let allowed = 50.0 * rounding(spec.input.n_values());
+        assert!((loss - report.loss).abs() <= allowed, "step {step}: {loss} and {}", report.loss);
+    }
+    let other = network(&spec);
+    engine.read_network(&other).expect("parameters");
+    for ((name, got), (_, expected)) in other.variables().iter().zip(trainer.network().variables())
+    {
+        let apart = distance(&values(got), &values(&expected));
+        // a parameter moves by the learning rate however small its gradient is, so that signs of rounding errors count
+        assert!(apart <= 0.02, "{name} is {apart:e} apart");
+    }
+}
+
+#[test]
+fn steps_of_training_are_the_cpus() {
+    check_training(Optimizer::default());
+    check_training(Optimizer::RmsProp(RmsPropConfig { epsilon: 1e-3, ..Default::default() }));
+}
+
+/// Images on the device: the same as the host's batches, cut and mirrored.
+#[test]
+fn resident_images_are_cut_and_mirrored() {
+    let spec = small(ImageShape::new(3, 8, 6), ConvMethod::Bcop, MAX_MIN);
+    let (network, config) = (network(&spec), config(Optimizer::default()));
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let n_values = spec.input.n_values();
+    let images: Vec<u8> = (0..7 * n_values).map(|_| rng.random()).collect();
+    let labels = [0, 1, 2, 3, 4, 0, 1];
+    let samples: Vec<Sample> = (0..10)
+        .map(|n| Sample {
+            image: n % 7,
+            shift: (n as i16 % 3 - 1, 2 - n as i16 % 4),
+            mirrored: n % 2 == 1,
+        })
+        .collect();
+    let mut resident = engine(&network, &config, 4);
+    resident.set_images(&images, &labels, 3).expect("room for the images");
+    let rates: Vec<_> = (1..=3).map(|step| (1e-2, step)).collect();
+    resident.begin_epoch(&samples, &rates).expect("an epoch");
+    resident.run(2).expect("two steps");
+    let status = resident.run(1).expect("a step");
+    assert_eq!(status.batch, 3);
+    let mut copied = engine(&network, &config, 4);
+    let mut losses = 0.0;
+    for (n, samples) in samples.chunks(4).enumerate() {
+        let values: Vec<f32> =
+            samples.iter().flat_map(|sample| cut(&images, spec.input, *sample)).collect();
+        let labels: Vec<u32> =
+            samples.iter().map(|s| u32::from(labels[s.image as usize])).collect();
+        losses += copied.step(&values, &labels, 1e-2, n as u64 + 1).expect("a step").0;
+    }
+    assert_eq!(status.loss_sum, losses);
+    assert_eq!(resident.parameters().expect("read"), copied.parameters().expect("read"));
+}
+
+/// An image as a [`Sample`] says.
+fn cut(images: &[u8], shape: ImageShape, sample: Sample) -> Vec<f32> {
+    let ImageShape { channels, height, width } = shape;
+    let own = &images[sample.image as usize * shape.n_values()..][..shape.n_values()];
+    let mut values = Vec::new();
+    for c in 0..channels {
+        for y in 0..height {
+            for x in 0..width {
+                let x = if sample.mirrored { width - 1 - x } else { x };
+                let row = usize::try_from(y as i64 + i64::from(sample.shift.0))
+                    .ok()
+                    .filter(|&r| r < height);
+                let column = usize::try_from(x as i64 + i64::from(sample.shift.1))
+                    .ok()
+                    .filter(|&c| c < width);
+                let byte =
+                    row.zip(column).map(|(row, column)| own[(c * height + row) * width + column]);
+                values.push(byte.map_or(0.0, |byte| f32::from(byte) / 255.0));
+            }
+        }
+    }
+    values
+}
+
+/// A run taken up from its parameters and running means ends as one that was not interrupted, to the bit.
+#[test]
+fn a_resumed_run_ends_the_same() {
+    let spec = small(ImageShape::new(3, 8, 6), ConvMethod::Bcop, MAX_MIN);
+    let (network, config) = (network(&spec), config(Optimizer::default()));
+    let batches: Vec<_> = (0..4).map(|n| batch(spec.input, 4, 5, n)).collect();
+    let step = |engine: &mut Engine, n: usize| {
+        let images = values(&batches[n].images);
+        engine.step(&images, &batches[n].labels, 1e-2, n as u64 + 1).expect("a step");
+    };
+    let mut whole = engine(&network, &config, 4);
+    (0..4).for_each(|n| step(&mut whole, n));
+    let mut first = engine(&network, &config, 4);
+    (0..2).for_each(|n| step(&mut first, n));
+    let mut second = engine(&network, &config, 4);
+    second.set_parameters(&first.parameters().expect("read")).expect("written");
+    second.write_moments(&first.read_moments().expect("read")).expect("written");
+    (2..4).for_each(|n| step(&mut second, n));
+    assert_eq!(second.parameters().expect("read"), whole.parameters().expect("read"));
+}
+
+#[test]
+fn a_step_that_fails_changes_nothing() {
+    let spec = small(ImageShape::new(3, 8, 6), ConvMethod::Bcop, MAX_MIN);
+    let network = network(&spec);
+    let mut engine = engine(&network, &config(Optimizer::default()), 4);
+    let batch = batch(spec.input, 4, 5, 0);
+    let mut images = values(&batch.images);
+    engine.step(&images, &batch.labels, 1e-2, 1).expect("a step");
+    let before = (engine.parameters().expect("read"), engine.read_moments().expect("read"));
+    images[17] = f32::NAN;
+    let error = engine.step(&images, &batch.labels, 1e-2, 2).expect_err("NaN");
+    assert!(matches!(error, Error::NonFiniteSomewhere { .. }), "{error}");
+    assert_eq!((engine.parameters().expect("read"), engine.read_moments().expect("read")), before);
+    // a parameter without full rank: the layer is named
+    let mut parameters = before.0.clone();
+    let linear1 =
+        network.parameters().take(2).map(|p| p.weight.elem_count() + p.bias.elem_count()).sum();
+    let length = network.parameters().nth(2).expect("linear1").weight.elem_count();
+    let parameter: &mut [f32] = &mut parameters[linear1..][..length];
+    let row = parameter[..length / 20].to_vec();
+    parameter[length / 20..][..length / 20].copy_from_slice(&row);
+    engine.set_parameters(&parameters).expect("written");
+    let images = values(&batch.images);
+    let error = engine.step(&images, &batch.labels, 1e-2, 2).expect_err("rank");
+    assert!(
+        matches!(&error, Error::Orthonormalisation { layer, .. } if layer == "linear1"),
+        "{error}"
+    );
+    assert_eq!(engine.parameters().expect("read"), parameters);
+    engine.set_parameters(&before.0).expect("written");
+    engine.step(&images, &batch.labels, 1e-2, 2).expect("the run goes on");
+}
+
+/// A matrix r x c with singular values from 1 to 1/`condition`.
+fn conditioned(r: usize, c: usize, condition: f64, rng: &mut ChaCha8Rng) -> Array2<f64> {
+    let (left, right) = (haar_orthogonal::<f64>(r, rng), haar_orthogonal::<f64>(c, rng));
+    let sigma = |i: usize| condition.powf(-(i as f64) / (r as f64 - 1.0));
+    let scaled = Array2::from_shape_fn((r, r), |(i, j)| left[[i, j]] * sigma(j));
+    scaled.dot(&right.slice(s![..r, ..]))
+}
+
+/// Factor, pullback and defect on the emulated device, with the first level that suffices.
+fn polar_on_device(
+    w: ArrayView2<'_, f32>,
+    cotangent: ArrayView2<'_, f32>,
+) -> Result<[Vec<f32>; 2]> {
+    let (r, c) = w.dim();
+    let mut device = Emulation::default();
+    let control = device.allocate(CONTROL_BYTES)?;
+    let [place, d_place, defect, out] =
+        [4 * r * c, 4 * r * c, 4, 4 * r * c].map(|n| device.allocate(n));
+    let [place, d_place, defect, out]: [Address; 4] = [place?, d_place?, defect?, out?];
+    device.write(place, &bytes_of(w.as_standard_layout().as_slice().expect("standard")))?;
+    device
+        .write(d_place, &bytes_of(cotangent.as_standard_layout().as_slice().expect("standard")))?;
+    let mut buffers = PolarBuffers::new(&mut Emit::new(&mut device, control), r, c, defect)?;
+    loop {
+        let mut emit = Emit::new(&mut device, control);
+        buffers.forward(&mut emit, 0, place)?;
+        buffers.prepare_backward(&mut emit, 0, place)?;
+        buffers.backward(&mut emit, 0, d_place, out)?;
+        let read = |device: &mut Emulation, from: Address, n: usize| -> Result<Vec<f32>> {
+            let mut bytes = vec![0; 4 * n];
+            device.read(from, &mut bytes)?;
+            Ok(bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect())
+        };
+        if read(&mut device, defect, 1)?[0] <= 1.0 || !buffers.raise_level() {
+            return Ok([read(&mut device, buffers.factor, r * c)?, read(&mut device, out, r * c)?]);
+        }
+        device.write(defect, &[0; 4])?;
+    }
+}
+
+#[test]
+fn polar_factors_and_pullbacks_at_all_condition_numbers() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    for (r, c) in [(1, 1), (5, 9), (16, 16), (40, 64), (70, 130)] {
+        for condition in [1.0, 10.0, 1e2, 1e3, 1e4] {
+            let condition = if r == 1 { 1.0 } else { condition };
+            let w = conditioned(r, c, condition, &mut rng) * rng.random_range(0.01..100.0);
+            let w = w.mapv(|x| x as f32);
+            let cotangent =
+                Array2::from_shape_simple_fn((r, c), || rng.random_range(-1.0_f32..1.0));
+            let [factor, gradient] = polar_on_device(w.view(), cotangent.view()).expect("a factor");
+            let wide = w.mapv(f64::from);
+            let exact = polar(wide.view()).expect("full rank");
+            let exact_factor: Vec<f32> = exact.factor().iter().map(|x| *x as f32).collect();
+            // of f32 input: perturbations grow with the condition number
+            let allowed = rounding(c) * (1.0 + condition / 8.0);
+            let apart = distance(&factor, &exact_factor);
+            assert!(apart <= allowed, "{r} x {c}, condition {condition:e}: factor {apart:e} apart");
+            let pulled = exact.pullback(wide.view(), cotangent.mapv(f64::from).view());
+            let pulled: Vec<f32> = pulled.iter().map(|x| *x as f32).collect();
+            let apart = distance(&gradient, &pulled);
+            assert!(
+                apart <= allowed,
+                "{r} x {c}, condition {condition:e}: gradient {apart:e} apart"
+            );
+            // orthonormal whatever the condition
+            let factor = Array2::from_shape_vec((r, c), factor).expect("r x c");
+            let gram = factor.dot(&factor.t());
+            let defect =
+                gram.indexed_iter().map(|((i, j), g)| (g - f32::from(u8::from(i == j))).abs());
+            assert!(
+                defect.fold(0.0, f32::max) <= allowed_defect(c),
+                "{r} x {c}, condition {condition:e}"
+            );
+        }
+    }
+}
+
+#[test]
+fn images_that_do_not_fit_are_refused() {
+    let spec = NetworkSpec::small(ImageShape::new(1, 28, 28), 10, Methods::BCOP);
+    let mut engine = engine(&network(&spec), &config(Optimizer::default()), 2);
+    assert!(matches!(engine.set_images(&[0; 10], &[1], 1), Err(Error::ShapeMismatch { .. })));
+    assert!(matches!(engine.set_images(&[0; 784], &[10], 1), Err(Error::LabelOutOfRange { .. })));
+    assert!(engine.begin_epoch(&[], &[]).is_err(), "no images yet");
+    engine.set_images(&[0; 784], &[1], 1).expect("an image");
+    let samples = [Sample { image: 1, ..Sample::default() }; 2];
+    assert!(matches!(engine.begin_epoch(&samples, &[(1.0, 1)]), Err(Error::InvalidSetting { .. })));
+    assert!(matches!(engine.begin_epoch(&samples[..1], &[]), Err(Error::ShapeMismatch { .. })));
+}
+
+/// Networks that the engine leaves to candle's operations.
+#[test]
+fn what_is_not_covered_is_left_to_others() {
+    let spec = small(ImageShape::new(3, 8, 6), ConvMethod::Ossn, MAX_MIN);
+    let engine = Engine::for_network_emulated(&network(&spec), &config(Optimizer::default()), 2);
+    assert!(engine.expect("no error").is_none());
+}
