@@ -47,15 +47,16 @@ pub(super) trait Backend: Debug + Send {
 
     /// Carries out a record on stream 0.
     fn replay(&mut self, graph: usize) -> Result<()>;
-
-    /// Waits until all is done.
-    fn synchronize(&mut self) -> Result<()>;
 }
 
 /// A kernel and how to run it.
 #[derive(Debug, Clone)]
 pub(super) struct Launch {
     pub(super) kernel: &'static str,
+    #[cfg_attr(
+        not(feature = "cuda-engine"),
+        expect(dead_code, reason = "emulation has no streams")
+    )]
     pub(super) stream: usize,
     pub(super) grid: [u32; 3],
     pub(super) threads: u32,

@@ -178,8 +178,4 @@ impl Backend for Emulation {
     fn replay(&mut self, graph: usize) -> Result<()> {
         self.graphs[graph].iter().try_for_each(|command| self.carry_out(command))
     }
-
-    fn synchronize(&mut self) -> Result<()> {
-        Ok(())
-    }
 }

@@ -148,6 +148,15 @@ impl Hardware {
         Ok(function)
     }
 
+    fn synchronize(&self) -> Result<()> {
+        self.current()?;
+        // SAFETY: the streams live as long as this
+        self.streams
+            .iter()
+            .try_for_each(|s| unsafe { driver::stream::synchronize(s.stream) })
+            .map_err(failed("wait for the device"))
+    }
+
     fn current(&self) -> Result<()> {
         // SAFETY: the context is held until this is dropped
         unsafe { driver::ctx::set_current(self.context) }.map_err(failed("use the device"))
@@ -311,15 +320,6 @@ impl Backend for Hardware {
         // SAFETY: graph and stream live as long as this
         unsafe { driver::graph::launch(self.graphs[graph], self.streams[0].stream) }
             .map_err(failed("run a graph"))
-    }
-
-    fn synchronize(&mut self) -> Result<()> {
-        self.current()?;
-        // SAFETY: the streams live as long as this
-        self.streams
-            .iter()
-            .try_for_each(|s| unsafe { driver::stream::synchronize(s.stream) })
-            .map_err(failed("wait for the device"))
     }
 }
 
