@@ -48,6 +48,7 @@ fn main() -> Result<(), AnyError> {
             learning_rate: rate,
             schedule: Schedule::Linear,
             optimizer: Optimizer::RmsProp(RmsPropConfig::default()),
+            averaging: lipconv::Averaging::None,
             loss: Loss::Wasserstein,
             seed: 0,
         };

@@ -35,6 +35,7 @@ fn main() -> Result<(), lipconv::Error> {
         learning_rate: 1e-3,
         schedule: Schedule::Constant,
         optimizer: Optimizer::default(),
+        averaging: lipconv::Averaging::None,
         loss: Loss::MultiClassHinge { margin: 2.12 },
         seed: 0,
     };

@@ -2,7 +2,7 @@
 //!
 //! A checkpoint is a safetensors file. Its tensors are the parameters (`conv1.weight` …), the vectors of OSSN
 //! (`conv1.vector` …), the running means of the optimiser (`adam.first.conv1.weight`, `adam.second.conv1.weight` … or
-//! `rmsprop.square.conv1.weight` …) of what is trained and, for each orthonormalised layer, the inverse square root that the next
+//! `rmsprop.square.conv1.weight` …) and the average (`average.conv1.weight` …) of what is trained and, for each orthonormalised layer, the inverse square root that the next
 //! step starts from (`warm.conv1`). Its `lipconv` metadata entry is JSON: format version, network spec,
 //! element type, training settings, place in the run, and the state of the random generator.
 //!
@@ -89,7 +89,7 @@ impl Trainer {
     /// Adds all parameters, vectors and running means to a file.
     pub(crate) fn push_tensors(&self, writer: &mut Writer) -> Result<()> {
         let (network, RunState { moments, warm }) = (self.network(), self.state()?);
-        let kinds = self.config().optimizer.moment_names();
+        let kinds = self.config().mean_names();
         for ((name, variable), moments) in network.variables().into_iter().zip(&moments) {
             for (kind, mean) in kinds.iter().zip(moments) {
                 writer.push_tensor(format!("{kind}.{name}"), mean)?;
@@ -131,8 +131,8 @@ fn take_state(network: &Network, config: &TrainConfig, reader: &mut Reader) -> R
     let trained = network.parameters().flat_map(|p| [p.trained, true]);
     let mut moments = Vec::new();
     for ((name, variable), trained) in network.variables().into_iter().zip(trained) {
-        let kinds = config.optimizer.moment_names().iter().filter(|_| trained);
-        let means = kinds.map(|kind| {
+        let kinds = if trained { config.mean_names() } else { Vec::new() };
+        let means = kinds.iter().map(|kind| {
             reader.take_tensor(&format!("{kind}.{name}"), variable.dims(), dtype, host)
         });
         moments.push(means.collect::<Result<_>>()?);

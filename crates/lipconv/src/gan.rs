@@ -37,7 +37,7 @@ use crate::error::{Error, Result};
 use crate::generator::{Generator, TrainForward, draw_latents};
 use crate::loss::{DISTRIBUTION_A, DISTRIBUTION_B, Loss};
 use crate::network::Network;
-use crate::optim::{AdamConfig, Optimizer, Schedule, Update};
+use crate::optim::{AdamConfig, Averaging, Optimizer, Schedule, Update};
 use crate::train::{Batch, BatchSource, Outcome, StepReport, TrainConfig, Trainer};
 use descent::VariableState;
 
@@ -95,7 +95,8 @@ impl GanConfig {
     fn train_config(&self, player: PlayerConfig) -> TrainConfig {
         let PlayerConfig { learning_rate, schedule, optimizer } = player;
         let (epochs, seed) = (self.epochs, self.seed);
-        TrainConfig { epochs, learning_rate, schedule, optimizer, loss: Loss::Wasserstein, seed }
+        let (averaging, loss) = (Averaging::None, Loss::Wasserstein);
+        TrainConfig { epochs, learning_rate, schedule, optimizer, averaging, loss, seed }
     }
 }
 
@@ -347,7 +348,8 @@ impl GanTrainer {
         let total = (self.config.epochs * n_batches) as u64;
         let factor = schedule.factor(self.critic.epoch(), steps - 1, total);
         let step = steps / self.config.n_critic as u64;
-        Update { optimizer, learning_rate: learning_rate * factor, step }
+        let learning_rate = learning_rate * factor;
+        Update { optimizer, averaging: Averaging::None, learning_rate, step }
     }
 
     fn latents(&mut self, n: usize) -> Result<Tensor> {

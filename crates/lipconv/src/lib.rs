@@ -67,7 +67,7 @@ pub use inference::Recording;
 pub use loss::{CrossEntropy, Loss, TrainingRadius};
 pub use methods::{ConvMethod, LinearMethod, Method, Sizes, Weight};
 pub use network::Network;
-pub use optim::{AdamConfig, NAdamConfig, Optimizer, RmsPropConfig, Schedule};
+pub use optim::{AdamConfig, Averaging, NAdamConfig, Optimizer, RmsPropConfig, Schedule};
 pub use plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
 pub use projectors::LipschitzBound;
 pub use shape::{ImageShape, SignalShape};

@@ -88,6 +88,8 @@ impl Parameters {
 /// A forward pass in candle's operations.
 pub(crate) struct PortableForward {
     pub(crate) logits: Tensor,
+    /// The weight of the last linear layer.
+    pub(crate) last_weight: Option<Tensor>,
     /// For each linear layer, the vector that a training step goes on with.
     pub(crate) vectors: Vec<Option<Tensor>>,
     /// For each linear layer made of orthogonal factors, how far they are from orthonormal.
@@ -311,8 +313,12 @@ impl Network {
         images: &Tensor,
         value: impl Fn(&Var) -> Tensor,
     ) -> Result<PortableForward> {
-        let mut forward =
-            PortableForward { logits: images.clone(), vectors: Vec::new(), defects: Vec::new() };
+        let mut forward = PortableForward {
+            logits: images.clone(),
+            last_weight: None,
+            vectors: Vec::new(),
+            defects: Vec::new(),
+        };
         for layer in &self.layers {
             let x = &forward.logits;
             let Some(p) = &layer.parameters else {
@@ -330,6 +336,7 @@ impl Network {
                 }
                 _ => ops::dense(x, &weight, bias)?,
             };
+            forward.last_weight = Some(weight);
             forward.vectors.push(vector);
             forward.defects.push(defect);
         }

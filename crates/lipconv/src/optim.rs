@@ -7,6 +7,7 @@
 //!   Cost: 3 reads and 2 writes.
 //! * NAdam: see [`NAdamConfig`].
 
+mod averaging;
 mod nadam;
 mod schedule;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::element::Element;
 use crate::error::{Error, Result};
 
+pub use averaging::Averaging;
 pub use nadam::NAdamConfig;
 pub use schedule::{PAPER_EPOCHS, PAPER_GAMMA, Schedule};
 
@@ -143,19 +145,21 @@ impl AdamConfig {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Update {
     pub(crate) optimizer: Optimizer,
+    pub(crate) averaging: Averaging,
     pub(crate) learning_rate: f64,
     /// Counts from 1.
     pub(crate) step: u64,
 }
 
-/// The running means of one parameter, as many as its optimiser keeps; none for a parameter that is not trained.
+/// The running means of one parameter, as many as its optimiser keeps, and then its average; none for a parameter that is not trained.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Moments<T>(pub(crate) Vec<Vec<T>>);
 
 impl<T: Real> Moments<T> {
+    /// So many running means of `n` values.
     #[cfg(any(test, feature = "gan"))]
-    pub(crate) fn zeros(optimizer: &Optimizer, n: usize) -> Self {
-        Self(vec![vec![T::zero(); n]; optimizer.moment_names().len()])
+    pub(crate) fn zeros(n_means: usize, n: usize) -> Self {
+        Self(vec![vec![T::zero(); n]; n_means])
     }
 }
 
@@ -208,10 +212,14 @@ fn rms_prop_step<T: Real>(
     });
 }
 
-/// One step of `update`'s optimiser.
+/// One step of `update`'s optimiser, which the average follows.
 fn step<T: Real>(update: Update, parameter: &mut [T], gradient: &[T], moments: &mut Moments<T>) {
-    let Update { optimizer, learning_rate, step } = update;
-    match (optimizer, moments.0.as_mut_slice()) {
+    let Update { optimizer, averaging, learning_rate, step } = update;
+    let (moments, average) = moments.0.split_at_mut(optimizer.moment_names().len());
+    if let [average] = average {
+        averaging.begin(step, parameter, average);
+    }
+    match (optimizer, moments) {
         (Optimizer::Adam(config), [first, second]) => {
             adam_step(&config, learning_rate, step, parameter, gradient, [first, second]);
         }
@@ -222,6 +230,9 @@ fn step<T: Real>(update: Update, parameter: &mut [T], gradient: &[T], moments: &
             rms_prop_step(&config, learning_rate, parameter, gradient, square);
         }
         _ => unreachable!("moments are made and read with the names of their optimiser"),
+    }
+    if let [average] = average {
+        averaging.follow(step, parameter, average);
     }
 }
 
@@ -243,7 +254,11 @@ pub(crate) fn update_tensors(
     moments: &mut [Tensor],
     update: Update,
 ) -> Result<()> {
-    let Update { optimizer, learning_rate, step } = update;
+    let Update { optimizer, averaging, learning_rate, step } = update;
+    let (moments, average) = moments.split_at_mut(optimizer.moment_names().len());
+    if let [average] = average {
+        averaging.begin_tensors(step, variable, average)?;
+    }
     let change = match (optimizer, moments) {
         (Optimizer::Adam(config), [first, second]) => {
             *first = mean(first, gradient, config.beta1)?;
@@ -263,7 +278,11 @@ pub(crate) fn update_tensors(
         }
         _ => unreachable!("moments are made and read with the names of their optimiser"),
     };
-    Ok(variable.set(&(variable.as_tensor().detach() - change)?)?)
+    variable.set(&(variable.as_tensor().detach() - change)?)?;
+    match average {
+        [average] => averaging.follow_tensors(step, variable, average),
+        _ => Ok(()),
+    }
 }
 
 /// A running mean after one more value.
@@ -305,9 +324,10 @@ mod tests {
     #[track_caller]
     fn check_steps<T: Real>(optimizer: Optimizer, n_steps: u64, expected: [f64; 3]) {
         let mut parameter = START.map(T::of);
-        let mut moments = Moments::zeros(&optimizer, 3);
+        let mut moments = Moments::zeros(optimizer.moment_names().len(), 3);
         for (n, gradient) in (1..=n_steps).zip(GRADIENTS.iter().cycle()) {
-            let update = Update { optimizer, learning_rate: 1e-2, step: n };
+            let averaging = Averaging::None;
+            let update = Update { optimizer, averaging, learning_rate: 1e-2, step: n };
             step(update, &mut parameter, &gradient.map(T::of), &mut moments);
         }
         for (got, expected) in parameter.iter().zip(expected) {
@@ -349,30 +369,108 @@ mod tests {
         check_steps::<f32>(nadam, 600, after_many);
     }
 
+    const AVERAGINGS: [Averaging; 4] = [
+        Averaging::None,
+        Averaging::Exponential { decay: 0.9 },
+        Averaging::Lookahead { period: 2, rate: 0.5 },
+        Averaging::Lookahead { period: 1, rate: 1.0 },
+    ];
+
+    /// Parameter and running means after nine steps; the average is the last of them.
+    fn nine_steps(optimizer: Optimizer, averaging: Averaging) -> ([f64; 3], Moments<f64>) {
+        let mut parameter = START;
+        let n_means = optimizer.moment_names().len() + averaging.names().len();
+        let mut moments = Moments::zeros(n_means, 3);
+        for (n, gradient) in (1..=9).zip(GRADIENTS.iter().cycle()) {
+            let update = Update { optimizer, averaging, learning_rate: 1e-2, step: n };
+            step(update, &mut parameter, gradient, &mut moments);
+        }
+        (parameter, moments)
+    }
+
     /// The same steps in candle's operations.
     #[test]
     fn tensors_take_the_steps_of_slices() {
-        for optimizer in [
+        let optimizers = [
             Optimizer::default(),
             Optimizer::NAdam(NAdamConfig::default()),
             Optimizer::RmsProp(RmsPropConfig::default()),
-        ] {
-            let mut parameter = START;
-            let mut moments = Moments::zeros(&optimizer, 3);
+        ];
+        for (optimizer, averaging) in optimizers.iter().flat_map(|&o| AVERAGINGS.map(|a| (o, a))) {
+            let (parameter, moments) = nine_steps(optimizer, averaging);
             let device = candle_core::Device::Cpu;
             let variable = Var::new(&START, &device).unwrap();
-            let n_moments = optimizer.moment_names().len();
-            let mut tensors = vec![variable.zeros_like().unwrap(); n_moments];
-            for (n, gradient) in (1..).zip(&GRADIENTS) {
-                let update = Update { optimizer, learning_rate: 1e-2, step: n };
-                step(update, &mut parameter, gradient, &mut moments);
+            let mut tensors = vec![variable.zeros_like().unwrap(); moments.0.len()];
+            for (n, gradient) in (1..=9).zip(GRADIENTS.iter().cycle()) {
+                let update = Update { optimizer, averaging, learning_rate: 1e-2, step: n };
                 let gradient = Tensor::new(gradient, &device).unwrap();
                 update_tensors(&variable, &gradient, &mut tensors, update).unwrap();
             }
-            let got = variable.to_vec1::<f64>().unwrap();
-            for (got, expected) in got.iter().zip(parameter) {
-                assert!((got - expected).abs() <= 1e-14, "{optimizer:?}: {got} and {expected}");
+            let close = |tensor: &Tensor, expected: &[f64]| {
+                for (got, expected) in tensor.to_vec1::<f64>().unwrap().iter().zip(expected) {
+                    let error = (got - expected).abs();
+                    assert!(error <= 1e-13, "{optimizer:?} {averaging:?}: {got}, {expected}");
+                }
+            };
+            close(variable.as_tensor(), &parameter);
+            tensors.iter().zip(&moments.0).for_each(|(tensor, mean)| close(tensor, mean));
+        }
+    }
+
+    /// The parameters after every one of nine steps of Adam, without an average.
+    fn trajectory() -> Vec<[f64; 3]> {
+        let (mut parameter, mut moments) = (START, Moments::zeros(2, 3));
+        let steps = (1..=9).zip(GRADIENTS.iter().cycle()).map(|(n, gradient)| {
+            let optimizer = Optimizer::default();
+            let averaging = Averaging::None;
+            let update = Update { optimizer, averaging, learning_rate: 1e-2, step: n };
+            step(update, &mut parameter, gradient, &mut moments);
+            parameter
+        });
+        steps.collect()
+    }
+
+    #[test]
+    fn the_exponential_average_is_the_weighted_mean_of_all_steps() {
+        let decay = 0.35;
+        let averaging = Averaging::Exponential { decay };
+        let (parameter, moments) = nine_steps(Optimizer::default(), averaging);
+        let steps = trajectory();
+        assert_eq!(parameter, steps[8], "the average has no influence on the steps");
+        for (i, average) in moments.0[2].iter().enumerate() {
+            // each step's weight: what it entered with, times all later decays
+            let decay_at = |t: usize| decay.min((t - 1) as f64 / (t + 9) as f64);
+            let weight = |t: usize| (t + 1..=9).fold(1.0 - decay_at(t), |w, s| w * decay_at(s));
+            let mean = (1..=9).map(|t| weight(t) * steps[t - 1][i]).sum::<f64>();
+            let total = (1..=9).map(weight).sum::<f64>();
+            assert!((total - 1.0).abs() < 1e-14 && (average - mean).abs() < 1e-14, "{average}");
+        }
+    }
+
+    #[test]
+    fn lookahead_calls_the_fast_parameters_back() {
+        let averaging = Averaging::Lookahead { period: 2, rate: 0.5 };
+        let (mut parameter, mut moments) = (START, Moments::zeros(2, 3));
+        let mut slow = START;
+        for (n, gradient) in (1..=9).zip(GRADIENTS.iter().cycle()) {
+            let optimizer = Optimizer::default();
+            let update =
+                Update { optimizer, averaging: Averaging::None, learning_rate: 1e-2, step: n };
+            step(update, &mut parameter, gradient, &mut moments);
+            if n % 2 == 0 {
+                for (slow, fast) in slow.iter_mut().zip(&mut parameter) {
+                    *slow = 0.5 * *slow + 0.5 * *fast;
+                    *fast = *slow;
+                }
             }
         }
+        let (fast, moments) = nine_steps(Optimizer::default(), averaging);
+        for i in 0..3 {
+            assert!((fast[i] - parameter[i]).abs() < 1e-14, "{fast:?} and {parameter:?}");
+            assert!((moments.0[2][i] - slow[i]).abs() < 1e-14);
+        }
+        // with a period of 1 and the whole way, the slow parameters are the fast ones
+        let (fast, moments) = nine_steps(Optimizer::default(), AVERAGINGS[3]);
+        assert_eq!((fast, moments.0[2].as_slice()), (trajectory()[8], fast.as_slice()));
     }
 }

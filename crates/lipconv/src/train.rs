@@ -17,6 +17,7 @@ mod portable;
 pub(crate) mod state;
 pub(crate) mod stepper;
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use candle_core::{DType, Tensor};
@@ -28,8 +29,9 @@ use crate::engine::cpu::stepper::CpuStepper;
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::network::Network;
-use crate::optim::{Optimizer, Schedule, Update};
+use crate::optim::{Averaging, Optimizer, Schedule, Update};
 use crate::plain::check_same_device;
+use crate::spec::LayerSpec;
 use portable::PortableStepper;
 use state::{Progress, RunState};
 use stepper::Stepper;
@@ -49,6 +51,9 @@ pub struct TrainConfig {
     pub schedule: Schedule,
     /// What changes the parameters.
     pub optimizer: Optimizer,
+    /// The average of the parameters that is evaluated.
+    #[serde(default, skip_serializing_if = "Averaging::is_none")]
+    pub averaging: Averaging,
     /// The loss.
     pub loss: Loss,
     /// Seed of the order of the data.
@@ -74,7 +79,14 @@ impl TrainConfig {
         }
         self.loss.validate()?;
         self.optimizer.validate()?;
+        self.averaging.validate()?;
         self.schedule.validate()
+    }
+
+    /// Names of what is kept of every parameter between steps, as checkpoints have them.
+    pub(crate) fn mean_names(&self) -> Vec<&'static str> {
+        let means = self.optimizer.moment_names().iter().chain(self.averaging.names());
+        means.copied().collect()
     }
 }
 
@@ -119,7 +131,7 @@ impl Trainer {
     /// # Errors
     /// As for [`TrainConfig::validate`]; [`Error::NumberOfOutputs`] when the loss is not defined for the network's outputs.
     pub fn new(network: Network, config: TrainConfig) -> Result<Self> {
-        let state = RunState::zeros(&network, &config.optimizer)?;
+        let state = RunState::zeros(&network, config.mean_names().len())?;
         let rng = ChaCha8Rng::seed_from_u64(config.seed);
         let totals = EpochReport::default();
         let progress = Progress { step: 0, epoch: 0, batch: 0, epoch_seed: None, totals, rng };
@@ -135,6 +147,10 @@ impl Trainer {
     ) -> Result<Self> {
         config.validate()?;
         config.loss.check_outputs(network.n_classes())?;
+        let last = network.spec().layers.last();
+        if config.loss.needs_pairs() && !matches!(last, Some(LayerSpec::Linear { .. })) {
+            return Err(Error::NoLastWeight);
+        }
         let stepper: Box<dyn Stepper> = match network.dtype() {
             _ if !network.device().is_cpu() || !network.has_block_form() => {
                 Box::new(PortableStepper::new(&network, state)?)
@@ -173,6 +189,34 @@ impl Trainer {
     #[must_use]
     pub fn network(&self) -> &Network {
         &self.network
+    }
+
+    /// The network that is to be evaluated: with averaged parameters where the run averages them, a copy of the present one
+    /// otherwise.
+    ///
+    /// # Errors
+    /// [`Error::Candle`] when the parameters cannot be copied.
+    pub fn averaged_network(&self) -> Result<Network> {
+        let Self { network, .. } = self;
+        let averages = match self.progress.step {
+            0 => Vec::new(),
+            _ if self.config.averaging.is_none() => Vec::new(),
+            _ => self.state()?.moments,
+        };
+        let mut averages = averages.iter().map(|means| means.last());
+        let mut values = HashMap::new();
+        for (name, variable) in network.variables() {
+            let value = match averages.next().flatten() {
+                Some(average) => average.to_device(network.device())?,
+                None => variable.as_tensor().detach().copy()?,
+            };
+            values.insert(name, value);
+        }
+        values.extend(network.vectors());
+        let take = |name: &str, _: &[usize]| {
+            Ok(values.remove(name).expect("a network of the same spec has the same names"))
+        };
+        Network::from_tensors(network.spec(), network.dtype(), network.device(), take)
     }
 
     /// The run's settings.
@@ -267,8 +311,10 @@ impl Trainer {
         let Progress { step, epoch, batch: index, .. } = self.progress;
         let learning_rate =
             self.config.learning_rate * self.config.schedule.factor(epoch, step, total);
-        let update = Update { optimizer: self.config.optimizer, learning_rate, step: step + 1 };
-        let done = self.stepper.step(&self.network, &self.config.loss, batch, update);
+        let TrainConfig { optimizer, averaging, loss, .. } = self.config;
+        let loss = loss.at(step as f64 / total.max(1) as f64);
+        let update = Update { optimizer, averaging, learning_rate, step: step + 1 };
+        let done = self.stepper.step(&self.network, &loss, batch, update);
         let (loss, n_correct) = done.map_err(|source| in_step(step + 1, source))?;
         let projected = self.network.project_after(index, n_batches);
         projected.map_err(|source| in_step(step + 1, source))?;

@@ -83,6 +83,7 @@ pub fn train_config(config: &TrainingConfig) -> TrainConfig {
             ScheduleKind::Constant => Schedule::Constant,
         },
         optimizer: Optimizer::default(),
+        averaging: lipconv::Averaging::None,
         loss: Loss::MultiClassHinge { margin: config.margin },
         seed: config.seed,
     }

@@ -282,7 +282,7 @@ pub fn load_network(path: &Path, device: &Device) -> Result<Loaded> {
     }
     let trainer = Trainer::resume(path, device).context("cannot load a network")?;
     Ok(Loaded {
-        network: trainer.network().materialize()?,
+        network: trainer.averaged_network()?.materialize()?,
         step: Some(trainer.n_steps()),
         unfinished: !trainer.is_finished(),
     })

@@ -87,7 +87,7 @@ pub fn train(job: &TrainJob<'_>) -> Result<Trained> {
     if trainer.is_finished() {
         monitor.progress.finish();
         tracing::info!(seconds, "training finished");
-        return Ok(Trained::Finished { network: trainer.into_network(), seconds });
+        return Ok(Trained::Finished { network: trainer.averaged_network()?, seconds });
     }
     monitor.save(&trainer)?;
     monitor.progress.finish();
@@ -215,7 +215,7 @@ impl<'a> Monitor<'a> {
     }
 
     fn epoch_done(&mut self, trainer: &Trainer, report: &EpochReport) -> Result<()> {
-        let plain = trainer.network().materialize()?;
+        let plain = trainer.averaged_network()?.materialize()?;
         let evaluation = &self.job.config.evaluation;
         let test = quick_test(&plain, &self.job.dataset.test, evaluation)?;
         let row = EpochMetrics {

@@ -111,6 +111,7 @@ impl CriticConfig {
             learning_rate: self.learning_rate,
             schedule: paper_schedule(self.epochs),
             optimizer: Optimizer::RmsProp(RmsPropConfig::default()),
+            averaging: lipconv::Averaging::None,
             loss: Loss::Wasserstein,
             seed: self.seed,
         };

@@ -22,10 +22,12 @@ impl VariableState {
         let sizes = variables.iter().map(|(_, v)| v.elem_count());
         Ok(match variables.first().map(|(_, v)| (v.device().is_cpu(), v.dtype())) {
             Some((false, _)) => Self::on_device(optimizer, variables)?,
-            Some((_, DType::F64)) => {
-                Self::F64(sizes.map(|n| Moments::zeros(optimizer, n)).collect())
-            }
-            _ => Self::F32(sizes.map(|n| Moments::zeros(optimizer, n)).collect()),
+            Some((_, DType::F64)) => Self::F64(
+                sizes.map(|n| Moments::zeros(optimizer.moment_names().len(), n)).collect(),
+            ),
+            _ => Self::F32(
+                sizes.map(|n| Moments::zeros(optimizer.moment_names().len(), n)).collect(),
+            ),
         })
     }
 

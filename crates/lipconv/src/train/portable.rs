@@ -78,7 +78,8 @@ fn step(
     loss.check_labels(&batch.labels, network.n_classes())?;
     let labels = Tensor::new(batch.labels.as_slice(), network.device())?;
     let forward = network.forward_portable(&batch.images)?;
-    let value = loss.forward(&forward.logits, &labels)?;
+    let weight = forward.last_weight.as_ref();
+    let value = loss.forward_with_weight(&forward.logits, &labels, weight)?;
     let store = value.backward()?;
     let gradient = |variable: &Var| match store.get(variable.as_tensor()) {
         Some(gradient) => Ok(gradient.clone()),

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::batch::EpochReport;
 use crate::error::Result;
 use crate::network::Network;
-use crate::optim::Optimizer;
 
 /// The place of a run between two steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,17 +29,17 @@ pub(crate) struct Progress {
 /// Numbers that training keeps, in the network's element type on the CPU, wherever the network is.
 #[derive(Debug)]
 pub(crate) struct RunState {
-    /// The optimiser's running means of every variable (weight, bias, weight, …); none of one that is not trained.
+    /// The optimiser's running means of every variable (weight, bias, weight, …), and then its average; none of one that is not trained.
     pub(crate) moments: Vec<Vec<Tensor>>,
     /// For each linear layer, the inverse square root that its next orthonormalisation starts from.
     pub(crate) warm: Vec<Option<Tensor>>,
 }
 
 impl RunState {
-    /// Of a run that has not begun.
-    pub(crate) fn zeros(network: &Network, optimizer: &Optimizer) -> Result<Self> {
+    /// Of a run that has not begun and keeps so many means of every variable.
+    pub(crate) fn zeros(network: &Network, n_means: usize) -> Result<Self> {
         let zeros = |shape: &[usize], trained: bool| {
-            let n = if trained { optimizer.moment_names().len() } else { 0 };
+            let n = if trained { n_means } else { 0 };
             let zeros = (0..n).map(|_| Tensor::zeros(shape, network.dtype(), &Device::Cpu));
             Ok(zeros.collect::<candle_core::Result<_>>()?)
         };

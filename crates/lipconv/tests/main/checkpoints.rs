@@ -11,9 +11,9 @@ use crate::support::{uniform, values};
 use crate::training::{small_spec, stripes, trainer};
 
 /// Saves after so many steps and stops.
-struct SaveAndStop {
-    after: u64,
-    path: PathBuf,
+pub(crate) struct SaveAndStop {
+    pub(crate) after: u64,
+    pub(crate) path: PathBuf,
 }
 
 impl Observer for SaveAndStop {

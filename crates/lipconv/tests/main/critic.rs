@@ -32,6 +32,7 @@ fn config() -> TrainConfig {
         learning_rate: 1e-2,
         schedule: Schedule::Linear,
         optimizer: Optimizer::RmsProp(RmsPropConfig::default()),
+        averaging: lipconv::Averaging::None,
         loss: Loss::Wasserstein,
         seed: 5,
     }

@@ -2,11 +2,14 @@
 
 use candle_core::{DType, Device, Tensor};
 use lipconv::{
-    Error, ImageShape, LayerSpec, LinearMethod, Methods, Network, NetworkSpec, Sizes, Trainer, ops,
+    Activation, Averaging, BatchSource, CrossEntropy, Error, ImageShape, LayerSpec, LinearMethod,
+    Loss, Methods, NAdamConfig, Network, NetworkSpec, Optimizer, Schedule, Sizes, TrainConfig,
+    Trainer, TrainingRadius, ops,
 };
 
-use crate::support::{Stripes, eps, uniform, values};
-use crate::training::config;
+use crate::checkpoints::SaveAndStop;
+use crate::support::{Stripes, check_close, eps, uniform, values};
+use crate::training::{config, stripes};
 
 const CPU: Device = Device::Cpu;
 
@@ -68,7 +71,7 @@ fn a_zero_row_is_named() {
             false => Trainer::new(network, config(1)).unwrap(),
         };
         let mut source = Stripes::new([1, 8, 8], 4, 6, DType::F32);
-        let batch = lipconv::BatchSource::batch(&mut source, 0).unwrap();
+        let batch = source.batch(0).unwrap();
         let Err(Error::Step { step: 1, source }) = trainer.step(&batch, 5) else {
             panic!("a step with a zero row succeeded");
         };
@@ -88,4 +91,97 @@ fn the_last_layer_is_the_only_one_that_changes() {
     assert_eq!(plain.layers[..n - 1], headed.layers[..n - 1]);
     let expected = LayerSpec::Linear { out_features: 4, method: LinearMethod::Lln };
     assert_eq!(headed.layers[n - 1], expected);
+}
+
+/// Three epochs of today's recipe.
+fn recipe(averaging: Averaging, radius: Option<TrainingRadius>) -> TrainConfig {
+    let loss = CrossEntropy { radius, ..CrossEntropy::for_radius(0.2, 0.25) };
+    TrainConfig {
+        epochs: 3,
+        schedule: Schedule::Cosine { warm_up: 0.2 },
+        optimizer: Optimizer::NAdam(NAdamConfig::default()),
+        averaging,
+        loss: Loss::CrossEntropy(loss),
+        ..config(3)
+    }
+}
+
+fn recipes() -> [TrainConfig; 3] {
+    let rising = TrainingRadius { start: 0.1, end: 0.4 };
+    [
+        recipe(Averaging::Exponential { decay: 0.9 }, None),
+        recipe(Averaging::Lookahead { period: 4, rate: 0.5 }, None),
+        recipe(Averaging::Exponential { decay: 0.9 }, Some(rising)),
+    ]
+}
+
+fn trainer(config: TrainConfig, dtype: DType) -> Trainer {
+    Trainer::new(Network::new(&spec(), dtype, &CPU, 7).unwrap(), config).unwrap()
+}
+
+fn bits(network: &Network) -> Vec<u64> {
+    network.variables().iter().flat_map(|(_, v)| values(v.as_tensor())).map(f64::to_bits).collect()
+}
+
+#[test]
+fn a_resumed_run_ends_with_the_bits_of_parameters_and_average() {
+    let folder = tempfile::tempdir().unwrap();
+    for dtype in [DType::F32, DType::F64] {
+        for config in recipes() {
+            let mut whole = trainer(config, dtype);
+            assert!(bits(&whole.averaged_network().unwrap()) == bits(whole.network()));
+            whole.fit(&mut stripes(dtype), &mut ()).unwrap();
+            let average = whole.averaged_network().unwrap();
+            assert!(bits(&average) != bits(whole.network()), "{config:?}: the average is the last");
+            for after in [7, 10] {
+                let path = folder.path().join("run.safetensors");
+                let mut stop = SaveAndStop { after, path: path.clone() };
+                trainer(config, dtype).fit(&mut stripes(dtype), &mut stop).unwrap();
+                let mut resumed = Trainer::resume(&path, &CPU).unwrap();
+                resumed.fit(&mut stripes(dtype), &mut ()).unwrap();
+                let same = bits(resumed.network()) == bits(whole.network());
+                assert!(same, "{config:?} {after}: parameters");
+                let again = resumed.averaged_network().unwrap();
+                assert!(bits(&again) == bits(&average), "{config:?} {after}: average");
+            }
+        }
+    }
+}
+
+/// The last layer's rows keep norm 1, and the recipe learns.
+#[test]
+fn recipes_train_alike_on_the_engine_and_in_tensor_operations() {
+    for config in recipes() {
+        let mut engine = trainer(config, DType::F64);
+        let mut portable = trainer(config, DType::F64).into_portable().unwrap();
+        let mut source = stripes(DType::F64);
+        source.start_epoch(0, 11);
+        let mut losses = Vec::new();
+        for n in 0..15 {
+            let batch = source.batch(n % 5).unwrap();
+            let (a, b) = (engine.step(&batch, 5).unwrap(), portable.step(&batch, 5).unwrap());
+            assert!((a.loss - b.loss).abs() < 1e-6, "{config:?}: {a:?} and {b:?}");
+            losses.push(a.loss);
+        }
+        assert!(losses[10..].iter().sum::<f64>() < losses[..5].iter().sum(), "{losses:?}");
+        let pairs = [
+            (engine.network().variables(), portable.network().variables()),
+            (
+                engine.averaged_network().unwrap().variables(),
+                portable.averaged_network().unwrap().variables(),
+            ),
+        ];
+        for ((name, a), (_, b)) in pairs.iter().flat_map(|(a, b)| a.iter().zip(b)) {
+            check_close(&format!("{config:?} {name}"), a.as_tensor(), b.as_tensor(), 1e-6);
+        }
+    }
+}
+
+#[test]
+fn a_loss_of_the_last_rows_needs_a_last_dense_layer() {
+    let [_, _, config] = recipes();
+    let mut spec = spec();
+    spec.layers.push(LayerSpec::Activation(Activation::MaxMin));
+    let network = Network::new(&spec, DType::F32, &CPU, 7).unwrap();
+    assert!(matches!(Trainer::new(network, config), Err(Error::NoLastWeight)));
 }

@@ -18,6 +18,7 @@ pub(crate) fn config(epochs: usize) -> TrainConfig {
         learning_rate: 5e-3,
         schedule: Schedule::paper_over(epochs),
         optimizer: Optimizer::default(),
+        averaging: lipconv::Averaging::None,
         loss: Loss::MultiClassHinge { margin: 0.7 },
         seed: 5,
     }

@@ -1,5 +1,6 @@
 //! A network as the CPU executes it: blocks of one linear map and the activations that follow it.
 
+use ndarray::ArrayView2;
 use projectors::Real;
 use projectors::polar::FactoredPolar;
 
@@ -112,6 +113,13 @@ impl<'a, T: Real> Program<'a, T> {
     /// Values entering the dense layers, for one sample.
     pub(crate) fn n_features(&self) -> usize {
         self.convs.last().map_or(self.n_image, ConvBlock::n_out)
+    }
+
+    /// The last dense weight, n_out x n_in, unless it stays in its factors.
+    pub(crate) fn last_weight(&self) -> Option<ArrayView2<'_, T>> {
+        let last = self.denses.last()?;
+        let DenseWeight::Plain(weight) = last.weight else { return None };
+        ArrayView2::from_shape((last.n_out, last.n_in), weight).ok()
     }
 
     pub(crate) fn n_logits(&self) -> usize {

@@ -16,7 +16,7 @@ use super::spatial::{self, SpatialBuffers};
 use crate::element::{Element, slice_of, to_vec};
 use crate::error::Result;
 use crate::kernels::conv::{ConvGeometry, unpack_weights_add};
-use crate::loss::{Loss, LossValue};
+use crate::loss::{Loss, LossValue, PairNorms};
 use crate::methods::{Assembled, Start};
 use crate::network::{LayerKind, Network, Parameters};
 
@@ -57,7 +57,8 @@ pub(crate) fn loss_and_gradients<T: Element>(
     let (storage, layout) = images.storage_and_layout();
     let images = slice_of::<T>(&storage, layout)?;
     with_parameters(network, |parameters| {
-        let assembled = assemble(parameters, &buffers.warm, &buffers.scratch)?;
+        let explicit = if loss.needs_pairs() { parameters.len().checked_sub(1) } else { None };
+        let assembled = assemble(parameters, &buffers.warm, &buffers.scratch, explicit)?;
         let weights = weights_of(&assembled, parameters);
         let program = program(network, &assembled, &weights, parameters);
         let (value, gradients) = run(&program, loss, images, labels, buffers)?;
@@ -78,7 +79,7 @@ pub(crate) fn logits_and_image_gradient<T: Element>(
     let images = slice_of::<T>(&storage, layout)?;
     let mut d_logits = to_vec::<T>(d_logits)?;
     with_parameters(network, |parameters| {
-        let assembled = assemble(parameters, &buffers.warm, &buffers.scratch)?;
+        let assembled = assemble(parameters, &buffers.warm, &buffers.scratch, None)?;
         let weights = weights_of(&assembled, parameters);
         let program = program(network, &assembled, &weights, parameters);
         let TrainBuffers { spatial, dense, .. } = buffers;
@@ -121,16 +122,21 @@ fn with_parameters<T: Element, R>(
     f(&parameters)
 }
 
-/// All weights at once; the layers are independent.
+/// All weights at once; the layers are independent. That of the layer `explicit` is formed even where it costs less to apply
+/// its factors.
 fn assemble<T: Element>(
     parameters: &[Borrowed<'_, T>],
     warm: &[Option<Array2<T>>],
     scratch: &Scratch<T>,
+    explicit: Option<usize>,
 ) -> Result<Vec<Box<dyn Assembled<T>>>> {
     let layers = parameters.par_iter().enumerate().map(|(n, p)| {
         let warm = warm.get(n).and_then(Option::as_ref).map(|warm| warm.view());
         let start = Start { warm, vector: p.vector, scratch: Some(scratch) };
         let method = p.layer.method.on_cpu();
+        if explicit == Some(n) {
+            return method.assemble(p.layer.layer(), p.weight.view(), start);
+        }
         method.assemble_to_apply(p.layer.layer(), p.weight.view(), start)
     });
     layers.collect()
@@ -205,9 +211,15 @@ fn run<T: Element>(
     let TrainBuffers { spatial, dense, conv_gradients, .. } = buffers;
     spatial::forward(program, images, batch, true, spatial);
     dense::forward(program, &spatial.features, batch, dense);
-    let mut value = loss.evaluate(dense.logits(&spatial.features), labels, program.n_logits())?;
-    let denses =
+    let rows = program.last_weight().filter(|_| loss.needs_pairs());
+    let pairs = rows.map(PairNorms::of_rows);
+    let logits = dense.logits(&spatial.features);
+    let mut value = loss.evaluate_with_pairs(logits, labels, program.n_logits(), pairs.as_ref())?;
+    let mut denses =
         dense::backward(program, &spatial.features, batch, true, &mut value.d_logits, dense);
+    if let (Some(pairs), Some(rows), Some(last)) = (pairs, rows, denses.last_mut()) {
+        last.weight += &pairs.pull_back(rows, &value.d_pairs);
+    }
     let mut gradients = Vec::with_capacity(program.convs.len() + denses.len());
     if !program.convs.is_empty() {
         let d_features = dense.d_inputs.first_mut().unwrap_or(&mut value.d_logits);
