@@ -103,7 +103,7 @@ pub struct Report {
     pub data_name: String,
     /// SHA-256 of the weights file.
     pub model_sha256: String,
-    /// SHA-256 of the images and labels, as [`data_sha256`](crate::data_sha256) defines it.
+    /// SHA-256 of the images and labels, as [`data_sha256`] defines it.
     pub data_sha256: String,
     /// Affine layers.
     pub n_layers: usize,
