@@ -38,6 +38,7 @@ fn main() -> Result<(), lipconv::Error> {
         optimizer: Optimizer::default(),
         loss: Loss::MultiClassHinge { margin: std::f64::consts::FRAC_1_SQRT_2 },
         seed: 0,
+        averaging: lipconv::Averaging::None,
     };
     let network = Network::new(&spec, DType::F32, &Device::Cpu, 0)?;
     let (mut engine, batch, device) = engine(&network, &config)?;

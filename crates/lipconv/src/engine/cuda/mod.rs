@@ -19,8 +19,11 @@ mod emulation;
 #[cfg(feature = "cuda-engine")]
 mod hardware;
 mod layer;
+mod memory;
 mod network;
 mod polar;
+mod recording;
+mod status;
 #[cfg(all(test, feature = "cuda-emulation"))]
 mod tests;
 
@@ -29,37 +32,13 @@ use std::collections::HashMap;
 use crate::error::{Error, Result};
 use crate::loss::check_labels;
 use crate::optim::Optimizer;
-use backend::{Address, Backend, Launch, arguments, at};
-use blueprint::{Blueprint, LinearShape};
-use emit::{CONTROL_BYTES, Emit};
-use layer::{Linear, Places};
-
-/// One sample of an epoch: which image, where its cut begins, and whether left and right are exchanged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sample {
-    /// Index of the image.
-    pub image: u32,
-    /// Row and column of the image that come first; what lies outside is 0.
-    pub shift: (i16, i16),
-    /// Whether left and right are exchanged, before the shift.
-    pub mirrored: bool,
-}
-
-/// What the device knows of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Status {
-    /// Steps done in this epoch.
-    pub batch: u32,
-    /// Sum of the mean losses of the epoch's steps.
-    pub loss_sum: f64,
-    /// Samples of the epoch classified correctly when they were trained on.
-    pub n_correct: u64,
-    /// Mean loss of the last step.
-    pub loss: f64,
-    /// Correct samples of the last step.
-    pub correct: u32,
-    failed: u32,
-}
+use backend::{Address, Backend};
+use blueprint::Blueprint;
+use emit::CONTROL_BYTES;
+use layer::Linear;
+use memory::{Memory, layers};
+use status::{FAILED_DEFECT, FAILED_LOGITS, FAILED_RANK, SAMPLE_BYTES};
+pub use status::{Sample, Status};
 
 /// A loss as the kernels know it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,26 +83,6 @@ pub struct Engine {
     memory: Memory,
     graphs: HashMap<Graph, usize>,
     resident: Option<Resident>,
-}
-
-/// Places of what is not a layer's.
-#[derive(Debug)]
-struct Memory {
-    control: Address,
-    defects: Address,
-    n_parameters: usize,
-    parameters: Address,
-    gradients: Address,
-    /// The optimiser's running means.
-    moments: Vec<Address>,
-    rates: Address,
-    n_rates: usize,
-    /// Images as the host gives them, channels first.
-    copied: Address,
-    labels: Address,
-    /// Channels last.
-    images: Address,
-    d_patches: Address,
 }
 
 /// A data set on the device.
@@ -216,7 +175,7 @@ impl Engine {
     ///
     /// # Panics
     /// If there are not as many as the network has.
-    pub(crate) fn set_parameters(&mut self, values: &[f32]) -> Result<()> {
+    pub fn set_parameters(&mut self, values: &[f32]) -> Result<()> {
         assert_eq!(values.len(), self.memory.n_parameters, "all parameters of the network");
         self.device.write(self.memory.parameters, &bytes_of(values))
     }
@@ -225,7 +184,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Device`] when they cannot be copied.
-    pub(crate) fn parameters(&mut self) -> Result<Vec<f32>> {
+    pub fn parameters(&mut self) -> Result<Vec<f32>> {
         self.read(self.memory.parameters, self.memory.n_parameters)
     }
 
@@ -233,7 +192,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Device`] when they cannot be copied.
-    pub(crate) fn gradients(&mut self) -> Result<Vec<f32>> {
+    pub fn gradients(&mut self) -> Result<Vec<f32>> {
         self.read(self.memory.gradients, self.memory.n_parameters)
     }
 
@@ -241,7 +200,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Device`] when they cannot be copied.
-    pub(crate) fn read_moments(&mut self) -> Result<Vec<Vec<f32>>> {
+    pub fn read_moments(&mut self) -> Result<Vec<Vec<f32>>> {
         let (places, n) = (self.memory.moments.clone(), self.memory.n_parameters);
         places.into_iter().map(|place| self.read(place, n)).collect()
     }
@@ -250,7 +209,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Device`] when they cannot be copied.
-    pub(crate) fn write_moments(&mut self, moments: &[Vec<f32>]) -> Result<()> {
+    pub fn write_moments(&mut self, moments: &[Vec<f32>]) -> Result<()> {
         let places = self.memory.moments.iter().zip(moments);
         for (&place, values) in places {
             self.device.write(place, &bytes_of(values))?;
@@ -446,7 +405,7 @@ impl Engine {
     ///
     /// # Errors
     /// As for [`Engine::run`].
-    pub(crate) fn step(
+    pub fn step(
         &mut self,
         images: &[f32],
         labels: &[u32],
@@ -472,7 +431,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Device`].
-    pub(crate) fn logits(&mut self, images: &[f32]) -> Result<Vec<f32>> {
+    pub fn logits(&mut self, images: &[f32]) -> Result<Vec<f32>> {
         let n = images.len() / self.blueprint.input.n_values();
         self.copy_images(images)?;
         // once more where a polar factor asks for more steps
@@ -495,290 +454,10 @@ impl Engine {
         }
         self.device.write(self.memory.copied, &bytes_of(images))
     }
-
-    fn graph(&mut self, wanted: Graph) -> Result<usize> {
-        if let Some(&graph) = self.graphs.get(&wanted) {
-            return Ok(graph);
-        }
-        if self.device.rehearses() {
-            self.rehearse(wanted)?;
-        }
-        self.device.begin_record()?;
-        self.record(wanted)?;
-        let graph = self.device.end_record()?;
-        self.graphs.insert(wanted, graph);
-        Ok(graph)
-    }
-
-    /// Does the work once as a step that has failed already: it changes nothing.
-    fn rehearse(&mut self, wanted: Graph) -> Result<()> {
-        let mut bytes = [0; CONTROL_BYTES];
-        self.device.read(self.memory.control, &mut bytes)?;
-        self.write_status(Status { failed: REHEARSAL, ..Status::default() })?;
-        self.record(wanted)?;
-        self.device.write(self.memory.control, &bytes)?;
-        self.device.write(self.memory.defects, &vec![0; 4 * self.layers.len()])
-    }
-
-    fn record(&mut self, wanted: Graph) -> Result<()> {
-        let mut emit = Emit::new(&mut *self.device, self.memory.control);
-        let (memory, layers, input) = (&self.memory, &self.layers, self.blueprint.input);
-        for (n, layer) in layers.iter().enumerate() {
-            let own = streams(n);
-            emit.wait(own[0], 0)?;
-            emit.wait(own[1], 0)?;
-            layer.assemble(&mut emit, own)?;
-            emit.wait(own[0], own[1])?;
-        }
-        let batch = match wanted {
-            Graph::Resident(batch) => {
-                let whole = self.batch;
-                let r = self.resident.as_ref().ok_or_else(no_images)?;
-                let (h, w, c) = (input.height, input.width, input.channels);
-                let (images, labels) = (memory.images, memory.labels);
-                let gathered = arguments![
-                    r.images,
-                    r.labels,
-                    r.samples,
-                    r.values,
-                    images,
-                    labels,
-                    memory.control,
-                    batch,
-                    whole,
-                    h,
-                    w,
-                    c
-                ];
-                emit.launch(Launch::each("gather_batch", 0, batch * h * w * c, gathered))?;
-                batch
-            }
-            Graph::Copied(batch) | Graph::Logits(batch) => {
-                let pixels = [input.height * input.width, input.channels];
-                turn(&mut emit, batch, pixels, memory.copied, memory.images, true)?;
-                batch
-            }
-        };
-        let inputs = std::iter::once(memory.images).chain(layers.iter().map(|layer| layer.y));
-        for (n, (layer, from)) in layers.iter().zip(inputs).enumerate() {
-            if let Some(shape) = self.turns[n] {
-                turn(&mut emit, batch, shape, from, layer.x, false)?;
-            }
-            emit.wait(0, streams(n)[0])?;
-            layer.forward(&mut emit, batch)?;
-        }
-        if matches!(wanted, Graph::Logits(_)) {
-            for (n, layer) in layers.iter().enumerate() {
-                layer.measure(&mut emit, streams(n))?;
-                emit.wait(0, streams(n)[0])?;
-            }
-            return Ok(());
-        }
-        self.record_backward(batch)
-    }
-
-    fn record_backward(&mut self, batch: usize) -> Result<()> {
-        let n_classes = self.blueprint.n_classes();
-        let mut emit = Emit::new(&mut *self.device, self.memory.control);
-        let (memory, layers) = (&self.memory, &self.layers);
-        for (n, layer) in layers.iter().enumerate() {
-            layer.prepare_backward(&mut emit, streams(n))?;
-        }
-        let last = layers.last().ok_or_else(no_images)?;
-        let (kind, first, second) = self.loss.arguments();
-        let evaluated = arguments![
-            last.y,
-            memory.labels,
-            last.dy,
-            batch,
-            n_classes,
-            kind,
-            first,
-            second,
-            memory.control
-        ];
-        emit.launch(Launch::block("loss", 0, evaluated))?;
-        for (n, layer) in layers.iter().enumerate().rev() {
-            layer.backward(&mut emit, batch)?;
-            emit.wait(streams(n)[0], 0)?;
-            layer.pull_back(&mut emit, streams(n), batch)?;
-            if n > 0 {
-                layer.backward_input(&mut emit, batch, memory.d_patches)?;
-                if let Some(shape) = self.turns[n] {
-                    turn(&mut emit, batch, shape, layer.dx, layers[n - 1].dy, true)?;
-                }
-            }
-        }
-        for n in 0..layers.len() {
-            emit.wait(0, streams(n)[0])?;
-        }
-        update(&mut emit, memory, &self.optimizer)
-    }
-}
-
-/// Memory of all layers, where their inputs are turned, and scratch for the gradient of patches.
-type Layers = (Vec<Linear>, Vec<Option<[usize; 2]>>, Address);
-
-fn layers(
-    device: &mut dyn Backend,
-    blueprint: &Blueprint,
-    memory: &Memory,
-    batch: usize,
-) -> Result<Layers> {
-    let mut emit = Emit::new(device, memory.control);
-    let (mut layers, mut turns): (Vec<Linear>, Vec<_>) = (Vec::new(), Vec::new());
-    let (mut offset, mut channels) = (0, blueprint.input.channels);
-    for (n, plan) in blueprint.layers.iter().enumerate() {
-        let places = Places {
-            weight: at(memory.parameters, offset),
-            bias: at(memory.parameters, offset + plan.n_weights),
-            d_weight: at(memory.gradients, offset),
-            d_bias: at(memory.gradients, offset + plan.n_weights),
-            defect: at(memory.defects, n),
-        };
-        offset += plan.n_weights + plan.n_out;
-        let before = layers.last().map_or([memory.images, 0], |layer| [layer.y, layer.dy]);
-        let after_image =
-            n == 0 || matches!(blueprint.layers[n - 1].shape, LinearShape::Conv { .. });
-        let turn = match plan.shape {
-            LinearShape::Dense { n_in } if after_image => Some([n_in / channels, channels]),
-            _ => None,
-        };
-        let input = match (turn, plan.shape) {
-            (Some([pixels, channels]), _) => {
-                let n = batch * pixels * channels;
-                [emit.floats(n)?, emit.floats(n)?]
-            }
-            (None, _) => before,
-        };
-        layers.push(Linear::new(&mut emit, plan, batch, places, input)?);
-        turns.push(turn);
-        channels = plan.n_out;
-    }
-    let scratch = layers.iter().map(|layer| layer.patch_values(batch)).max().unwrap_or(0);
-    let d_patches = emit.floats(scratch)?;
-    Ok((layers, turns, d_patches))
-}
-
-impl Memory {
-    fn new(
-        device: &mut dyn Backend,
-        blueprint: &Blueprint,
-        optimizer: &Optimizer,
-        batch: usize,
-    ) -> Result<Self> {
-        let n_parameters = blueprint.n_parameters();
-        let images = batch * blueprint.input.n_values();
-        let mut floats = |n: usize| device.allocate(4 * n);
-        Ok(Self {
-            control: floats(CONTROL_BYTES / 4)?,
-            defects: floats(blueprint.layers.len())?,
-            n_parameters,
-            parameters: floats(n_parameters)?,
-            gradients: floats(n_parameters)?,
-            moments: optimizer
-                .moment_names()
-                .iter()
-                .map(|_| floats(n_parameters))
-                .collect::<Result<_>>()?,
-            rates: floats(2)?,
-            n_rates: 1,
-            copied: floats(images)?,
-            labels: floats(batch)?,
-            images: floats(images)?,
-            d_patches: 0,
-        })
-    }
 }
 
 fn no_images() -> Error {
     Error::Zero { what: "number of images on the device".into() }
-}
-
-/// Channels last to channels first, or back.
-fn turn(
-    emit: &mut Emit<'_>,
-    batch: usize,
-    [pixels, channels]: [usize; 2],
-    from: Address,
-    to: Address,
-    back: bool,
-) -> Result<()> {
-    let arguments = arguments![from, to, batch, pixels, channels, u32::from(back)];
-    emit.launch(Launch::each("swap_channels", 0, batch * pixels * channels, arguments))
-}
-
-fn update(emit: &mut Emit<'_>, memory: &Memory, optimizer: &Optimizer) -> Result<()> {
-    let n = memory.n_parameters;
-    let (p, g, rates, control) =
-        (memory.parameters, memory.gradients, memory.rates, memory.control);
-    emit.launch(Launch::each("check_finite", 0, n, arguments![g, n, control]))?;
-    let launch = match (optimizer, memory.moments.as_slice()) {
-        (Optimizer::Adam(config), &[first, second]) => {
-            let [beta1, beta2] = [config.beta1, config.beta2];
-            let decays = [beta1, beta2, 1.0 - beta1, 1.0 - beta2, config.epsilon].map(|x| x as f32);
-            let [beta1, beta2, rest1, rest2, epsilon] = decays;
-            let arguments = arguments![
-                p, g, first, second, n, rates, beta1, beta2, rest1, rest2, epsilon, control
-            ];
-            Launch::each("adam", 0, n, arguments)
-        }
-        (Optimizer::RmsProp(config), &[square]) => {
-            let (alpha, rest) = (config.alpha as f32, (1.0 - config.alpha) as f32);
-            let epsilon = config.epsilon as f32;
-            let arguments = arguments![p, g, square, n, rates, alpha, rest, epsilon, control];
-            Launch::each("rms_prop", 0, n, arguments)
-        }
-        _ => unreachable!("memory is made for the means of the optimiser"),
-    };
-    emit.launch(launch)?;
-    emit.launch(Launch::block("end_step", 0, arguments![control, 0_u32]))
-}
-
-/// Bits of the kernels' `failed`.
-const FAILED_LOGITS: u32 = 1;
-const FAILED_DEFECT: u32 = 4;
-const FAILED_RANK: u32 = 8;
-const REHEARSAL: u32 = 1 << 31;
-
-/// Bytes of the kernels' structure `Sample`.
-const SAMPLE_BYTES: usize = 12;
-
-impl Sample {
-    fn bytes(self) -> [u8; SAMPLE_BYTES] {
-        let mut bytes = [0; SAMPLE_BYTES];
-        bytes[..4].copy_from_slice(&self.image.to_le_bytes());
-        bytes[4..6].copy_from_slice(&self.shift.0.to_le_bytes());
-        bytes[6..8].copy_from_slice(&self.shift.1.to_le_bytes());
-        bytes[8] = u8::from(self.mirrored);
-        bytes
-    }
-}
-
-impl Status {
-    fn of(bytes: &[u8; CONTROL_BYTES]) -> Self {
-        let eight = |from: usize| -> [u8; 8] { std::array::from_fn(|n| bytes[from + n]) };
-        let four = |from: usize| -> [u8; 4] { std::array::from_fn(|n| bytes[from + n]) };
-        Self {
-            batch: u32::from_le_bytes(four(8)),
-            failed: u32::from_le_bytes(four(12)),
-            loss_sum: f64::from_le_bytes(eight(16)),
-            n_correct: u64::from_le_bytes(eight(24)),
-            loss: f64::from_le_bytes(eight(32)),
-            correct: u32::from_le_bytes(four(40)),
-        }
-    }
-
-    fn bytes(self) -> [u8; CONTROL_BYTES] {
-        let mut bytes = [0; CONTROL_BYTES];
-        bytes[8..12].copy_from_slice(&self.batch.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.failed.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.loss_sum.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.n_correct.to_le_bytes());
-        bytes[32..40].copy_from_slice(&self.loss.to_le_bytes());
-        bytes[40..44].copy_from_slice(&self.correct.to_le_bytes());
-        bytes
-    }
 }
 
 fn bytes_of(values: &[f32]) -> Vec<u8> {

@@ -44,6 +44,7 @@ fn config(optimizer: Optimizer) -> TrainConfig {
         optimizer,
         loss: HINGE,
         seed: 0,
+        averaging: crate::Averaging::None,
     }
 }
 
