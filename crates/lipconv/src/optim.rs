@@ -313,7 +313,6 @@ impl<T: Element> InplaceOp1 for StepOp<'_, T> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 mod tests {
     use super::*;
 

@@ -138,7 +138,7 @@ impl Packed {
 #[derive(Debug)]
 pub(super) enum Content {
     Raw(BufReader<File>),
-    Gzipped(Gunzip<BufReader<File>>),
+    Gzipped(Box<Gunzip<BufReader<File>>>),
 }
 
 impl Content {
@@ -147,7 +147,7 @@ impl Content {
         let mut file = BufReader::with_capacity(1 << 16, File::open(path)?);
         // gzip's first two bytes; no format that is read here begins with them
         let gzipped = file.fill_buf()?.starts_with(&[0x1f, 0x8b]);
-        Ok(if gzipped { Self::Gzipped(Gunzip::new(file)) } else { Self::Raw(file) })
+        Ok(if gzipped { Self::Gzipped(Box::new(Gunzip::new(file))) } else { Self::Raw(file) })
     }
 }
 

@@ -96,11 +96,12 @@ impl Job {
     pub fn put_in(&mut self, folder: &Path) -> Result<()> {
         // a job that cannot be read is replaced: nothing is lost by it
         let before = Self::read(folder).ok();
-        if let (Self::Classifier(job) | Self::Published(job), Some(before)) = (&mut *self, &before)
+        if let (
+            Self::Classifier(job) | Self::Published(job),
+            Some(Self::Classifier(other) | Self::Published(other)),
+        ) = (&mut *self, &before)
         {
-            if let Self::Classifier(other) | Self::Published(other) = before {
-                job.cell.add_attacks(&other.cell.attacks);
-            }
+            job.cell.add_attacks(&other.cell.attacks);
         }
         if before.as_ref() != Some(self) {
             write_json(&folder.join(PLAN), self)?;
