@@ -1,6 +1,6 @@
 //! Files written whole or not at all, and nothing else touched.
 //!
-//! Definition. [`write`] puts the bytes into a temporary file beside the target, flushes it to the disk and renames it. A device, a
+//! Definition. [`write()`] puts the bytes into a temporary file beside the target, flushes it to the disk and renames it. A device, a
 //! pipe or a socket is written in place. A symbolic link is refused: what it leads to is not named in the command. Links in `/dev`
 //! and `/proc`, which the system makes, are followed and written in place.
 //!
@@ -52,10 +52,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::rename(&temporary.path, path)
 }
 
-/// Whether [`write`] may write here, found out before a long computation; folders that are missing may be made later.
+/// Whether [`write()`] may write here, found out before a long computation; folders that are missing may be made later.
 ///
 /// # Errors
-/// As [`write`] would give.
+/// As [`write()`] would give.
 pub fn check(path: &Path) -> Result<()> {
     if way(path)? == Way::InPlace {
         return Ok(());
@@ -68,7 +68,7 @@ pub fn check(path: &Path) -> Result<()> {
     Temporary::create(folder).map(drop)
 }
 
-/// Declares a file an input of this process, which [`write`] leaves alone.
+/// Declares a file an input of this process, which [`write()`] leaves alone.
 pub fn protect(path: &Path) {
     if let (Ok(metadata), Ok(path)) = (fs::metadata(path), path.canonicalize())
         && metadata.is_file()

@@ -4,8 +4,8 @@
 //! bytes. Gzip is recognised by its first two bytes, whatever the file is called.
 //!
 //! Guarantee: the content has exactly the length that the header promises. That length is compared with the file's before
-//! anything is allocated: a raw file must have it, and a gzipped one may hold at most [`EXPANSION`] times its own length
-//! once the content exceeds [`SMALL`].
+//! anything is allocated: a raw file must have it, and a gzipped one may hold at most `EXPANSION` times its own length
+//! once the content exceeds `SMALL`.
 //!
 //! Source: Y. LeCun's description of the format on the MNIST page.
 

@@ -11,7 +11,7 @@
 //!
 //! Source: Li et al. 2019, section 5.3.
 //!
-//! Not here: the loss (`lipconv`), the bound (`certify`), the cells of Table 4 ([`crate::reproduction`]).
+//! Not here: the loss (`lipconv`), the bound (`certify`), the cells of Table 4 ([`crate::jobs`]).
 
 pub mod anchors;
 pub mod critic;

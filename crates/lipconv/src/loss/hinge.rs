@@ -55,7 +55,7 @@ fn hinge_row<T: Element>(
 /// The multi-class hinge as a tensor operation: logits b x C, labels b (u32), a scalar.
 ///
 /// # Errors
-/// [`Error::Candle`] when shapes, dtypes or devices do not fit.
+/// [`Error::Candle`](crate::Error::Candle) when shapes, dtypes or devices do not fit.
 pub fn multi_class_hinge(logits: &Tensor, labels: &Tensor, margin: f64) -> Result<Tensor> {
     let (batch, n_classes) = logits.dims2()?;
     let own = logits.gather(&labels.unsqueeze(1)?, 1)?;
