@@ -114,15 +114,18 @@ fn images(
     outline: &Outline,
     display: Display,
 ) -> Result<Images> {
+    // a folder that came with the certificate must not choose the images
+    if let (Some(run), None) = (run, &args.dataset) {
+        refuse_named_by_run(&run.config()?.data.dataset)?;
+    }
     let mut config = match run {
         Some(run) => run.config_as_trained()?,
         // a file that holds no network is the checker's to refuse
         None => PlainNetwork::load(weights, &Device::Cpu)
             .map_or_else(|_| RunConfig::default(), |network| assumed_config(network.input())),
     };
-    match &args.dataset {
-        Some(named) => config.data.dataset = named.clone(),
-        None => refuse_named_by_run(&config.data.dataset)?,
+    if let Some(named) = &args.dataset {
+        config.data.dataset = named.clone();
     }
     let mut eps = RunConfig::of(config.data.dataset.clone()).evaluation.eps;
     if let Some(asked) = &args.eps {
