@@ -45,10 +45,10 @@ pub struct RunConfig {
 pub struct DataConfig {
     /// Which images. Default "mnist"; "cifar10", "synthetic", "idx:DIR", "images:DIR".
     pub dataset: DatasetName,
-    /// Train on the first so many images only. Default: all.
+    /// Train on this many first images only. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train_limit: Option<usize>,
-    /// Evaluate on the first so many test images only. Default: all.
+    /// Evaluate on this many first test images only. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
     /// Seed of the synthetic digits. Default 0.

@@ -33,8 +33,8 @@ use crate::words::text_table;
 
 /// Measure our speed, beside PyTorch's where a script and an interpreter are given
 ///
-/// Times are medians in milliseconds. GFLOP/s counts the matrix products that the work cannot do without, and stands beside
-/// the rate of plain matrix products on this machine in the same run. The peers are the same network without any constraint (torch_plain), the paper's
+/// Times are medians in milliseconds. GFLOP/s counts the matrix products that the work needs. The rate of plain
+/// matrix products on this machine, measured in the same run, is printed with it. The peers are the same network without any constraint (torch_plain), the paper's
 /// algorithm written out in PyTorch (torch_bcop) and the fastest published library (orthogonium).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

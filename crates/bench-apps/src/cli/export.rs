@@ -25,7 +25,7 @@ pub(super) struct Args {
     /// A run directory, or a file of weights
     #[arg(value_name = "RUN")]
     model: PathBuf,
-    /// Where to write the weights; the Python file stands beside them
+    /// Where to write the weights; the Python file is written to the same folder
     #[arg(long, value_name = "FILE", default_value = "exported.safetensors")]
     out: PathBuf,
 }

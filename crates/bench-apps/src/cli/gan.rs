@@ -24,8 +24,8 @@ use crate::wasserstein::source::Loading;
 /// Train a generator of images against a 1-Lipschitz critic
 ///
 /// The paper's generator (62 random numbers, two dense layers, two transposed convolutions) against a BCOP critic, without a
-/// gradient penalty: the critic's constraint is in its layers. The folder holds samples as PNG after every so many steps, a
-/// checkpoint and, at the end, the frozen generator. The same command goes on after an interruption, to the bit on the CPU.
+/// gradient penalty: the critic's constraint is in its layers. The folder holds samples as PNG at regular steps, a
+/// checkpoint and, at the end, the frozen generator. The same command resumes an interrupted run, on the CPU to the bit.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -62,7 +62,7 @@ pub(super) struct Args {
     /// Measure with this trained critic, and train none
     #[arg(long, value_name = "FILE", conflicts_with = "Training")]
     critic: Option<PathBuf>,
-    /// Pairs of images to report on, as far as there are as many
+    /// Number of image pairs to evaluate (at most as many as each set holds)
     #[arg(long, value_name = "N", default_value_t = 6400)]
     pairs: usize,
     /// Where to compute

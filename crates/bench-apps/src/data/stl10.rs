@@ -90,7 +90,7 @@ impl Stl10Files {
         Ok((train, test, notes.into_iter().chain(unpacked).collect()))
     }
 
-    /// Whether there are unlabelled images; an archive is believed to have them.
+    /// Whether there are unlabelled images; an archive is assumed to have them.
     pub fn has_unlabeled(&self) -> bool {
         match &self.0 {
             Packed::Archive(_) => true,

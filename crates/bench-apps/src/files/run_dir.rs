@@ -51,7 +51,7 @@ impl PartialEq for DataIdentity {
     }
 }
 
-/// A line of the history. Accuracies are percentages; what was not measured is absent.
+/// A line of the history. Accuracies are percentages; figures that were not measured are absent.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct EpochMetrics {
     /// Epochs completed, from 1.

@@ -152,7 +152,7 @@ fn vector(input: ImageShape, methods: Methods) -> NetworkSpec {
 
 /// Points of the curve.
 const N_POINTS: usize = 12;
-/// Pairs that a point is measured on, as far as there are as many: with fewer, the brightness of the sample hides the critic.
+/// Largest number of pairs that a point is measured on. With few pairs, the brightness of the sample hides the critic.
 const POINT_PAIRS: usize = 1024;
 
 /// A point of the curve.

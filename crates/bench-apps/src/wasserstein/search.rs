@@ -4,8 +4,8 @@
 //! that are reported; the one with the largest estimate on the *former* is the result.
 //!
 //! Guarantee: the reported samples take no part in the choice, so that the reported estimate of the chosen rate is as unbiased as
-//! that of any. A rate whose training broke down counts with what it had, or not at all. What is finished is not run again;
-//! a folder that was begun for something else is moved aside, never deleted.
+//! that of any. If training diverges at a rate, its last valid measurement is used; without one the rate is skipped.
+//! Finished rates are not run again. A folder of another search is moved aside, never deleted.
 //!
 //! Files: `begun.json`, and for each rate `lr-RATE/` with checkpoint, curve, `critic.safetensors` and, at the end, `rate.json`.
 
@@ -56,7 +56,7 @@ pub struct Search<'a> {
     pub device: &'a Device,
     /// Folder of everything.
     pub folder: &'a Path,
-    /// What the folder is for, as JSON: a folder for something else is not gone on with.
+    /// The settings of the search as JSON: a folder with other settings is not resumed.
     pub purpose: serde_json::Value,
     /// Pairs to choose on.
     pub n_select: usize,
