@@ -115,6 +115,9 @@ impl Trainer {
         device: &Device,
     ) -> Result<Self> {
         let TrainingPart { spec, config, progress } = part;
+        if let Some(fault) = progress.fault(&config) {
+            return Err(reader.problem(fault));
+        }
         let supply = |name: &str, shape: &[usize]| reader.take_tensor(name, shape, dtype, device);
         let network = Network::from_tensors(&spec, dtype, device, supply)?;
         let state = take_state(&network, &config, reader)?;

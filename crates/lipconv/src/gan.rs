@@ -249,16 +249,15 @@ impl GanTrainer {
     /// Trains to the end, or until the observer stops.
     ///
     /// # Errors
-    /// Those of [`GanTrainer::step`], of the source and of the observer; [`Error::Zero`] when the source has no batches.
+    /// Those of [`GanTrainer::step`], of the source and of the observer; [`Error::Zero`] when the source has no batches,
+    /// [`Error::InvalidSetting`] when more are done in the present epoch than it has.
     pub fn fit(
         &mut self,
         source: &mut dyn BatchSource,
         observer: &mut dyn GanObserver,
     ) -> Result<Outcome> {
         let n_batches = source.n_batches();
-        if n_batches == 0 {
-            return Err(Error::Zero { what: "number of batches in an epoch".into() });
-        }
+        self.critic.progress.check_batches(n_batches)?;
         while !self.is_finished() {
             source.start_epoch(self.epoch(), self.critic.epoch_seed());
             let mut stop = false;
@@ -345,7 +344,7 @@ impl GanTrainer {
     fn generator_update(&self, n_batches: usize) -> Update {
         let PlayerConfig { learning_rate, schedule, optimizer } = self.config.generator;
         let steps = self.critic.n_steps();
-        let total = (self.config.epochs * n_batches) as u64;
+        let total = self.config.epochs.saturating_mul(n_batches) as u64;
         let factor = schedule.factor(self.critic.epoch(), steps - 1, total);
         let step = steps / self.config.n_critic as u64;
         let learning_rate = learning_rate * factor;

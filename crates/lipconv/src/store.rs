@@ -209,7 +209,7 @@ impl Reader {
     }
 
     /// An error about this file.
-    fn problem(&self, problem: String) -> Error {
+    pub(crate) fn problem(&self, problem: String) -> Error {
         Error::Checkpoint { path: self.path.clone(), problem }
     }
 }

@@ -253,16 +253,14 @@ impl Trainer {
     ///
     /// # Errors
     /// Those of [`Trainer::step`], of the source and of the observer; [`Error::Zero`] when the source has no
-    /// batches.
+    /// batches, [`Error::InvalidSetting`] when more are done in the present epoch than it has.
     pub fn fit(
         &mut self,
         source: &mut dyn BatchSource,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
         let n_batches = source.n_batches();
-        if n_batches == 0 {
-            return Err(Error::Zero { what: "number of batches in an epoch".into() });
-        }
+        self.progress.check_batches(n_batches)?;
         while !self.is_finished() {
             source.start_epoch(self.progress.epoch, self.epoch_seed());
             let mut stop = false;
@@ -307,7 +305,7 @@ impl Trainer {
     /// failed clipping leave everything as it was.
     pub fn step(&mut self, batch: &Batch, n_batches: usize) -> Result<StepReport> {
         self.check_images(&batch.images, batch.labels.len())?;
-        let total = (self.config.epochs * n_batches) as u64;
+        let total = self.config.epochs.saturating_mul(n_batches) as u64;
         let Progress { step, epoch, batch: index, .. } = self.progress;
         let learning_rate =
             self.config.learning_rate * self.config.schedule.factor(epoch, step, total);

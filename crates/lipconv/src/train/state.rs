@@ -4,8 +4,9 @@ use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::TrainConfig;
 use super::batch::EpochReport;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::Network;
 
 /// The place of a run between two steps.
@@ -24,6 +25,41 @@ pub(crate) struct Progress {
     pub(crate) totals: EpochReport,
     /// State of the generator that epoch seeds are drawn from.
     pub(crate) rng: ChaCha8Rng,
+}
+
+/// No run counts further: every count below is a whole number in f64 as well.
+const MOST: u64 = 1 << 53;
+
+impl Progress {
+    /// Why this cannot be the place of a run with these settings.
+    pub(crate) fn fault(&self, config: &TrainConfig) -> Option<String> {
+        let EpochReport { n_correct, n_samples, .. } = self.totals;
+        let most = |name: &str, got: usize, most: usize, what: &str| {
+            let text = format!("progress.{name} is {got}, expected at most {most}, {what}");
+            (got > most).then_some(text)
+        };
+        let step = usize::try_from(self.step).unwrap_or(usize::MAX);
+        most("step", step, MOST as usize, "the largest count")
+            .or_else(|| most("epoch", self.epoch, config.epochs, "the epochs of the run"))
+            .or_else(|| most("batch", self.batch, step, "the steps done"))
+            .or_else(|| most("totals.n_samples", n_samples, MOST as usize, "the largest count"))
+            .or_else(|| most("totals.n_correct", n_correct, n_samples, "the samples seen"))
+    }
+
+    /// Whether an epoch of `n_batches` can go on from here.
+    pub(crate) fn check_batches(&self, n_batches: usize) -> Result<()> {
+        if n_batches == 0 {
+            return Err(Error::Zero { what: "number of batches in an epoch".into() });
+        }
+        if self.batch > n_batches {
+            return Err(Error::InvalidSetting {
+                name: "number of batches done in the epoch",
+                value: format!("{} of {n_batches}", self.batch),
+                expected: "no more than the epoch has",
+            });
+        }
+        Ok(())
+    }
 }
 
 /// Numbers that training keeps, in the network's element type on the CPU, wherever the network is.

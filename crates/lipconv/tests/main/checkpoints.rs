@@ -87,6 +87,52 @@ fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<(String, Vec<usize>, Vec<u8
     std::fs::write(path, bytes).unwrap();
 }
 
+/// Rewrites the header of a checkpoint.
+fn rewrite_header(path: &Path, change: impl FnOnce(&mut serde_json::Value)) {
+    let bytes = std::fs::read(path).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut metadata = metadata.metadata().clone().unwrap();
+    let text = metadata.get_mut("lipconv").unwrap();
+    let mut header = serde_json::from_str(text).unwrap();
+    change(&mut header);
+    *text = header.to_string();
+    std::fs::write(path, safetensors::serialize(tensors.tensors(), Some(metadata)).unwrap())
+        .unwrap();
+}
+
+#[test]
+fn a_place_that_no_run_reaches_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.safetensors");
+    let resumed = |change: &dyn Fn(&mut serde_json::Value)| {
+        let mut begun = trainer(DType::F32, 3);
+        begun
+            .fit(&mut stripes(DType::F32), &mut SaveAndStop { after: 7, path: path.clone() })
+            .unwrap();
+        rewrite_header(&path, |header| change(&mut header["progress"]));
+        Trainer::resume(&path, &Device::Cpu)
+    };
+    let cases: [(&str, u64, &str); 5] = [
+        ("/step", u64::MAX, "progress.step is 18446744073709551615, expected at most"),
+        ("/epoch", 4, "progress.epoch is 4, expected at most 3, the epochs of the run"),
+        ("/batch", 8, "progress.batch is 8, expected at most 7, the steps done"),
+        ("/totals/n_samples", u64::MAX, "progress.totals.n_samples is"),
+        ("/totals/n_correct", 10_000, "progress.totals.n_correct is 10000, expected at most"),
+    ];
+    for (member, value, expected) in cases {
+        let set = |progress: &mut serde_json::Value| {
+            *progress.pointer_mut(member).unwrap() = value.into()
+        };
+        let text = resumed(&set).unwrap_err().to_string();
+        assert!(text.contains(expected), "{text}");
+    }
+    // no run of other images goes on for ever
+    let mut late = resumed(&|progress| progress["batch"] = 7.into()).unwrap();
+    let text = late.fit(&mut stripes(DType::F32), &mut ()).unwrap_err().to_string();
+    assert!(text.starts_with("number of batches done in the epoch is 7 of "), "{text}");
+}
+
 /// A fresh checkpoint, damaged, and what loading says.
 fn refusal(change: impl FnOnce(&mut Vec<(String, Vec<usize>, Vec<u8>)>)) -> String {
     let folder = tempfile::tempdir().unwrap();
