@@ -1,3 +1,5 @@
+//! Lists the files of `experiments/` and `experiments/recipes/`, which are compiled in: a new one is one file.
+//!
 //! Records the compiler's version and the commit for `versions.json`, so that no program is run to learn them later.
 //!
 //! The commit is `LIPCONV_COMMIT` where the environment names one, that of the repository with these sources, or that of a
@@ -19,6 +21,32 @@ fn main() {
     let version = output(Command::new(rustc).arg("--version"));
     println!("cargo::rustc-env=LIPCONV_RUSTC={}", version.as_deref().unwrap_or("unknown"));
     println!("cargo::rustc-env=LIPCONV_COMMIT={}", commit().unwrap_or_default());
+    let package = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
+    let out = PathBuf::from(variable("OUT_DIR"));
+    for (name, folder) in [("experiments", "experiments"), ("recipes", "experiments/recipes")] {
+        let list = toml_files(&package.join("../..").join(folder));
+        std::fs::write(out.join(name).with_extension("rs"), list).expect("OUT_DIR is a folder");
+    }
+}
+
+fn variable(name: &str) -> std::ffi::OsString {
+    std::env::var_os(name).expect("cargo sets it")
+}
+
+/// The TOML files of a folder as the source of an array of names and texts.
+fn toml_files(folder: &Path) -> String {
+    println!("cargo::rerun-if-changed={}", folder.display());
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("a readable folder").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
+    files.sort();
+    let rows = files.iter().map(|path| {
+        let name = path.file_stem().and_then(|stem| stem.to_str()).expect("a name in UTF-8");
+        format!("({name:?}, include_str!({:?})),", path.display().to_string())
+    });
+    format!("&[{}]", rows.collect::<String>())
 }
 
 fn commit() -> Option<String> {

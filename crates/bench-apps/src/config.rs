@@ -12,11 +12,15 @@
 //!
 //! Not here: what a network of that name is made of (crate `lipconv`).
 
+pub(crate) mod keys;
+mod shipped;
+
 use std::f64::consts::SQRT_2;
 use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use lipconv::{Averaging, CrossEntropy, LinearMethod, Loss, Optimizer};
 use serde::{Deserialize, Serialize};
 
 use crate::eps::Eps;
@@ -26,6 +30,7 @@ pub use crate::names::{
     Activation, AugmentationKind, DatasetName, DecisionAttack, DeviceKind, Method, Net,
     ScheduleKind,
 };
+pub use shipped::Recipe;
 
 /// A whole run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -63,6 +68,9 @@ pub struct NetworkConfig {
     /// Convolutions, or "bjorck" for a network without. Default "bcop".
     pub layer: Method,
     pub activation: Activation,
+    /// The last layer: "lln" (rows of norm 1), "bjorck" or "unconstrained". Default: as the other dense layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head: Option<LinearMethod>,
 }
 
 /// `[training]`.
@@ -73,12 +81,26 @@ pub struct TrainingConfig {
     pub epochs: usize,
     /// Images per step, at least 1. Default 128.
     pub batch_size: usize,
-    /// Adam's step size at the start, positive. Default 0.001.
+    /// The optimiser's step size at the start, positive. Default 0.001.
     pub learning_rate: f64,
     /// How it falls. Default "linear".
     pub schedule: ScheduleKind,
+    /// Epochs over which the rate of the schedule "cosine" rises at first, fewer than `epochs`. Default 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub warm_up: f64,
     /// Margin of the multi-class hinge loss, positive. Default, as in the paper, √2 · 1.5 on MNIST and √2 · 0.5 elsewhere.
     pub margin: f64,
+    /// Cross-entropy in place of the hinge: `offset` of the true logit, `temperature`, `annealing` (0: none) and, to raise the
+    /// competing logits, `radius = { start, end }`. Default: the hinge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cross_entropy: Option<CrossEntropy>,
+    /// What changes the parameters: `type` "adam", "nadam" or "rmsprop", and its settings. Default: Adam as in the paper.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<Optimizer>,
+    /// The average of the parameters that is evaluated: `type` "exponential" with `decay`, or "lookahead" with `period` and
+    /// `rate`. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub averaging: Option<Averaging>,
     /// What changes the images from epoch to epoch. Default "crop-flip" on CIFAR-10, as in the paper, "none" elsewhere.
     pub augmentation: AugmentationKind,
     /// Seed of initialisation and batch order. Default 0.
@@ -92,7 +114,11 @@ impl Default for TrainingConfig {
             batch_size: 128,
             learning_rate: 1e-3,
             schedule: ScheduleKind::default(),
+            warm_up: 0.0,
             margin: SQRT_2 * 1.5,
+            cross_entropy: None,
+            optimizer: None,
+            averaging: None,
             augmentation: AugmentationKind::None,
             seed: 0,
         }
@@ -186,7 +212,7 @@ impl RunConfig {
     /// As [`RunConfig::parse`], with another data set in place of the text's; keys that the text does not have take that
     /// one's defaults.
     pub fn parse_for(origin: &str, text: &str, dataset: Option<DatasetName>) -> Result<Self> {
-        let syntax = |e: toml::de::Error| syntax_error(origin, text, &e);
+        let syntax = |e: toml::de::Error| keys::explain(origin, text, &e);
         let mut config: Self = toml::from_str(text).map_err(syntax)?;
         let written: toml::Table = toml::from_str(text).map_err(syntax)?;
         if let Some(dataset) = dataset {
@@ -244,6 +270,7 @@ impl RunConfig {
         count("training.batch_size", training.batch_size)?;
         positive("training.learning_rate", training.learning_rate)?;
         positive("training.margin", training.margin)?;
+        training.validate_recipe()?;
         count("evaluation.batch_size", evaluation.batch_size)?;
         ascending("evaluation.eps", &evaluation.eps)?;
         ascending("evaluation.attack_eps", &evaluation.attack_eps)?;
@@ -262,6 +289,33 @@ impl RunConfig {
         seed("data.synthetic_seed", self.data.synthetic_seed)?;
         seed("training.seed", training.seed)?;
         seed("evaluation.seed", evaluation.seed)
+    }
+}
+
+impl TrainingConfig {
+    /// What the paper's recipe does not have.
+    fn validate_recipe(&self) -> Result<()> {
+        let fits = self.warm_up >= 0.0 && self.warm_up < self.epochs as f64;
+        require(fits, "training.warm_up", self.warm_up, "at least 0 and fewer than the epochs")?;
+        let setting = |table: &str, error: lipconv::Error| Error::ConfigSyntax {
+            origin: table.to_owned(),
+            reason: error.to_string(),
+        };
+        let loss = Loss::from(self).validate();
+        loss.map_err(|e| setting("training.cross_entropy", e))?;
+        let optimizer = self.optimizer.unwrap_or_default().validate();
+        optimizer.map_err(|e| setting("training.optimizer", e))?;
+        let averaging = self.averaging.unwrap_or_default().validate();
+        averaging.map_err(|e| setting("training.averaging", e))
+    }
+}
+
+impl From<&TrainingConfig> for Loss {
+    fn from(training: &TrainingConfig) -> Self {
+        match training.cross_entropy {
+            Some(settings) => Self::CrossEntropy(settings),
+            None => Self::MultiClassHinge { margin: training.margin },
+        }
     }
 }
 
@@ -355,10 +409,21 @@ fn fill_recipe(config: &mut RunConfig, is_written: impl Fn(&str, &str) -> bool) 
 }
 
 pub(crate) fn syntax_error(origin: &str, text: &str, error: &toml::de::Error) -> Error {
+    let origin = line_of(origin, text, error);
+    Error::ConfigSyntax { origin, reason: one_line(error.message()) }
+}
+
+/// The text's name with the line of an error.
+fn line_of(origin: &str, text: &str, error: &toml::de::Error) -> String {
     let line =
         error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-    let place = line.map_or_else(|| origin.to_owned(), |line| format!("{origin}, line {line}"));
-    Error::ConfigSyntax { origin: place, reason: one_line(error.message()) }
+    line.map_or_else(|| origin.to_owned(), |line| format!("{origin}, line {line}"))
+}
+
+/// Whether a number is left out of a file.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 fn one_line(text: &str) -> String {

@@ -311,6 +311,8 @@ pub enum ScheduleKind {
     // the paper's total decay, 0.96235062639^200, in equal steps after every epoch of whatever budget is given
     /// the paper's total decay, after every epoch
     Exponential,
+    /// to 0 as half a period of the cosine, every step
+    Cosine,
     /// not at all
     Constant,
 }

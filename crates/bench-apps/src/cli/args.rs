@@ -7,7 +7,8 @@ use std::sync::Mutex;
 use anyhow::Result;
 
 use crate::config::{
-    Activation, AugmentationKind, DatasetName, DeviceKind, Method, Net, RunConfig, ScheduleKind,
+    Activation, AugmentationKind, DatasetName, DeviceKind, Method, Net, Recipe, RunConfig,
+    ScheduleKind,
 };
 use crate::data::Dataset;
 use crate::eps::Eps;
@@ -73,6 +74,12 @@ pub(super) struct TrainFlags {
     /// Configuration file (TOML); see examples/configs
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Recipe that ships with the program, in place of a file: paper or certified
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    recipe: Option<String>,
+    /// Radius that the loss aims at, as in 1.58 or 36/255: sets the margin of the hinge or the offset of the cross-entropy
+    #[arg(long, value_name = "EPS", conflicts_with = "margin")]
+    target_eps: Option<Eps>,
     /// Where to compute
     #[arg(long, value_enum)]
     device: Option<DeviceKind>,
@@ -100,7 +107,7 @@ pub(super) struct TrainFlags {
     /// Images in a step
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// Adam's step size at the start
+    /// The optimiser's step size at the start
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
     /// How it falls
@@ -126,9 +133,11 @@ impl TrainFlags {
 
     /// The configuration file, or the data set's defaults, with the flags over it.
     pub(super) fn config(&self) -> Result<RunConfig> {
-        let mut config = match &self.config {
-            Some(path) => RunConfig::read_for(path, self.dataset.clone())?,
-            None => RunConfig::of(self.dataset.clone().unwrap_or_default()),
+        let dataset = || self.dataset.clone().unwrap_or_default();
+        let mut config = match (&self.config, &self.recipe) {
+            (Some(path), _) => RunConfig::read_for(path, self.dataset.clone())?,
+            (None, Some(name)) => Recipe::named(name)?.config(name, dataset())?,
+            (None, None) => RunConfig::of(dataset()),
         };
         set(&mut config.device, self.device);
         // a run is found again from wherever it is resumed
@@ -150,6 +159,9 @@ impl TrainFlags {
         set(&mut training.margin, self.margin);
         set(&mut training.augmentation, self.augmentation);
         set(&mut training.seed, self.seed);
+        if let Some(eps) = &self.target_eps {
+            config.aim_at(eps);
+        }
         config.validate()?;
         Ok(config)
     }

@@ -28,7 +28,8 @@ use crate::words::percent;
 Examples:
   lipconv train --out runs/first --epochs 3
   lipconv train --config examples/configs/bcop-small-mnist-paper.toml --out runs/paper --seed 1
-  lipconv train --dataset cifar10 --network large --epochs 30 --out runs/cifar
+  lipconv train --dataset cifar10 --network large --recipe certified --out runs/cifar
+  lipconv train --recipe certified --target-eps 1.58 --print-config
   lipconv train --resume runs/paper")]
 pub(super) struct Args {
     /// Folder of a new run [default: runs/LAYER-NETWORK-seedN, with the data set's name before it except for MNIST]
@@ -37,6 +38,9 @@ pub(super) struct Args {
     /// Go on with the run in this folder, as it is configured there
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "TrainFlags"])]
     resume: Option<PathBuf>,
+    /// Print the whole configuration and train nothing
+    #[arg(long, conflicts_with = "resume")]
+    print_config: bool,
     /// Seconds between checkpoints within an epoch
     #[arg(long, value_name = "S", default_value_t = 10.0, allow_negative_numbers = true)]
     checkpoint_every: f64,
@@ -47,6 +51,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
+    if args.print_config {
+        outln!("{}", args.flags.config()?.to_toml()?.trim_end());
+        return Ok(ExitCode::SUCCESS);
+    }
     let checkpoint_every = checkpoint_interval(args.checkpoint_every)?;
     let (run, config, dataset) = match &args.resume {
         Some(dir) => {

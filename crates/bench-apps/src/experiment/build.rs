@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
-use lipconv::{ImageShape, Loss, Network, NetworkSpec, Optimizer, Schedule, TrainConfig};
+use lipconv::{ImageShape, Loss, Network, NetworkSpec, Schedule, TrainConfig};
 
 use crate::config::{
     AugmentationKind, DatasetName, DeviceKind, Net, NetworkConfig, RunConfig, ScheduleKind,
@@ -54,7 +54,11 @@ pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<Network
         Net::Fc3 => NetworkSpec::fc3(input, images.n_classes(), methods),
         Net::KwSmall => bail!("network.name is kw-small, expected a network that is trained here"),
     };
-    Ok(spec.with_activation(config.activation.layer()))
+    let spec = spec.with_activation(config.activation.layer());
+    Ok(match config.head {
+        Some(head) => spec.with_head(head)?,
+        None => spec,
+    })
 }
 
 /// What a configuration's augmentation draws.
@@ -80,11 +84,14 @@ pub fn train_config(config: &TrainingConfig) -> TrainConfig {
         schedule: match config.schedule {
             ScheduleKind::Exponential => Schedule::paper_over(config.epochs),
             ScheduleKind::Linear => Schedule::Linear,
+            ScheduleKind::Cosine => {
+                Schedule::Cosine { warm_up: config.warm_up / config.epochs as f64 }
+            }
             ScheduleKind::Constant => Schedule::Constant,
         },
-        optimizer: Optimizer::default(),
-        averaging: lipconv::Averaging::None,
-        loss: Loss::MultiClassHinge { margin: config.margin },
+        optimizer: config.optimizer.unwrap_or_default(),
+        averaging: config.averaging.unwrap_or_default(),
+        loss: Loss::from(config),
         seed: config.seed,
     }
 }

@@ -10,6 +10,8 @@ use maud::{Markup, html};
 use super::document::{document, facts, header, headlines};
 use super::table::Table;
 use super::{accuracy, distances, evidence};
+use lipconv::{CrossEntropy, Optimizer};
+
 use crate::config::{AugmentationKind, RunConfig, ScheduleKind};
 use crate::error::Result;
 use crate::jobs::cell::CellResult;
@@ -287,18 +289,29 @@ fn training_text(config: &RunConfig) -> String {
     let schedule = match training.schedule {
         ScheduleKind::Exponential => "falling exponentially",
         ScheduleKind::Linear => "falling linearly to 0",
+        ScheduleKind::Cosine => "falling to 0 as a cosine",
         ScheduleKind::Constant => "constant",
     };
     let augmentation = match training.augmentation {
         AugmentationKind::None => "",
         AugmentationKind::CropFlip => ", random crops after padding by 4, random mirror images",
     };
+    let optimizer = match training.optimizer.unwrap_or_default() {
+        Optimizer::NAdam(_) => "NAdam",
+        Optimizer::RmsProp(_) => "RMSprop",
+        _ => "Adam",
+    };
+    let loss = match training.cross_entropy {
+        Some(CrossEntropy { offset, temperature, .. }) => {
+            format!("cross-entropy with offset {offset:.4} and temperature {temperature}")
+        }
+        None => format!("hinge margin {:.4}", training.margin),
+    };
     format!(
-        "{}, batch {}, Adam {} {schedule}, hinge margin {:.4}, seed {}{augmentation}",
+        "{}, batch {}, {optimizer} {} {schedule}, {loss}, seed {}{augmentation}",
         counted(training.epochs, "epoch"),
         training.batch_size,
         training.learning_rate,
-        training.margin,
         training.seed
     )
 }

@@ -1,0 +1,90 @@
+//! Recipes that ship with the program, by name: `lipconv train --recipe NAME`.
+//!
+//! The files of the repository's `experiments/recipes/` folder are compiled in. A file holds the `source` of the recipe, its
+//! `trade_off`, a configuration (`[config.training]` …, the keys of [`RunConfig`]) and, for a loss that aims at a radius, the
+//! target of each kind of data.
+//!
+//! A target radius ε sets the offset of the cross-entropy to 2√2 ε (Prach and Lampert 2022), or the margin of the hinge loss to √2 ε.
+//!
+//! Errors: [`Error::InvalidArgument`] with the nearest name; those of [`RunConfig::parse`].
+
+use std::f64::consts::SQRT_2;
+
+use serde::Deserialize;
+
+use super::keys::nearest_or_all;
+use super::{DatasetName, RunConfig, like_mnist, syntax_error};
+use crate::eps::Eps;
+use crate::error::{Error, Result};
+
+/// Names and texts, listed by the build script.
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/recipes.rs"));
+
+/// A recipe that ships with the program.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Where it comes from.
+    pub source: String,
+    /// What it gives up for what.
+    pub trade_off: String,
+    #[serde(default)]
+    target_eps: Option<Targets>,
+    config: toml::Table,
+}
+
+/// Target radii where none is given.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Targets {
+    digits: Eps,
+    images: Eps,
+}
+
+impl Recipe {
+    /// The names of all recipes.
+    #[must_use]
+    pub fn names() -> Vec<&'static str> {
+        FILES.iter().map(|(name, _)| *name).collect()
+    }
+
+    /// The recipe of a name.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for an unknown name.
+    pub fn named(name: &str) -> Result<Self> {
+        let Some((_, text)) = FILES.iter().find(|(known, _)| *known == name) else {
+            return Err(Error::InvalidArgument {
+                name: "recipe",
+                got: format!("`{name}`"),
+                expected: nearest_or_all(name, &Self::names()),
+            });
+        };
+        toml::from_str(text).map_err(|e| syntax_error(name, text, &e))
+    }
+
+    /// The configuration for a data set; keys that the recipe does not have take that one's defaults.
+    ///
+    /// # Errors
+    /// Those of [`RunConfig::parse`].
+    pub fn config(&self, name: &str, dataset: DatasetName) -> Result<RunConfig> {
+        let targets = self.target_eps.as_ref();
+        let target = targets.map(|t| if like_mnist(&dataset) { &t.digits } else { &t.images });
+        let mut config = RunConfig::parse_for(name, &self.config.to_string(), Some(dataset))?;
+        if let Some(target) = target {
+            config.aim_at(target);
+        }
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+impl RunConfig {
+    /// Sets the loss for a target radius: the offset 2√2 ε of a cross-entropy, or the margin √2 ε of the hinge.
+    pub fn aim_at(&mut self, eps: &Eps) {
+        match &mut self.training.cross_entropy {
+            Some(loss) => loss.offset = 2.0 * SQRT_2 * eps.value(),
+            None => self.training.margin = SQRT_2 * eps.value(),
+        }
+    }
+}
