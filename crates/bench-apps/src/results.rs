@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use certify::LogitBound;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Activation, Method, Net};
@@ -30,6 +31,9 @@ pub struct ResultRow {
     /// Seed of initialisation and batch order.
     pub seed: u64,
     pub epochs: usize,
+    /// Name of the recipe; the paper's where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
     /// Name of the budget, for a cell of a table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<String>,
@@ -47,14 +51,29 @@ pub struct ResultRow {
 }
 
 /// Certified accuracy over the radius, by what the certificate assumes.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Certified {
-    /// Lipschitz constant 1 taken on faith, rounding ignored: what the literature reports.
+    /// Rounding ignored: what the literature reports.
     pub nominal: ByEps,
+    /// What the nominal radius rests on: a Lipschitz constant of 1 taken on faith ("global"), or, where the last layer's exceeds
+    /// 1, rigorous bounds and the distances of its rows ("pairwise"). Earlier files have the first alone.
+    #[serde(default = "global")]
+    pub nominal_bound: LogitBound,
     /// Rigorous for the stored weights in exact arithmetic.
     pub real: ByEps,
     /// Rigorous for the network as it was executed, in the arithmetic of the device.
     pub executed: ByEps,
+}
+
+fn global() -> LogitBound {
+    LogitBound::Global
+}
+
+impl Default for Certified {
+    fn default() -> Self {
+        let none = ByEps::default;
+        Self { nominal: none(), nominal_bound: global(), real: none(), executed: none() }
+    }
 }
 
 /// The paper's means.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bench_apps::config::{Method, Net};
 use bench_apps::files::RunDir;
 use bench_apps::results::ResultRow;
+use certify::LogitBound;
 use tempfile::TempDir;
 
 /// A folder for one test, and the command with nothing of the machine's environment that matters.
@@ -320,7 +321,9 @@ fn reproduce_writes_results_and_a_report_that_says_synthetic_everywhere() {
     );
     let table = String::from_utf8(output.stdout).unwrap();
     assert!(
-        table.contains("synthetic digits, Small, ε = 1.58")
+        table.contains("synthetic digits, BCOP-Small, ε = 1.58")
+            && table.contains("the paper's recipe")
+            && table.contains("recipe “certified”")
             && table.contains("SYNTHETIC DATA")
             && table.contains("under PGD"),
         "{table}"
@@ -329,8 +332,23 @@ fn reproduce_writes_results_and_a_report_that_says_synthetic_everywhere() {
 
     let rows: Vec<ResultRow> =
         serde_json::from_slice(&fs::read(place.path("out/results.json")).unwrap()).unwrap();
-    let row = &rows[0];
-    assert_eq!((rows.len(), row.synthetic, row.dataset.as_str()), (1, true, "synthetic digits"));
+    let recipes: Vec<Option<&str>> = rows.iter().map(|row| row.recipe.as_deref()).collect();
+    assert_eq!(recipes, [None, Some("certified")]);
+    for row in &rows {
+        check_row(row);
+    }
+    let bounds = rows.iter().map(|row| row.certified.nominal_bound).collect::<Vec<_>>();
+    assert_eq!(bounds, [LogitBound::Global, LogitBound::Pairwise]);
+
+    let page = fs::read_to_string(place.path("out/report.html")).unwrap();
+    assert!(page.contains("<strong>Synthetic data. </strong>"));
+    assert!(page.matches("synthetic").count() > 5);
+    check_self_contained(&page);
+    check_second_reproduce(&place, &args);
+}
+
+fn check_row(row: &ResultRow) {
+    assert_eq!((row.synthetic, row.dataset.as_str()), (true, "synthetic digits"));
     assert_eq!(
         (row.paper, row.epochs, row.network, row.layer),
         (None, 2, Net::Small, Method::default())
@@ -342,12 +360,6 @@ fn reproduce_writes_results_and_a_report_that_says_synthetic_everywhere() {
         executed <= pgd && executed <= fgsm && pgd <= row.clean && fgsm <= row.clean,
         "{row:?}"
     );
-
-    let page = fs::read_to_string(place.path("out/report.html")).unwrap();
-    assert!(page.contains("<strong>Synthetic data. </strong>"));
-    assert!(page.matches("synthetic").count() > 5);
-    check_self_contained(&page);
-    check_second_reproduce(&place, &args);
 }
 
 /// Nothing is fetched: no address but that of the SVG name space, no script, no import.
@@ -356,7 +368,7 @@ fn check_self_contained(page: &str) {
     for forbidden in ["src=\"http", "href=\"http", "<script", "@import", "url(", "<link"] {
         assert!(!outside.contains(forbidden), "{forbidden}");
     }
-    assert_eq!(page.matches("<svg ").count(), 6, "three figures, each wide and narrow");
+    assert_eq!(page.matches("<svg ").count(), 8, "four figures, each wide and narrow");
 }
 
 /// The same command again trains nothing; other settings begin a run of their own and keep the old one.

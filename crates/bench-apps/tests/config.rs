@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use bench_apps::Error;
-use bench_apps::config::{AugmentationKind, DatasetName, Method, RunConfig, ScheduleKind};
+use bench_apps::config::{AugmentationKind, DatasetName, Method, Recipe, RunConfig, ScheduleKind};
 
 #[test]
 fn an_empty_file_is_the_papers_network_with_the_papers_loss_and_attack() {
@@ -48,9 +48,9 @@ fn unknown_keys_and_wrong_types_are_refused_with_the_line() {
     let cases = [
         (
             "[training]\nepoch = 3\n",
-            "run.toml, line 2: unknown field `epoch`, expected one of `epochs`, ",
+            "run.toml, line 2: unknown key `training.epoch`, did you mean `training.epochs`?",
         ),
-        ("seed = 3\n", "run.toml, line 1: unknown field `seed`, expected one of `device`, "),
+        ("seed = 3\n", "run.toml, line 1: unknown key `seed`, expected one of data, device, "),
         (
             "[training]\nepochs = \"three\"\n",
             "run.toml, line 2: invalid type: string \"three\", expected usize",
@@ -191,5 +191,89 @@ fn names_are_those_of_the_files_and_others_are_refused() {
     ] {
         let text = format!("[network]\nname = \"{network}\"\nlayer = \"{layer}\"");
         assert_eq!(RunConfig::parse("text", &text).is_ok(), fits, "{network} {layer}");
+    }
+}
+
+const OFFSET_PER_RADIUS: f64 = 2.0 * std::f64::consts::SQRT_2;
+
+#[test]
+fn a_recipe_aims_at_the_radius_of_its_data() {
+    let certified = Recipe::named("certified").unwrap();
+    for (dataset, eps) in [(DatasetName::Mnist, 0.79), (DatasetName::Cifar10, 36.0 / 255.0)] {
+        let mut config = certified.config(dataset.clone()).unwrap();
+        let loss = config.training.cross_entropy.unwrap();
+        assert_eq!(loss.offset, OFFSET_PER_RADIUS * eps, "{dataset}");
+        assert_eq!(config.training.schedule, ScheduleKind::Cosine);
+        let mirrored = config.training.augmentation == AugmentationKind::CropFlip;
+        assert_eq!(mirrored, dataset == DatasetName::Cifar10);
+        config.aim_at(&"2/8".parse().unwrap());
+        let offset = config.training.cross_entropy.unwrap().offset;
+        assert_eq!(offset, OFFSET_PER_RADIUS / 4.0);
+    }
+    let mut paper = Recipe::named("paper").unwrap().config(DatasetName::Mnist).unwrap();
+    assert_eq!((paper.training.epochs, paper.training.cross_entropy), (200, None));
+    paper.aim_at(&"1.5".parse().unwrap());
+    assert_eq!(paper.training.margin, 1.5 * std::f64::consts::SQRT_2);
+}
+
+#[test]
+fn every_recipe_survives_being_printed_and_says_its_source() {
+    assert!(Recipe::names().contains(&"paper") && Recipe::names().contains(&"certified"));
+    for name in Recipe::names() {
+        let recipe = Recipe::named(name).unwrap();
+        assert!(!recipe.source.is_empty() && !recipe.trade_off.is_empty(), "{name}");
+        for dataset in [DatasetName::Mnist, DatasetName::Cifar10, DatasetName::Stl10] {
+            let config = recipe.config(dataset).unwrap();
+            let again = RunConfig::parse(name, &config.to_toml().unwrap()).unwrap();
+            assert_eq!(again, config, "{name}");
+        }
+    }
+    let text = Recipe::named("certifed").unwrap_err().to_string();
+    assert_eq!(text, "certifed: unknown recipe, did you mean `certified`?");
+    let text = Recipe::named("best").unwrap_err().to_string();
+    assert_eq!(text, "best: unknown recipe, expected one of certified, large-radii, paper");
+}
+
+#[test]
+fn settings_of_a_recipe_are_checked() {
+    let entropy = |settings: &str| format!("[training]\ncross_entropy = {{ {settings} }}\n");
+    let cases = [
+        (
+            entropy("offset = 0.4, temperature = 0"),
+            "training.cross_entropy: temperature is 0, expected a positive number",
+        ),
+        (
+            entropy("offset = nan, temperature = 1"),
+            "training.cross_entropy: offset is NaN, expected a number of at least 0",
+        ),
+        (
+            entropy("offset = -1.0, temperature = 1.0"),
+            "training.cross_entropy: offset is -1, expected a number of at least 0",
+        ),
+        (
+            entropy("offset = 1.0, temperature = inf"),
+            "training.cross_entropy: temperature is inf, expected a positive number",
+        ),
+        (
+            entropy("offset = 1.0, temperature = 1.0, anealing = 2.0"),
+            "t.toml, line 2: unknown key `training.cross_entropy.anealing`, did you mean `training.cross_entropy.annealing`?",
+        ),
+        (
+            "[training]\nwarm_up = 12.0\n".into(),
+            "training.warm_up is 12, expected at least 0 and fewer than the epochs",
+        ),
+        (
+            "[training]\naveraging = { type = \"exponential\", decay = 1.0 }\n".into(),
+            "training.averaging: decay is 1, expected a number in [0, 1)",
+        ),
+        (
+            "[network]\nhead = \"lnn\"\n".into(),
+            "t.toml, line 2: unknown method of a dense layer `lnn`, expected one of ",
+        ),
+    ];
+    for (text, expected) in cases {
+        let found = RunConfig::parse("t.toml", &text).unwrap_err().to_string();
+        assert!(found.starts_with(expected), "{text}: {found}");
+        assert!(!found.contains('\n'));
     }
 }

@@ -6,7 +6,7 @@ use bench_apps::jobs::cell::ClassifierJob;
 use bench_apps::jobs::evidence::{CertifiedCurve, Histogram};
 use bench_apps::jobs::job::{Choice, Job};
 use bench_apps::jobs::quantity::What;
-use bench_apps::jobs::spec::{Experiment, FURTHER, NAMES};
+use bench_apps::jobs::spec::{Experiment, names};
 use bench_apps::statistic::{Figure, Statistic};
 
 fn choice(budget: &str) -> Choice<'_> {
@@ -25,7 +25,7 @@ fn cells(experiment: &Experiment, choice: Choice<'_>) -> Vec<ClassifierJob> {
 
 #[test]
 fn the_compiled_in_experiments_are_the_papers_cells() {
-    for name in NAMES.into_iter().chain(FURTHER) {
+    for name in names() {
         let experiment = Experiment::find(name).unwrap();
         assert!(
             experiment.name == name || (name, experiment.name.as_str()) == ("default", "reproduce")

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arithmetic::Arithmetic;
 use crate::attack::{Attack, AttackOutcome, AttackProgress};
-use crate::bounds::LayerBound;
+use crate::bounds::{LayerBound, LogitBound};
 use crate::certifier::{Certificates, Certifier};
 use crate::classifier::{Classifier, check_labels, is_correct, logit_rows};
 use crate::error::{Error, Result};
@@ -44,6 +44,8 @@ pub struct Evaluation {
     pub n_samples: usize,
     /// Clean accuracy, percent.
     pub clean: f64,
+    /// What the nominal radii rest on.
+    pub nominal_bound: LogitBound,
     /// Certified accuracy at each ε, in the order asked for.
     pub certified: Vec<CertifiedAccuracy>,
     /// Accuracy under each attack, in the order asked for.
@@ -142,6 +144,7 @@ pub fn evaluate(
     Ok(Evaluation {
         n_samples: labels.len(),
         clean: percent(correct.iter().filter(|&&c| c).count(), correct.len()),
+        nominal_bound: certifier.nominal().logit_bound(),
         certified: settings.eps.iter().map(|&eps| certificates.accuracy(eps)).collect(),
         attacks,
         layers: certifier.bounds().layers().to_vec(),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use anyhow::Result;
+use clap::builder::PossibleValuesParser;
 
 use crate::config::{
     Activation, AugmentationKind, DatasetName, DeviceKind, Method, Net, Recipe, RunConfig,
@@ -74,8 +75,8 @@ pub(super) struct TrainFlags {
     /// Configuration file (TOML); see examples/configs
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Recipe that ships with the program, in place of a file: paper or certified
-    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    /// Recipe that ships with the program, in place of a file
+    #[arg(long, value_name = "NAME", conflicts_with = "config", value_parser = PossibleValuesParser::new(Recipe::names()))]
     recipe: Option<String>,
     /// Radius that the loss aims at, as in 1.58 or 36/255: sets the margin of the hinge or the offset of the cross-entropy
     #[arg(long, value_name = "EPS", conflicts_with = "margin")]
@@ -125,6 +126,18 @@ pub(super) struct TrainFlags {
 }
 
 impl TrainFlags {
+    /// Whether the way of training is chosen: by a file, a recipe or one of its settings.
+    pub(super) fn choose_recipe(&self) -> bool {
+        let schedule = self.schedule.is_some() || self.learning_rate.is_some();
+        let loss = self.margin.is_some() || self.target_eps.is_some();
+        self.config.is_some() || self.recipe.is_some() || schedule || loss
+    }
+
+    /// The recipe that is named.
+    pub(super) fn recipe(&self) -> Option<&str> {
+        self.recipe.as_deref()
+    }
+
     /// Where to compute, and whether nothing else is said.
     pub(super) fn device_alone(&self) -> Option<Option<DeviceKind>> {
         let alone = Self { device: self.device, ..Self::default() };
@@ -136,7 +149,7 @@ impl TrainFlags {
         let dataset = || self.dataset.clone().unwrap_or_default();
         let mut config = match (&self.config, &self.recipe) {
             (Some(path), _) => RunConfig::read_for(path, self.dataset.clone())?,
-            (None, Some(name)) => Recipe::named(name)?.config(name, dataset())?,
+            (None, Some(name)) => Recipe::named(name)?.config(dataset())?,
             (None, None) => RunConfig::of(dataset()),
         };
         set(&mut config.device, self.device);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use certify::Arithmetic;
+use certify::{Arithmetic, LogitBound};
 
 use super::args::{DataArgs, EvalFlags};
 use super::model::Model;
@@ -85,8 +85,14 @@ fn tables(evaluated: &Evaluated) -> String {
         }
     }
     let bound = evaluated.evaluation.lipschitz;
+    let pairwise = match evaluated.evaluation.nominal_bound {
+        LogitBound::Global => "",
+        LogitBound::Pairwise => {
+            "\nnominal: rounding ignored, with the distances of the last weight's rows, because its norm exceeds 1\n"
+        }
+    };
     format!(
-        "\n{}\n{}\nLipschitz constant of the stored weights: at most 1 + {:.1e}\n",
+        "\n{}\n{}{pairwise}\nLipschitz constant of the stored weights: at most 1 + {:.1e}\n",
         text_table(&rows),
         certified_table(evaluated),
         bound - 1.0

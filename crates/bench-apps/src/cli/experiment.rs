@@ -15,7 +15,7 @@ use crate::interrupt;
 use crate::jobs::job::{Choice, Job};
 use crate::jobs::queue::BUSY;
 use crate::jobs::run;
-use crate::jobs::spec::{Experiment, NAMES};
+use crate::jobs::spec::Experiment;
 use crate::jobs::work::{End, Reuse, Work};
 use crate::progress::Display;
 use crate::report::table::Table;
@@ -57,7 +57,7 @@ struct RunArgs {
 /// List the jobs of an experiment and their states
 #[derive(Debug, clap::Args)]
 struct ListArgs {
-    /// table1, table2, table3, table4, figure2 or a file [default: all]
+    /// table1, table2, table3, table4, figure2, records or a file [default: all]
     #[arg(value_name = "EXPERIMENT")]
     experiments: Vec<String>,
     /// Budget: quick, default or full
@@ -123,13 +123,13 @@ fn stop_with_standard_input() {
 }
 
 fn list(args: &ListArgs) -> Result<ExitCode> {
-    let names: Vec<&str> = match args.experiments.as_slice() {
-        [] => NAMES.to_vec(),
-        names => names.iter().map(String::as_str).collect(),
+    let experiments = match args.experiments.as_slice() {
+        [] => Experiment::all(),
+        names => names.iter().map(|name| Experiment::find(name)).collect::<crate::Result<_>>()?,
     };
     let mut rows = Vec::new();
-    for name in names {
-        let experiment = Experiment::find(name)?;
+    for experiment in experiments {
+        let name = experiment.name.as_str();
         let device = DeviceKind::Cpu;
         let choice = Choice { budget: &args.budget, seeds: None, only: None, device };
         let found = experiment.jobs(choice)?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::args::{DataArgs, EvalFlags, TrainFlags, log_to};
 use super::train::checkpoint_interval;
-use crate::config::{DeviceKind, RunConfig};
+use crate::config::{DeviceKind, Recipe, RunConfig};
 use crate::files::write_atomic;
 use crate::files::write_json;
 use crate::interrupt;
@@ -18,7 +18,7 @@ use crate::jobs::job::{Choice, Job, JobResult};
 use crate::jobs::queue::{self, Queue, Summary, Task};
 use crate::jobs::run;
 use crate::jobs::slurm::{JobArray, SlurmOptions};
-use crate::jobs::spec::{CellBlock, Experiment, NAMES};
+use crate::jobs::spec::{CellBlock, Experiment};
 use crate::jobs::work::{End, Reuse, Work};
 use crate::progress::Display;
 use crate::report::{markdown, page, terminal};
@@ -31,7 +31,7 @@ pub(super) const OUT: &str = "target/reproduction";
 
 /// Train, certify and attack the paper's BCOP-Small on MNIST, or reproduce its tables and figures
 ///
-/// With the name of a table or figure (table1, table2, table3, table4, figure2, all) or an experiment file, runs every
+/// With the name of a table or figure (table1, table2, table3, table4, figure2, records, all) or an experiment file, runs every
 /// missing job and writes up all of them; see experiments/README.md. Finished jobs are not run again, and an interrupted
 /// job continues from its last checkpoint. Without a name, trains on the 60,000 training images with a short schedule and
 /// evaluates on the 10,000 test images: clean accuracy, accuracy certified at several radii, accuracy under FGSM and
@@ -49,7 +49,7 @@ Examples:
   lipconv reproduce table1 --full --device cuda --executor slurm --partition gpu --gpus 1 --time 08:00:00 --out shared/out
   lipconv reproduce --collect --out shared/out")]
 pub(super) struct Args {
-    /// table1, table2, table3, table4, figure2, all, or a file such as those in experiments/
+    /// table1, table2, table3, table4, figure2, records, all, or a file such as those in experiments/
     #[arg(value_name = "EXPERIMENT")]
     experiments: Vec<String>,
     /// Folder of report.html, results.json and the runs [default: target/reproduce, for tables target/reproduction]
@@ -134,7 +134,8 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     call.run(&find(&args.experiments)?)
 }
 
-/// The default experiment: one job, in this process, with the settings of the flags. Its folder is the output folder.
+/// The default experiment, in this process, with the settings of the flags. The paper's recipe has the output folder, another
+/// recipe the folder of its name there.
 fn run_alone(args: &Args, display: Display) -> Result<ExitCode> {
     ensure!(
         args.tables == TableFlags::default(),
@@ -143,9 +144,7 @@ fn run_alone(args: &Args, display: Display) -> Result<ExitCode> {
     let out = args.out.clone().unwrap_or_else(|| "target/reproduce".into());
     let mut config = args.flags.config()?;
     args.evaluation.apply(&mut config)?;
-    let (experiment, job) = alone(config)?;
-    let mut job = Job::Classifier(Box::new(job));
-    job.put_in(&out)?;
+    let (experiment, jobs) = alone(&config, &args.flags)?;
     let work = Work {
         data: args.data.options(true, display),
         checkpoint_every: checkpoint_interval(args.checkpoint_every)?,
@@ -153,12 +152,21 @@ fn run_alone(args: &Args, display: Display) -> Result<ExitCode> {
         reuse: if args.fresh { Reuse::Nothing } else { Reuse::Training },
         log: log_to,
     };
-    if run::run(&job, &out, &work)? == End::Interrupted {
-        crate::stdout::errln!("interrupted; the same command goes on");
-        return Ok(ExitCode::from(interrupt::STATUS));
+    let mut results = Vec::new();
+    for (i, job) in jobs.into_iter().enumerate() {
+        let folder = match &job.cell.recipe {
+            Some(recipe) if i > 0 => out.join(recipe),
+            _ => out.clone(),
+        };
+        let mut job = Job::Classifier(Box::new(job));
+        job.put_in(&folder)?;
+        if run::run(&job, &folder, &work)? == End::Interrupted {
+            crate::stdout::errln!("interrupted; the same command goes on");
+            return Ok(ExitCode::from(interrupt::STATUS));
+        }
+        results.extend(JobResult::read(&folder)?);
     }
-    let result = JobResult::read(&out)?;
-    let reproduction = sorted(result.into_iter().collect(), Vec::new(), &[experiment]);
+    let reproduction = sorted(results, Vec::new(), &[experiment]);
     write_results(&out.join("results.json"), &reproduction.result_rows())?;
     write_atomic(&out.join("report.html"), page(&reproduction)?.as_bytes())?;
     out!("{}", terminal(&reproduction));
@@ -167,53 +175,65 @@ fn run_alone(args: &Args, display: Display) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The compiled-in default experiment with its one cell, changed to a configuration of one's own.
-fn alone(config: RunConfig) -> Result<(Experiment, ClassifierJob)> {
+/// The compiled-in default experiment and its jobs, changed to the settings of the flags.
+///
+/// Its recipes train the same network on the same images for as many epochs. They are left out where the flags choose the way
+/// of training, and for a network that nothing constrains.
+fn alone(config: &RunConfig, flags: &TrainFlags) -> Result<(Experiment, Vec<ClassifierJob>)> {
     let mut experiment = Experiment::find("default")?;
     let budget = experiment.budget("default")?;
-    let cell = Cell {
-        dataset: config.data.dataset.clone(),
-        network: config.network.name,
-        method: config.network.layer,
-        seed: config.training.seed,
-        budget: String::new(),
-        attacks: Vec::new(),
-    };
-    experiment.cells = vec![CellBlock {
-        datasets: vec![cell.dataset.clone()],
-        networks: vec![cell.network],
-        methods: vec![cell.method.to_string()],
-        seeds: None,
-        attacks: Vec::new(),
-    }];
-    let job = ClassifierJob {
-        cell,
-        config,
-        decision_images: budget.decision_images,
-        boundary_steps: budget.boundary_steps,
-    };
-    Ok((experiment, job))
+    let one = flags.choose_recipe() || config.network.layer.is_unconstrained();
+    experiment.cells.truncate(if one { 1 } else { experiment.cells.len() });
+    let mut jobs = Vec::new();
+    for (i, block) in experiment.cells.iter_mut().enumerate() {
+        let config = match block.recipe.as_deref().filter(|_| i > 0) {
+            Some(name) => config.trained_by(&Recipe::named(name)?)?,
+            None => config.clone(),
+        };
+        if i == 0 {
+            block.recipe = flags.recipe().map(str::to_owned);
+        }
+        let cell = Cell {
+            dataset: config.data.dataset.clone(),
+            network: config.network.name,
+            method: config.network.layer,
+            recipe: block.recipe.clone(),
+            seed: config.training.seed,
+            budget: String::new(),
+            attacks: Vec::new(),
+        };
+        *block = CellBlock {
+            datasets: vec![cell.dataset.clone()],
+            networks: vec![cell.network],
+            methods: vec![cell.method.to_string()],
+            recipe: cell.recipe.clone(),
+            seeds: None,
+            attacks: Vec::new(),
+        };
+        let (decision_images, boundary_steps) = (budget.decision_images, budget.boundary_steps);
+        jobs.push(ClassifierJob { cell, config, decision_images, boundary_steps });
+    }
+    Ok((experiment, jobs))
 }
 
 fn find(names: &[String]) -> Result<Vec<Experiment>> {
-    let mut wanted: Vec<&str> = Vec::new();
-    for name in names.iter().map(String::as_str) {
-        match name {
-            "all" => wanted.extend(NAMES),
-            name => wanted.push(name),
+    let mut found: Vec<Experiment> = Vec::new();
+    for name in names {
+        match name.as_str() {
+            "all" => found.extend(Experiment::all()),
+            name => found.push(Experiment::find(name)?),
         }
     }
     if names.is_empty() {
-        wanted.extend(NAMES);
+        found = Experiment::all();
     }
     let mut seen = Vec::new();
-    wanted.retain(|name| {
-        !seen.contains(name) && {
-            seen.push(*name);
-            true
-        }
+    found.retain(|experiment| {
+        let new = !seen.contains(&experiment.name);
+        seen.push(experiment.name.clone());
+        new
     });
-    Ok(wanted.into_iter().map(Experiment::find).collect::<crate::Result<_>>()?)
+    Ok(found)
 }
 
 /// A call for tables and figures.

@@ -6,14 +6,14 @@
 //!
 //! A target radius ε sets the offset of the cross-entropy to 2√2 ε (Prach and Lampert 2022), or the margin of the hinge loss to √2 ε.
 //!
-//! Errors: [`Error::InvalidArgument`] with the nearest name; those of [`RunConfig::parse`].
+//! Errors: [`Error::ConfigSyntax`] with the nearest name; those of [`RunConfig::parse`].
 
 use std::f64::consts::SQRT_2;
 
 use serde::Deserialize;
 
 use super::keys::nearest_or_all;
-use super::{DatasetName, RunConfig, like_mnist, syntax_error};
+use super::{DatasetName, RunConfig, TrainingConfig, like_mnist, syntax_error};
 use crate::eps::Eps;
 use crate::error::{Error, Result};
 
@@ -24,6 +24,8 @@ const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/recipes.rs"))
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
+    #[serde(skip)]
+    name: String,
     /// Where it comes from.
     pub source: String,
     /// What it gives up for what.
@@ -51,26 +53,24 @@ impl Recipe {
     /// The recipe of a name.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] for an unknown name.
+    /// [`Error::ConfigSyntax`] for an unknown name.
     pub fn named(name: &str) -> Result<Self> {
         let Some((_, text)) = FILES.iter().find(|(known, _)| *known == name) else {
-            return Err(Error::InvalidArgument {
-                name: "recipe",
-                got: format!("`{name}`"),
-                expected: nearest_or_all(name, &Self::names()),
-            });
+            let reason = format!("unknown recipe, {}", nearest_or_all(name, &Self::names()));
+            return Err(Error::ConfigSyntax { origin: name.to_owned(), reason });
         };
-        toml::from_str(text).map_err(|e| syntax_error(name, text, &e))
+        let recipe: Self = toml::from_str(text).map_err(|e| syntax_error(name, text, &e))?;
+        Ok(Self { name: name.to_owned(), ..recipe })
     }
 
     /// The configuration for a data set; keys that the recipe does not have take that one's defaults.
     ///
     /// # Errors
     /// Those of [`RunConfig::parse`].
-    pub fn config(&self, name: &str, dataset: DatasetName) -> Result<RunConfig> {
+    pub fn config(&self, dataset: DatasetName) -> Result<RunConfig> {
         let targets = self.target_eps.as_ref();
         let target = targets.map(|t| if like_mnist(&dataset) { &t.digits } else { &t.images });
-        let mut config = RunConfig::parse_for(name, &self.config.to_string(), Some(dataset))?;
+        let mut config = RunConfig::parse_for(&self.name, &self.config.to_string(), Some(dataset))?;
         if let Some(target) = target {
             config.aim_at(target);
         }
@@ -80,6 +80,25 @@ impl Recipe {
 }
 
 impl RunConfig {
+    /// The same network on the same images, for as many epochs and evaluated in the same way, trained by a recipe.
+    ///
+    /// # Errors
+    /// Those of [`Recipe::config`].
+    pub fn trained_by(&self, recipe: &Recipe) -> Result<Self> {
+        let by = recipe.config(self.data.dataset.clone())?;
+        let mut config = self.clone();
+        config.network.head = by.network.head;
+        config.training = TrainingConfig {
+            epochs: self.training.epochs,
+            batch_size: self.training.batch_size,
+            augmentation: self.training.augmentation,
+            seed: self.training.seed,
+            ..by.training
+        };
+        config.validate()?;
+        Ok(config)
+    }
+
     /// Sets the loss for a target radius: the offset 2√2 ε of a cross-entropy, or the margin √2 ε of the hinge.
     pub fn aim_at(&mut self, eps: &Eps) {
         match &mut self.training.cross_entropy {

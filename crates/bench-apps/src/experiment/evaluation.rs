@@ -209,6 +209,7 @@ impl Evaluated {
     pub fn certified(&self) -> Certified {
         Certified {
             nominal: self.by_eps(|c| Some(c.nominal)),
+            nominal_bound: self.evaluation.nominal_bound,
             real: self.by_eps(|c| Some(c.real)),
             executed: self.executed(self.arithmetic),
         }

@@ -19,6 +19,9 @@ pub struct Cell {
     pub dataset: DatasetName,
     pub network: Net,
     pub method: Method,
+    /// The recipe that it is trained by; the paper's with the budget's schedule where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
     pub seed: u64,
     /// Name of the budget; empty for settings of one's own.
     pub budget: String,
@@ -93,13 +96,37 @@ pub struct BestEpoch {
 
 impl Cell {
     /// Name of a cell's folder, and the name in messages.
-    pub fn name(dataset: &DatasetName, network: Net, method: &str, seed: u64) -> String {
-        format!("{}-{network}-{method}-seed{seed}", dataset.file_name())
+    pub fn name(
+        dataset: &DatasetName,
+        network: Net,
+        method: &str,
+        recipe: Option<&str>,
+        seed: u64,
+    ) -> String {
+        let recipe = recipe.map_or_else(String::new, |name| format!("{name}-"));
+        format!("{}-{network}-{method}-{recipe}seed{seed}", dataset.file_name())
     }
 
     /// The cell's name.
     pub fn id(&self) -> String {
-        Self::name(&self.dataset, self.network, &self.method.to_string(), self.seed)
+        let recipe = self.recipe.as_deref();
+        Self::name(&self.dataset, self.network, &self.method.to_string(), recipe, self.seed)
+    }
+
+    /// The recipe in words.
+    pub fn recipe_title(&self) -> String {
+        self.recipe
+            .as_ref()
+            .map_or_else(|| "the paper's recipe".into(), |name| format!("recipe “{name}”"))
+    }
+
+    /// The method, with the recipe where it is not the paper's.
+    pub fn title(&self) -> String {
+        let method = self.method.title();
+        match &self.recipe {
+            None => method.into(),
+            Some(_) => format!("{method}, {}", self.recipe_title()),
+        }
     }
 
     pub(super) fn add_attacks(&mut self, attacks: &[DecisionAttack]) {

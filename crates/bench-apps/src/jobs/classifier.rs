@@ -186,6 +186,7 @@ impl TrainedCell<'_> {
             activation: config.network.activation,
             seed: config.training.seed,
             epochs: config.training.epochs,
+            recipe: cell.recipe.clone(),
             budget: Some(cell.budget.clone()).filter(|name| !name.is_empty()),
             device: provenance.device,
             commit: provenance.commit,

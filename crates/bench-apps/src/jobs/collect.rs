@@ -10,12 +10,14 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use certify::LogitBound;
+
 use super::cell::{Cell, CellResult};
 use super::collect_distances::{DistanceJson, DistanceSection};
 use super::evidence::Spectra;
 use super::job::JobResult;
 use super::quantity::What;
-use super::spec::{Experiment, NAMES};
+use super::spec::Experiment;
 use crate::config::{DatasetName, DecisionAttack};
 use crate::error::{Error, Result};
 use crate::results::ResultRow;
@@ -61,6 +63,12 @@ pub struct Group {
     pub seconds: f64,
     /// Quantities over the seeds beside the paper's, in the order of [`What::ALL`].
     pub values: Vec<(What, Option<Statistic>, Option<Figure>)>,
+    /// All radii of the evaluation, as they are written.
+    pub radii: Vec<String>,
+    /// Quantities at each of those radii.
+    pub curves: Vec<(What, String, Statistic)>,
+    /// Whether the nominal radius uses the distances of the last weight's rows.
+    pub pairwise: bool,
 }
 
 /// Epochs and numbers of images.
@@ -81,6 +89,12 @@ impl Group {
     pub fn value(&self, what: What) -> (Option<Statistic>, Option<Figure>) {
         let found = self.values.iter().find(|(other, ..)| *other == what);
         found.map_or((None, None), |(_, ours, paper)| (*ours, *paper))
+    }
+
+    /// A quantity at any radius of the evaluation.
+    pub fn value_at(&self, what: What, eps: &str) -> Option<Statistic> {
+        let mut curves = self.curves.iter();
+        curves.find(|(w, e, _)| *w == what && e == eps).map(|(.., value)| *value)
     }
 
     /// The data set's name; synthetic digits may stand in for MNIST.
@@ -142,14 +156,6 @@ impl Reproduction {
         };
         self.sections.iter().flat_map(of).collect()
     }
-}
-
-/// The compiled-in experiments.
-///
-/// # Errors
-/// [`crate::Error::ConfigSyntax`] when a compiled-in file is invalid.
-pub fn all_experiments() -> Result<Vec<Experiment>> {
-    NAMES.iter().map(|name| Experiment::find(name)).collect()
 }
 
 /// Reads every finished job under `dir` and sorts them into the experiments.
@@ -240,17 +246,28 @@ fn empty_group(result: &CellResult) -> Group {
         commits: Vec::new(),
         seconds: 0.0,
         values: Vec::new(),
+        radii: result.row.certified.nominal.iter().map(|(eps, _)| eps.to_string()).collect(),
+        curves: Vec::new(),
+        pairwise: result.row.certified.nominal_bound == LogitBound::Pairwise,
     }
 }
 
 fn filled(experiment: &Experiment, group: Group, members: &[&CellResult]) -> Group {
-    let value = |what: What| {
+    let ours = |what: What, eps: &str| {
         let values: Vec<f64> =
-            members.iter().filter_map(|result| measured(result, what, &group.eps)).collect();
+            members.iter().filter_map(|result| measured(result, what, eps)).collect();
+        Statistic::of(&values)
+    };
+    let at = |what: What| {
+        let radii = group.radii.iter();
+        radii.filter_map(move |eps| Some((what, eps.clone(), ours(what, eps)?)))
+    };
+    let value = |what: What| {
         let paper = experiment.paper(&group.cell, what).filter(|_| !group.synthetic);
-        (what, Statistic::of(&values), paper)
+        (what, ours(what, &group.eps), paper)
     };
     Group {
+        curves: [What::Certified, What::Real, What::Executed].into_iter().flat_map(at).collect(),
         values: What::ALL.into_iter().map(value).collect(),
         seeds: members.iter().map(|r| r.row.seed).collect(),
         devices: once(members.iter().map(|r| r.row.device.clone())),

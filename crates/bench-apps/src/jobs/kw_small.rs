@@ -57,6 +57,7 @@ fn evaluate(job: &ClassifierJob, dataset: &Dataset, work: &Work) -> Result<CellR
         activation: Activation::Relu,
         seed: cell.seed,
         epochs: 0,
+        recipe: None,
         budget: Some(cell.budget.clone()),
         device: provenance.device.clone(),
         commit: provenance.commit.clone(),

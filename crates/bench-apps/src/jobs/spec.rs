@@ -1,7 +1,7 @@
 //! Experiments and budgets as TOML.
 //!
-//! The files of the repository's `experiments/` folder are compiled in, with the paper's figures for their cells. A file of
-//! one's own has the same form and may bring its own budgets.
+//! The files of the repository's `experiments/` folder are compiled in, with the paper's figures for their cells: the build
+//! script lists them. A file of one's own has the same form and may bring its own budgets.
 //!
 //! Errors: [`Error::Read`], [`Error::ConfigSyntax`] with the line, [`Error::ConfigValue`].
 
@@ -16,15 +16,17 @@ use super::cell::{Cell, ClassifierJob};
 use super::distance_spec::{DistanceBudget, Distances, PublishedDistances};
 use super::job::{Choice, Job};
 use super::quantity::What;
-use crate::config::{DatasetName, DecisionAttack, Method, Net, PgdConfig, RunConfig, ScheduleKind};
+use crate::config::{
+    DatasetName, DecisionAttack, Method, Net, PgdConfig, Recipe, RunConfig, ScheduleKind,
+};
 use crate::eps::Eps;
 use crate::error::{Error, Result};
 use crate::statistic::Figure;
 
-/// The experiments that `all` stands for, in their order.
-pub const NAMES: [&str; 5] = ["table1", "table2", "table3", "table4", "figure2"];
-/// Further compiled-in experiments: one needs data that not everyone has, one is what `reproduce` runs without a name.
-pub const FURTHER: [&str; 2] = ["table4-stl10", "default"];
+/// Names and texts of the folder's files.
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/experiments.rs"));
+/// The file that holds no experiment.
+const BUDGETS: &str = "budgets";
 
 /// Published figures by quantity.
 pub type Figures = BTreeMap<What, Figure>;
@@ -39,12 +41,18 @@ pub struct Experiment {
     /// Explanation for the reader.
     #[serde(default)]
     pub note: String,
+    /// Its place among the experiments that `all` stands for; it is not one of them where absent.
+    #[serde(default)]
+    pub place: Option<u32>,
     /// Whether it shows singular values rather than accuracies.
     #[serde(default)]
     pub spectra: bool,
     /// What stands side by side in its table.
     #[serde(default)]
     pub side_by_side: SideBySide,
+    /// Whether certified accuracy is shown at every radius of the evaluation.
+    #[serde(default)]
+    pub curves: bool,
     /// The quantities of its table; everything that was measured where absent. Earlier files call them `columns`.
     #[serde(default, alias = "columns")]
     pub quantities: Option<Vec<What>>,
@@ -74,6 +82,8 @@ pub enum SideBySide {
     Methods,
     /// Networks with their methods; data sets are rows.
     Networks,
+    /// Recipes; data sets, networks and methods are rows.
+    Recipes,
 }
 
 /// All combinations of some lists.
@@ -85,6 +95,9 @@ pub struct CellBlock {
     pub networks: Vec<Net>,
     /// Methods, by the names that network files give them. Unknown ones are left out with a note.
     pub methods: Vec<String>,
+    /// The recipe; the paper's with the budget's schedule where absent.
+    #[serde(default)]
+    pub recipe: Option<String>,
     /// Seeds, where they are not the budget's.
     #[serde(default)]
     pub seeds: Option<Vec<u64>>,
@@ -166,30 +179,24 @@ impl Experiment {
     /// # Errors
     /// Those of the module; [`Error::InvalidArgument`] for a name that is neither.
     pub fn find(name: &str) -> Result<Self> {
-        let text = match name {
-            "table1" => include_str!("../../../../experiments/table1.toml"),
-            "table2" => include_str!("../../../../experiments/table2.toml"),
-            "table3" => include_str!("../../../../experiments/table3.toml"),
-            "table4" => include_str!("../../../../experiments/table4.toml"),
-            "table4-stl10" => include_str!("../../../../experiments/table4-stl10.toml"),
-            "figure2" => include_str!("../../../../experiments/figure2.toml"),
-            "default" => include_str!("../../../../experiments/default.toml"),
-            file if Path::new(file).extension().is_some_and(|e| e == "toml") => {
-                let path = Path::new(file);
-                let text = fs::read_to_string(path)
-                    .map_err(|source| Error::Read { path: path.to_owned(), source })?;
-                return Self::parse(file, &text);
-            }
-            other => {
-                let names = [&NAMES[..], &FURTHER].concat().join(", ");
-                return Err(Error::InvalidArgument {
-                    name: "experiment",
-                    got: other.to_owned(),
-                    expected: format!("{names}, all or a file that ends in .toml"),
-                });
-            }
-        };
-        Self::parse(&format!("{name}.toml"), text)
+        if let Some((_, text)) = experiments().find(|(known, _)| *known == name) {
+            return Self::parse(&format!("{name}.toml"), text);
+        }
+        let path = Path::new(name);
+        if path.extension().is_some_and(|e| e == "toml") {
+            let text = fs::read_to_string(path).map_err(Error::read(path))?;
+            return Self::parse(name, &text);
+        }
+        let expected = format!("{}, all or a file that ends in .toml", names().join(", "));
+        Err(Error::argument("experiment", name, expected))
+    }
+
+    /// The experiments that `all` stands for, in their order.
+    pub fn all() -> Vec<Self> {
+        let mut all: Vec<Self> =
+            compiled_in().iter().filter(|e| e.place.is_some()).cloned().collect();
+        all.sort_by_key(|experiment| experiment.place);
+        all
     }
 
     fn parse(origin: &str, text: &str) -> Result<Self> {
@@ -203,6 +210,9 @@ impl Experiment {
         for dataset in experiment.quoted.keys() {
             dataset.parse::<DatasetName>()?;
         }
+        for recipe in experiment.cells.iter().filter_map(|block| block.recipe.as_ref()) {
+            Recipe::named(recipe)?;
+        }
         Ok(experiment)
     }
 
@@ -213,6 +223,9 @@ impl Experiment {
             let dataset = block.datasets.iter().position(|d| *d == cell.dataset)?;
             let network = block.networks.iter().position(|n| *n == cell.network)?;
             let method = block.methods.iter().position(|m| *m == name)?;
+            if block.recipe != cell.recipe {
+                return None;
+            }
             // rows of one data set and network stand together, whatever block they come from
             Some([dataset, network, n, method])
         })
@@ -247,7 +260,7 @@ impl Experiment {
         if let Some(own) = self.budgets.get(name) {
             return Ok(own.clone());
         }
-        let text = include_str!("../../../../experiments/budgets.toml");
+        let (_, text) = FILES.iter().find(|(name, _)| *name == BUDGETS).expect("a file of budgets");
         let budgets: BTreeMap<String, Budget> = parse("budgets.toml", text)?;
         budgets.get(name).cloned().ok_or_else(|| Error::InvalidArgument {
             name: "budget",
@@ -294,7 +307,8 @@ impl CellBlock {
                         match self.job(budget, choice, (dataset, network, method, seed)) {
                             Ok(job) => found.jobs.push(job),
                             Err(error) => {
-                                let id = Cell::name(dataset, network, method, seed);
+                                let recipe = self.recipe.as_deref();
+                                let id = Cell::name(dataset, network, method, recipe, seed);
                                 found.impossible.push(format!("{id}: {error}"));
                             }
                         }
@@ -314,6 +328,7 @@ impl CellBlock {
             dataset: dataset.clone(),
             network,
             method: method.parse()?,
+            recipe: self.recipe.clone(),
             seed,
             budget: choice.budget.to_owned(),
             attacks: self.attacks.clone(),
@@ -332,9 +347,12 @@ impl Budget {
     /// The configuration of a cell.
     ///
     /// # Errors
-    /// [`Error::ConfigValue`] for a method that the network does not take.
+    /// [`Error::ConfigValue`] for a method that the network does not take; [`Error::ConfigSyntax`] for an unknown recipe.
     pub fn config(&self, cell: &Cell) -> Result<RunConfig> {
-        let mut config = RunConfig::of(cell.dataset.clone());
+        let mut config = match &cell.recipe {
+            Some(name) => Recipe::named(name)?.config(cell.dataset.clone())?,
+            None => RunConfig::of(cell.dataset.clone()),
+        };
         let extent = match cell.network {
             Net::Small => self.small,
             Net::Large => self.large,
@@ -348,7 +366,9 @@ impl Budget {
         config.data.train_limit = extent.train_limit;
         config.data.test_limit = extent.test_limit;
         config.training.epochs = extent.epochs;
-        config.training.schedule = self.schedule;
+        if cell.recipe.is_none() {
+            config.training.schedule = self.schedule;
+        }
         config.training.seed = cell.seed;
         let evaluation = &mut config.evaluation;
         evaluation.strong_pgd.restarts = self.strong_restarts;
@@ -371,11 +391,19 @@ pub fn published_figure(cell: &Cell, what: What) -> Option<Figure> {
 fn compiled_in() -> &'static [Experiment] {
     static ALL: OnceLock<Vec<Experiment>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let names = NAMES.into_iter().chain(FURTHER);
-        names
-            .map(|name| Experiment::find(name).expect("a compiled-in experiment is valid"))
+        experiments()
+            .map(|(name, _)| Experiment::find(name).expect("a compiled-in experiment is valid"))
             .collect()
     })
+}
+
+fn experiments() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FILES.iter().copied().filter(|(name, _)| *name != BUDGETS)
+}
+
+/// The names of the compiled-in experiments.
+pub fn names() -> Vec<&'static str> {
+    experiments().map(|(name, _)| name).collect()
 }
 
 fn parse<T: for<'a> Deserialize<'a>>(origin: &str, text: &str) -> Result<T> {

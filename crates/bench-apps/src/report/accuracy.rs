@@ -20,6 +20,9 @@ const CERTIFIED_NOTE: &str = "Nominal certificates take a Lipschitz constant of 
     Certificates as executed hold for the computation in f32: they use a rigorous bound of the constant and of every rounding \
     error. Where the bound is well below 1, they certify more.";
 
+/// Explanation of the nominal certificates of a last layer whose norm exceeds 1.
+const PAIRWISE_NOTE: &str = "Nominal certificates of a network whose last layer has rows of norm 1 take nothing for granted but ignore rounding:     they use the distance of each pair of its rows and rigorous bounds of the other layers.";
+
 const PAPER_NOTE: &str = "With our number stand the paper's figure and the difference. The paper's figures are means of 5 seeds after \
     200 epochs; a figure without ± is one released run.";
 
@@ -36,6 +39,9 @@ pub(super) fn table(section: &Section) -> Table {
     let mut notes = vec![conditions.shared.clone()];
     if table.rows.iter().any(|row| row.cells.iter().any(|cell| !cell.paper.is_empty())) {
         notes.push(PAPER_NOTE.into());
+    }
+    if section.groups.iter().any(|group| group.pairwise) {
+        notes.push(PAIRWISE_NOTE.into());
     }
     if quantities.contains(&What::Executed) {
         notes.push(CERTIFIED_NOTE.into());
@@ -55,6 +61,8 @@ enum Column {
     Method(Method),
     /// A network with its method.
     Network(Net, Method),
+    /// A recipe, in words.
+    Recipe(String),
     /// A network that is not run here.
     Quoted(String),
 }
@@ -65,6 +73,7 @@ impl Column {
             Self::Method(method) => method.title().into(),
             Self::Network(Net::KwSmall, _) => Net::KwSmall.title().into(),
             Self::Network(net, method) => format!("{} {}", method.title(), net.title()),
+            Self::Recipe(title) => title.clone(),
             Self::Quoted(name) => format!("{name} (quoted)"),
         }
     }
@@ -74,6 +83,20 @@ impl Column {
 struct Block<'a> {
     first: &'a Group,
     places: Vec<Option<&'a Group>>,
+}
+
+/// A quantity at a radius: that of the tables where none is given.
+#[derive(Debug, Clone, Copy)]
+struct Line<'a> {
+    what: What,
+    eps: Option<&'a str>,
+}
+
+impl Line<'_> {
+    fn label(&self) -> String {
+        let eps = self.eps.map_or_else(String::new, |eps| format!(", ε = {eps}"));
+        format!("{}{eps}", self.what.title())
+    }
 }
 
 struct Layout<'a> {
@@ -91,13 +114,14 @@ impl<'a> Layout<'a> {
         let column = |group: &Group| match side_by_side {
             SideBySide::Methods => Column::Method(group.cell.method),
             SideBySide::Networks => Column::Network(group.cell.network, group.cell.method),
+            SideBySide::Recipes => Column::Recipe(group.cell.recipe_title()),
         };
         // as the experiment lists them, whatever is finished
         let mut in_order: Vec<&Group> = section.groups.iter().collect();
         in_order.sort_by_key(|group| {
             let [_, network, block, method] = experiment.position(&group.cell).unwrap_or_default();
             match side_by_side {
-                SideBySide::Methods => (block, method, network),
+                SideBySide::Methods | SideBySide::Recipes => (block, method, network),
                 SideBySide::Networks => (block, network, method),
             }
         });
@@ -121,8 +145,11 @@ impl<'a> Layout<'a> {
                 let (a, b) = (block.first, group);
                 let same_network =
                     side_by_side == SideBySide::Networks || a.cell.network == b.cell.network;
+                let same_method =
+                    side_by_side != SideBySide::Recipes || a.cell.method == b.cell.method;
                 let same = a.cell.dataset == b.cell.dataset && a.synthetic == b.synthetic;
                 same && same_network
+                    && same_method
                     && a.cell.budget == b.cell.budget
                     && block.places[place].is_none()
             };
@@ -141,16 +168,34 @@ impl<'a> Layout<'a> {
     fn block_title(&self, block: &Block<'_>) -> String {
         let group = block.first;
         let mut title = group.dataset();
-        if self.side_by_side == SideBySide::Methods {
-            title += &format!(", {}", group.cell.network.title());
+        match self.side_by_side {
+            SideBySide::Methods => title += &format!(", {}", group.cell.network.title()),
+            SideBySide::Recipes => {
+                let (network, method) = (group.cell.network.title(), group.cell.method.title());
+                title += &format!(", {method}-{network}");
+            }
+            SideBySide::Networks => {}
         }
-        if !group.eps.is_empty() {
+        if !group.eps.is_empty() && !self.section.experiment.curves {
             title += &format!(", ε = {}", group.eps);
         }
         title
     }
 
-    /// Methods or networks side by side.
+    /// The rows of a block: every quantity, at all radii of the evaluation where the experiment asks for curves.
+    fn lines<'b>(&'b self, block: &'b Block<'_>) -> impl Iterator<Item = Line<'b>> {
+        self.quantities.iter().flat_map(|&what| {
+            let certified = matches!(what, What::Certified | What::Real | What::Executed);
+            if self.section.experiment.curves && certified {
+                let radii = block.first.radii.iter();
+                radii.map(|eps| Line { what, eps: Some(eps.as_str()) }).collect::<Vec<_>>()
+            } else {
+                vec![Line { what, eps: None }]
+            }
+        })
+    }
+
+    /// Methods, networks or recipes side by side.
     fn side_by_side(&self, conditions: &Conditions) -> Table {
         let mut head = vec![Head::from("Test accuracy, %")];
         head.extend(self.columns.iter().enumerate().map(|(i, column)| Head {
@@ -159,12 +204,12 @@ impl<'a> Layout<'a> {
         }));
         let mut rows = Vec::new();
         for (i, block) in self.blocks.iter().enumerate() {
-            for &what in &self.quantities {
+            for line in self.lines(block) {
                 let values: Vec<_> = self
                     .columns
                     .iter()
                     .enumerate()
-                    .map(|(i, c)| self.value(block, i, c, what))
+                    .map(|(i, c)| self.value(block, i, c, line))
                     .collect();
                 if values.iter().all(|(ours, _)| ours.is_none()) {
                     continue;
@@ -172,7 +217,7 @@ impl<'a> Layout<'a> {
                 let mut row = Row {
                     group: self.block_title(block),
                     small: conditions.blocks[i].clone(),
-                    label: what.title().to_owned(),
+                    label: line.label(),
                     cells: values
                         .iter()
                         .map(|(ours, paper)| Cell::compared(*ours, *paper))
@@ -192,7 +237,7 @@ impl<'a> Layout<'a> {
         block: &Block<'_>,
         i: usize,
         column: &Column,
-        what: What,
+        Line { what, eps }: Line<'_>,
     ) -> (Option<crate::statistic::Statistic>, Option<crate::statistic::Figure>) {
         match column {
             Column::Quoted(name) => {
@@ -201,7 +246,10 @@ impl<'a> Layout<'a> {
                 let figures: Option<&Figures> = by_name.and_then(|by_name| by_name.get(name));
                 (None, figures.and_then(|figures| figures.get(&what).copied()))
             }
-            _ => block.places[i].map_or((None, None), |group| group.value(what)),
+            _ => block.places[i].map_or((None, None), |group| match eps {
+                Some(eps) if *eps != group.eps => (group.value_at(what, eps), None),
+                _ => group.value(what),
+            }),
         }
     }
 
@@ -209,14 +257,14 @@ impl<'a> Layout<'a> {
     fn beside_the_paper(&self, conditions: &Conditions) -> Table {
         let mut rows = Vec::new();
         for (i, block) in self.blocks.iter().enumerate() {
-            for &what in &self.quantities {
-                let (ours, paper) = self.value(block, 0, &self.columns[0], what);
+            for line in self.lines(block) {
+                let (ours, paper) = self.value(block, 0, &self.columns[0], line);
                 let Cell { ours, paper, difference, .. } = Cell::compared(ours, paper);
                 if !ours.is_empty() {
                     rows.push(Row {
                         group: self.block_title(block),
                         small: conditions.blocks[i].clone(),
-                        label: what.title().to_owned(),
+                        label: line.label(),
                         cells: vec![ours.into(), paper.into(), difference.into()],
                     });
                 }

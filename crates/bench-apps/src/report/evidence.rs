@@ -42,7 +42,8 @@ impl<'a> Group<'a> {
     }
 
     fn add(&mut self, result: &'a CellResult) {
-        let present = self.results.iter().any(|r| r.row.layer == result.row.layer);
+        let key = |r: &CellResult| (r.row.layer, r.plan.cell.recipe.clone());
+        let present = self.results.iter().any(|r| key(r) == key(result));
         if !present && self.results.len() < N_SERIES {
             self.results.push(result);
         }
@@ -54,7 +55,7 @@ impl<'a> Group<'a> {
 
     fn legend(&self) -> Legend {
         let entry = |(i, result): (usize, &&CellResult)| {
-            (result.row.layer.title().into(), Role::Series(i as u8), Mark::Solid)
+            (result.plan.cell.title(), Role::Series(i as u8), Mark::Solid)
         };
         self.results.iter().enumerate().map(entry).collect()
     }
@@ -73,9 +74,10 @@ fn group_title(result: &CellResult) -> String {
 pub(super) fn certified(results: &[&CellResult]) -> Result<Markup> {
     let caption =
         "Share of the test images that are classified correctly with a certified radius above ε. ";
-    let several = "The certificates are nominal, as in the paper. One seed of each method.";
-    let one = "Nominal certificates take a Lipschitz constant of 1 and exact arithmetic for granted, as in the paper. Certificates in \
-               exact arithmetic hold for the stored weights. Certificates as executed hold for the computation in f32.";
+    let several = "The certificates are nominal. One seed of each method and recipe.";
+    let one = "Nominal certificates take exact arithmetic for granted and, where the last layer's norm is 1, a Lipschitz constant of 1, \
+               as in the paper. Certificates in exact arithmetic hold for the stored weights. Certificates as executed hold for the \
+               computation in f32.";
     let groups = Group::all(results);
     let alone = groups.iter().all(|group| group.results.len() == 1);
     let draw = |group: &Group<'_>| match group.results.as_slice() {
@@ -88,7 +90,7 @@ pub(super) fn certified(results: &[&CellResult]) -> Result<Markup> {
 
 /// Accuracy over the epochs: a chart for each kind of network and data set.
 pub(super) fn training(results: &[&CellResult]) -> Result<Markup> {
-    let caption = "Test accuracy after each epoch: clean (solid) and certified at the radius of the tables (dashed). One seed of each method.";
+    let caption = "Test accuracy after each epoch: clean (solid) and certified at the radius of the tables (dashed). One seed of each method and recipe.";
     charts("Training", caption, &Group::all(results), &accuracy_over_epochs)
 }
 
@@ -218,8 +220,8 @@ fn accuracy_over_epochs(group: &Group<'_>) -> Option<(Chart, Legend)> {
     (last > 1).then(|| (chart, group.legend()))
 }
 
-/// Training loss of one run.
-pub(super) fn loss(result: &CellResult) -> Result<Markup> {
+/// Training loss of one run, with the end of its heading.
+pub(super) fn loss(result: &CellResult, of: &str) -> Result<Markup> {
     let history = &result.history;
     if history.len() < 2 {
         return Ok(html! {});
@@ -229,7 +231,7 @@ pub(super) fn loss(result: &CellResult) -> Result<Markup> {
     let chart = Chart {
         name: "training loss over the epochs",
         x_label: "epoch",
-        y_label: "hinge loss",
+        y_label: "loss",
         x_range: history[0].epoch as f64..history[history.len() - 1].epoch as f64,
         y_range: y_range(&lines),
         lines,
@@ -238,7 +240,9 @@ pub(super) fn loss(result: &CellResult) -> Result<Markup> {
     };
     let legend = vec![("training loss".into(), Role::Series(0), Mark::Solid)];
     let caption = "Mean over each epoch, measured while the weights change.";
-    Ok(html! { section { h2 { "Training loss" } (figure(&chart, &legend, (760, 300), caption)?) } })
+    Ok(
+        html! { section { h2 { "Training loss" (of) } (figure(&chart, &legend, (760, 300), caption)?) } },
+    )
 }
 
 /// Singular values before and after training: a chart for each method.
@@ -338,7 +342,7 @@ pub(super) fn images(results: &[&CellResult]) -> Markup {
     html! {
         @for result in best {
             section {
-                h2 { "Images, certified radii and adversarial examples: " (result.row.layer.title()) " " (group_title(result)) }
+                h2 { "Images, certified radii and adversarial examples: " (result.plan.cell.title()) " " (group_title(result)) }
                 p.fine {
                     "The first test images, in order. Left: the image, its class and its certified radius r as executed. \
                     Right: the nearest adversarial example that PGD and bisection found, the class that the network gives it, and \
@@ -372,8 +376,8 @@ fn card(sample: &AdversarialSample) -> Markup {
     }
 }
 
-/// The layers' bounds; empty for a result that has none.
-pub(super) fn layers(result: &CellResult) -> Markup {
+/// The layers' bounds, with the end of their heading; empty for a result that has none.
+pub(super) fn layers(result: &CellResult, of: &str) -> Markup {
     let excess = |bound: f64| format!("{:.1e}", bound - 1.0).replace('-', "−");
     let mut rows: Vec<Vec<String>> = result
         .layers
@@ -383,7 +387,7 @@ pub(super) fn layers(result: &CellResult) -> Markup {
     rows.extend(result.lipschitz.map(|all| vec!["product".into(), String::new(), excess(all)]));
     let mut table = Table::plain(&["Layer", "weight", "‖W‖₂ at most 1 + …"], rows);
     table.note = "Rigorous upper bounds for the stored f32 weights, computed in f64 with accounted rounding.".into();
-    html! { @if !result.layers.is_empty() { section { h2 { "Layer bounds" } (table.html()) } } }
+    html! { @if !result.layers.is_empty() { section { h2 { "Layer bounds" (of) } (table.html()) } } }
 }
 
 /// "BCOP-Small on MNIST".

@@ -5,13 +5,12 @@
 
 use std::time::Duration;
 
+use lipconv::{CrossEntropy, Optimizer};
 use maud::{Markup, html};
 
 use super::document::{document, facts, header, headlines};
 use super::table::Table;
 use super::{accuracy, distances, evidence};
-use lipconv::{CrossEntropy, Optimizer};
-
 use crate::config::{AugmentationKind, RunConfig, ScheduleKind};
 use crate::error::Result;
 use crate::jobs::cell::CellResult;
@@ -22,40 +21,46 @@ use crate::words::{counted, percent};
 /// The page as one HTML document that needs nothing else.
 pub fn page(reproduction: &Reproduction) -> Result<String> {
     let results = unique(reproduction);
-    let single = single(reproduction);
+    // a heading names the recipe where there are several
+    let of = |result: &CellResult| {
+        let several = self::alone(reproduction).len() > 1;
+        if several { format!(", {}", result.plan.cell.recipe_title()) } else { String::new() }
+    };
+    let alone = alone(reproduction);
     let sections = reproduction.sections.iter().map(section).collect::<Result<Vec<_>>>()?;
     let body = html! {
-        (beginning(reproduction, single, &results))
+        (beginning(reproduction, alone, &results))
         @for section in sections { (section) }
         (evidence::certified(&results)?)
         (evidence::training(&results)?)
-        @if let Some(result) = single { (evidence::loss(result)?) }
+        @for result in alone { (evidence::loss(result, &of(result))?) }
         (evidence::images(&results))
-        @if let Some(result) = single { (evidence::layers(result)) }
+        @for result in alone { (evidence::layers(result, &of(result))) }
         section {
             h2 { "To run the same again" }
-            @match single {
-                Some(result) => (facts(&conditions(result))),
-                None => (provenance(reproduction).html()),
+            @for result in alone {
+                @if alone.len() > 1 { h3 { "By " (result.plan.cell.recipe_title()) } }
+                (facts(&conditions(result)))
             }
+            @if alone.is_empty() { (provenance(reproduction).html()) }
         }
     };
-    Ok(document(&title(single), &body))
+    Ok(document(&title(alone), &body))
 }
 
-/// The one result of a reproduction that has no other.
-fn single(reproduction: &Reproduction) -> Option<&CellResult> {
+/// The results of `reproduce` without a name, or the only one of a table: they are described one by one.
+fn alone(reproduction: &Reproduction) -> &[CellResult] {
     match reproduction.sections.as_slice() {
-        [section] if section.distances.is_none() => match section.results.as_slice() {
-            [result] => Some(result),
-            _ => None,
-        },
-        _ => None,
+        [section] if section.distances.is_none() => {
+            let few = section.results.len() == 1 || section.experiment.name == "reproduce";
+            if few { &section.results } else { &[] }
+        }
+        _ => &[],
     }
 }
 
-fn title(single: Option<&CellResult>) -> String {
-    single.map_or_else(|| "Tables and figures".into(), evidence::title)
+fn title(alone: &[CellResult]) -> String {
+    alone.first().map_or_else(|| "Tables and figures".into(), evidence::title)
 }
 
 /// Every finished cell once, in the order of the sections.
@@ -79,14 +84,10 @@ fn is_synthetic(reproduction: &Reproduction) -> bool {
         || distances.flat_map(|d| &d.rows).any(|row| row.key.synthetic)
 }
 
-fn beginning(
-    reproduction: &Reproduction,
-    single: Option<&CellResult>,
-    results: &[&CellResult],
-) -> Markup {
+fn beginning(reproduction: &Reproduction, alone: &[CellResult], results: &[&CellResult]) -> Markup {
     let synthetic = is_synthetic(reproduction);
     let notes = &reproduction.notes;
-    let Some(result) = single else {
+    let Some(first) = alone.first() else {
         let n_critics: usize = reproduction
             .sections
             .iter()
@@ -98,19 +99,23 @@ fn beginning(
             lead += &format!(" and {}", counted(n_critics, "critic"));
         }
         lead += " beside the figures of Li et al. 2019 (arXiv 1911.00937).";
-        return header("reproduction", &title(None), &lead, synthetic, notes);
+        return header("reproduction", &title(alone), &lead, synthetic, notes);
     };
-    let row = &result.row;
+    let row = &first.row;
+    let by = if alone.len() > 1 { ", trained by each of two recipes" } else { "" };
     let lead = format!(
-        "A provably 1-Lipschitz network after {}, seed {}, on the {}: {} of training and evaluation.",
+        "A provably 1-Lipschitz network{by}, after {}, seed {}, on the {}: {} of training and evaluation.",
         counted(row.epochs, "epoch"),
         row.seed,
         row.device,
-        spoken(seconds(row.seconds))
+        spoken(seconds(alone.iter().map(|result| result.row.seconds).sum()))
     );
     html! {
-        (header("reproduce", &title(single), &lead, synthetic, notes))
-        (headlines(&headline_numbers(result)))
+        (header("reproduce", &title(alone), &lead, synthetic, notes))
+        @for result in alone {
+            @if alone.len() > 1 { h2 { "By " (result.plan.cell.recipe_title()) } }
+            (headlines(&headline_numbers(result)))
+        }
     }
 }
 
@@ -224,9 +229,9 @@ fn provenance(reproduction: &Reproduction) -> Table {
             let cell = &group.cell;
             let budget =
                 if cell.budget.is_empty() { String::new() } else { format!(", {}", cell.budget) };
-            let (net, method) = (cell.network.title(), cell.method.title());
+            let (net, method) = (cell.network.title(), cell.title());
             rows.push(vec![
-                format!("{name}: {method} {net}, {}{budget}", group.dataset()),
+                format!("{name}: {net}, {method}, {}{budget}", group.dataset()),
                 seeds(&group.seeds),
                 group.devices.join("; "),
                 commits(&group.commits),
