@@ -61,13 +61,19 @@ pub struct DataConfig {
 }
 
 /// `[network]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
     pub name: Net,
     /// Convolutions, or "bjorck" for a network without. Default "bcop".
     pub layer: Method,
     pub activation: Activation,
+    /// Factor of all widths of "large" but the last. Default 1, the paper's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<f64>,
+    /// More 3 x 3 convolutions after each one that downsamples, at most 32. Default 0, as in the paper.
+    #[serde(skip_serializing_if = "is_none")]
+    pub more_convolutions: usize,
     /// The last layer: "lln" (rows of norm 1), "bjorck" or "unconstrained". Default: as the other dense layers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<LinearMethod>,
@@ -335,7 +341,14 @@ impl NetworkConfig {
                 return require(false, "network.name", self.name, expected);
             }
         };
-        require(fits, "network.layer", self.layer, expected)
+        require(fits, "network.layer", self.layer, expected)?;
+        let width = self.width.unwrap_or(1.0);
+        let fits = self.width.is_none() || self.name == Net::Large;
+        require(fits, "network.width", width, "absent: large alone has a width")?;
+        let (more, convolutional) = (self.more_convolutions, self.name != Net::Fc3);
+        let fits = more <= if convolutional { 32 } else { 0 };
+        let expected = if convolutional { "0 to 32" } else { "0 for fc-3" };
+        require(fits, "network.more_convolutions", more, expected)
     }
 }
 
@@ -421,6 +434,12 @@ fn line_of(origin: &str, text: &str, error: &toml::de::Error) -> String {
 }
 
 /// Whether a number is left out of a file.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_none(value: &usize) -> bool {
+    *value == 0
+}
+
+/// As [`is_none`], for a fraction.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_zero(value: &f64) -> bool {
     *value == 0.0

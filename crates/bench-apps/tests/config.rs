@@ -267,6 +267,14 @@ fn settings_of_a_recipe_are_checked() {
             "training.averaging: decay is 1, expected a number in [0, 1)",
         ),
         (
+            "[network]\nwidth = 2.0\n".into(),
+            "network.width is 2, expected absent: large alone has a width",
+        ),
+        (
+            "[network]\nname = \"fc-3\"\nlayer = \"bjorck\"\nmore_convolutions = 1\n".into(),
+            "network.more_convolutions is 1, expected 0 for fc-3",
+        ),
+        (
             "[network]\nhead = \"lnn\"\n".into(),
             "t.toml, line 2: unknown method of a dense layer `lnn`, expected one of ",
         ),

@@ -149,6 +149,32 @@ impl NetworkSpec {
         self
     }
 
+    /// The same network with `n` more convolutions, 3 x 3 and of stride 1, after each convolution that downsamples. They have
+    /// its width and method, and its activation follows each.
+    #[must_use]
+    pub fn with_more_convolutions(mut self, n: usize) -> Self {
+        let mut layers = Vec::with_capacity(self.layers.len());
+        let mut present = self.layers.into_iter().peekable();
+        while let Some(layer) = present.next() {
+            let more = match layer {
+                LayerSpec::Conv { c_out, stride, method, .. } if stride > 1 => {
+                    Some(LayerSpec::Conv { c_out, kernel_size: 3, stride: 1, method })
+                }
+                _ => None,
+            };
+            layers.push(layer);
+            let Some(more) = more else { continue };
+            let activation = present.next_if(|next| matches!(next, LayerSpec::Activation(_)));
+            layers.extend(activation);
+            for _ in 0..n {
+                layers.push(more);
+                layers.extend(activation);
+            }
+        }
+        self.layers = layers;
+        self
+    }
+
     /// The same network with another method of its last layer.
     ///
     /// # Errors

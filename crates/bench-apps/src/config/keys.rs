@@ -39,6 +39,8 @@ fn known() -> Table {
     let mut config = RunConfig::default();
     config.data.train_limit = Some(1);
     config.data.test_limit = Some(1);
+    config.network.width = Some(1.0);
+    config.network.more_convolutions = 1;
     config.network.head = Some(LinearMethod::Bjorck);
     let radius = Some(TrainingRadius { start: 1.0, end: 1.0 });
     let loss = CrossEntropy { radius, ..CrossEntropy::for_radius(1.0, 1.0) };

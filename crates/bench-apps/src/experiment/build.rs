@@ -50,10 +50,14 @@ pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<Network
     let methods = config.layer.methods();
     let spec = match config.name {
         Net::Small => NetworkSpec::small(input, images.n_classes(), methods),
-        Net::Large => NetworkSpec::large(input, images.n_classes(), methods, 1.0)?,
+        Net::Large => {
+            let width = config.width.unwrap_or(1.0);
+            NetworkSpec::large(input, images.n_classes(), methods, width)?
+        }
         Net::Fc3 => NetworkSpec::fc3(input, images.n_classes(), methods),
         Net::KwSmall => bail!("network.name is kw-small, expected a network that is trained here"),
     };
+    let spec = spec.with_more_convolutions(config.more_convolutions);
     let spec = spec.with_activation(config.activation.layer());
     Ok(match config.head {
         Some(head) => spec.with_head(head)?,

@@ -113,3 +113,37 @@ fn layers_are_stored_by_their_type() {
         assert!(serde_json::from_str::<LayerSpec>(wrong).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn more_convolutions_follow_those_that_downsample() {
+    let input = ImageShape::new(3, 32, 32);
+    let spec = NetworkSpec::large(input, 10, Methods::BCOP, 0.5).unwrap();
+    let deep = spec.clone().with_more_convolutions(2);
+    let convolutions: Vec<(usize, usize, usize)> = deep
+        .layers
+        .iter()
+        .filter_map(|layer| match *layer {
+            LayerSpec::Conv { c_out, kernel_size, stride, .. } => {
+                Some((c_out, kernel_size, stride))
+            }
+            _ => None,
+        })
+        .collect();
+    let expected = [
+        (16, 3, 1),
+        (16, 4, 2),
+        (16, 3, 1),
+        (16, 3, 1),
+        (32, 3, 1),
+        (32, 4, 2),
+        (32, 3, 1),
+        (32, 3, 1),
+    ];
+    assert_eq!(convolutions, expected);
+    let n_activations = |spec: &NetworkSpec| {
+        spec.layers.iter().filter(|l| matches!(l, LayerSpec::Activation(_))).count()
+    };
+    assert_eq!(n_activations(&deep), n_activations(&spec) + 4);
+    Network::new(&deep, DType::F32, &Device::Cpu, 0).unwrap();
+    assert_eq!(spec.clone().with_more_convolutions(0), spec);
+}
