@@ -74,7 +74,7 @@ fn configurations_and_flags_are_checked_before_anything_is_written() {
     let text = place.fail(&["train", "--config", "run.toml", "--out", "run"]);
     assert!(
         text.starts_with(
-            "error: run.toml, line 2: unknown field `epoch`, expected one of `epochs`"
+            "error: run.toml, line 2: unknown key `training.epoch`, did you mean `training.epochs`?"
         ),
         "{text}"
     );

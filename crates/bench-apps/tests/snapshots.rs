@@ -220,7 +220,8 @@ fn snapshots_of_the_default_reproduction() {
     // the lines of the summary that give times and the machine
     let lines = text.lines().filter(|line| !line.contains("thread"));
     let mut text: String = lines.map(|line| line.to_owned() + "\n").collect();
-    text = squeeze(&mask_numbers(&text));
+    // which of two numbers is the best depends on the machine's arithmetic
+    text = squeeze(&mask_numbers(&text)).replace("#*", "#");
     text += &listing(&place.path("out"));
     let json = fs::read_to_string(place.path("out/results.json")).unwrap();
     text += &format!("\nresults.json\n{}", mask_numbers(&mask_json(&json)));

@@ -21,7 +21,8 @@ const CERTIFIED_NOTE: &str = "Nominal certificates take a Lipschitz constant of 
     error. Where the bound is well below 1, they certify more.";
 
 /// Explanation of the nominal certificates of a last layer whose norm exceeds 1.
-const PAIRWISE_NOTE: &str = "Nominal certificates of a network whose last layer has rows of norm 1 take nothing for granted but ignore rounding:     they use the distance of each pair of its rows and rigorous bounds of the other layers.";
+const PAIRWISE_NOTE: &str = "Where the norm of the last layer exceeds 1, as with rows of norm 1, nominal certificates take no constant for \
+    granted: they use the distance of each pair of its rows and rigorous bounds of the other layers, and ignore rounding.";
 
 const PAPER_NOTE: &str = "With our number stand the paper's figure and the difference. The paper's figures are means of 5 seeds after \
     200 epochs; a figure without ± is one released run.";
@@ -40,11 +41,11 @@ pub(super) fn table(section: &Section) -> Table {
     if table.rows.iter().any(|row| row.cells.iter().any(|cell| !cell.paper.is_empty())) {
         notes.push(PAPER_NOTE.into());
     }
-    if section.groups.iter().any(|group| group.pairwise) {
-        notes.push(PAIRWISE_NOTE.into());
-    }
     if quantities.contains(&What::Executed) {
         notes.push(CERTIFIED_NOTE.into());
+    }
+    if section.groups.iter().any(|group| group.pairwise) {
+        notes.push(PAIRWISE_NOTE.into());
     }
     if section.groups.iter().any(|group| group.synthetic) {
         notes.push(format!("SYNTHETIC DATA: {SYNTHETIC}"));

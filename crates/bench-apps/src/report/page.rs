@@ -229,9 +229,11 @@ fn provenance(reproduction: &Reproduction) -> Table {
             let cell = &group.cell;
             let budget =
                 if cell.budget.is_empty() { String::new() } else { format!(", {}", cell.budget) };
-            let (net, method) = (cell.network.title(), cell.title());
+            let (net, method) = (cell.network.title(), cell.method.title());
+            let recipe = cell.recipe.as_ref().map(|_| format!(", {}", cell.recipe_title()));
+            let recipe = recipe.unwrap_or_default();
             rows.push(vec![
-                format!("{name}: {net}, {method}, {}{budget}", group.dataset()),
+                format!("{name}: {method} {net}{recipe}, {}{budget}", group.dataset()),
                 seeds(&group.seeds),
                 group.devices.join("; "),
                 commits(&group.commits),
