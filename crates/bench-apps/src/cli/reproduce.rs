@@ -35,8 +35,9 @@ pub(super) const OUT: &str = "target/reproduction";
 /// missing job and writes up all of them; see experiments/README.md. Finished jobs are not run again, and an interrupted
 /// job continues from its last checkpoint. Without a name, trains on the 60,000 training images with a short schedule and
 /// evaluates on the 10,000 test images: clean accuracy, accuracy certified at several radii, accuracy under FGSM and
-/// PGD. Prints a table beside the paper's numbers, and writes results.json and report.html. After an interruption the
-/// same command continues; a finished training with the same settings and the same source is not repeated.
+/// PGD. It does so by the paper's recipe and by a recipe of today (--recipe NAME: by that one alone). Prints a table beside the
+/// paper's numbers, and writes results.json and report.html. After an interruption the same command continues; a finished
+/// training with the same settings and the same source is not repeated.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -44,6 +45,7 @@ Examples:
   lipconv reproduce --data-dir ../datasets --out target/mine
   lipconv reproduce --epochs 200 --schedule exponential        the paper's budget
   lipconv reproduce --epochs 1 --train-limit 6000 --test-limit 500   a quick look
+  lipconv reproduce --recipe large-radii                       a recipe of today, alone
   lipconv reproduce all --quick
   lipconv reproduce table1 --full --seeds 0,1,2 --only bcop,rko --jobs 2
   lipconv reproduce table1 --full --device cuda --executor slurm --partition gpu --gpus 1 --time 08:00:00 --out shared/out

@@ -112,9 +112,15 @@ fn beginning(reproduction: &Reproduction, alone: &[CellResult], results: &[&Cell
     );
     html! {
         (header("reproduce", &title(alone), &lead, synthetic, notes))
-        @for result in alone {
-            @if alone.len() > 1 { h2 { "By " (result.plan.cell.recipe_title()) } }
-            (headlines(&headline_numbers(result)))
+        @if alone.len() == 1 {
+            (headlines(&headline_numbers(first)))
+        } @else {
+            @for result in alone {
+                section {
+                    h2 { "By " (result.plan.cell.recipe_title()) }
+                    (headlines(&headline_numbers(result)))
+                }
+            }
         }
     }
 }
