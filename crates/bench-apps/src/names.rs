@@ -250,41 +250,46 @@ impl FromStr for Method {
     }
 }
 
-/// Nonlinearity between layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Activation {
-    /// norm-preserving
-    #[default]
-    #[value(name = "maxmin")]
-    MaxMin,
-    /// for comparison
-    Relu,
-}
+/// Nonlinearity between layers, by the names that lipconv gives it: "maxmin", "relu", "groupsort:5".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Activation(lipconv::Activation);
 
 impl Activation {
-    /// The name in files and flags.
-    pub const fn key(self) -> &'static str {
-        match self {
-            Self::MaxMin => "maxmin",
-            Self::Relu => "relu",
-        }
-    }
+    /// The paper's, which preserves gradient norms.
+    pub const MAXMIN: Self = Self(lipconv::Activation::MaxMin);
+    /// For comparison.
+    pub const RELU: Self = Self(lipconv::Activation::Relu);
 
     /// The layer.
     pub const fn layer(self) -> lipconv::Activation {
-        match self {
-            Self::MaxMin => lipconv::Activation::MaxMin,
-            Self::Relu => lipconv::Activation::Relu,
-        }
+        self.0
     }
 
     /// The name that tables print.
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::MaxMin => "MaxMin",
-            Self::Relu => "ReLU",
-        }
+    pub fn title(self) -> &'static str {
+        self.0.title()
+    }
+}
+
+impl Default for Activation {
+    fn default() -> Self {
+        Self::MAXMIN
+    }
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Activation {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        text.parse().map(Self).or_else(|_| {
+            unknown("network.activation", text, "maxmin, relu or groupsort:GROUP, as groupsort:4")
+        })
     }
 }
 
@@ -359,7 +364,7 @@ macro_rules! stored_as_text {
     )+};
 }
 
-stored_as_text!(DatasetName, Net, Method);
+stored_as_text!(DatasetName, Net, Method, Activation);
 
 #[cfg(test)]
 mod tests {
@@ -370,12 +375,13 @@ mod tests {
         for net in Net::ALL {
             assert_eq!(net.key().parse::<Net>().unwrap(), net);
         }
-        for activation in [Activation::MaxMin, Activation::Relu] {
-            assert_eq!(serde_json::to_value(activation).unwrap(), activation.key());
-            assert_eq!(
-                <Activation as ValueEnum>::from_str(activation.key(), false),
-                Ok(activation)
-            );
+        for text in ["maxmin", "relu", "groupsort:4"] {
+            let activation: Activation = text.parse().unwrap();
+            assert_eq!(serde_json::to_value(activation).unwrap(), text);
+            assert_eq!(activation.to_string(), text);
+        }
+        for text in ["MaxMin", "groupsort", "groupsort:0", "groupsort:-1", ""] {
+            assert!(text.parse::<Activation>().is_err(), "{text}");
         }
         for text in ["bcop", "bcop-fixed", "rk-l2ne", "unconstrained", "bjorck", "published"] {
             assert_eq!(text.parse::<Method>().unwrap().to_string(), text);

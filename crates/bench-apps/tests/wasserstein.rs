@@ -50,7 +50,7 @@ fn check_anchor(anchor: &Anchor, config: &CriticConfig) -> Estimate {
 #[test]
 fn bcop_with_maxmin_comes_close_to_every_exact_distance() {
     for anchor in Anchor::all(0).unwrap() {
-        let found = check_anchor(&anchor, &config(ConvMethod::Bcop, Activation::MaxMin, 1e-3));
+        let found = check_anchor(&anchor, &config(ConvMethod::Bcop, Activation::MAXMIN, 1e-3));
         let ratio = found.value / anchor.exact;
         assert!(ratio > 0.9, "{}: {ratio}", anchor.name);
     }
@@ -59,7 +59,7 @@ fn bcop_with_maxmin_comes_close_to_every_exact_distance() {
 #[test]
 fn relu_loses_what_maxmin_keeps() {
     let circles = &Anchor::all(0).unwrap()[2];
-    let found = check_anchor(circles, &config(ConvMethod::Bcop, Activation::Relu, 1e-3));
+    let found = check_anchor(circles, &config(ConvMethod::Bcop, Activation::RELU, 1e-3));
     let ratio = found.value / circles.exact;
     assert!((0.3..0.85).contains(&ratio), "{ratio}");
 }
@@ -69,7 +69,7 @@ fn relu_loses_what_maxmin_keeps() {
 fn a_critic_that_runs_away_is_still_a_lower_bound() {
     for anchor in Anchor::all(1).unwrap() {
         let config =
-            CriticConfig { epochs: 6, ..config(ConvMethod::Ossn, Activation::MaxMin, 0.3) };
+            CriticConfig { epochs: 6, ..config(ConvMethod::Ossn, Activation::MAXMIN, 0.3) };
         let found = check_anchor(&anchor, &config);
         assert!(found.value <= found.difference / found.lipschitz * (1.0 + 1e-9), "{found:?}");
     }
@@ -78,7 +78,7 @@ fn a_critic_that_runs_away_is_still_a_lower_bound() {
 #[test]
 fn the_curve_has_points_that_are_bounds_too() {
     let anchor = &Anchor::all(2).unwrap()[0];
-    let critic = trained(&config(ConvMethod::Rko, Activation::MaxMin, 1e-2), &anchor.a, &anchor.b);
+    let critic = trained(&config(ConvMethod::Rko, Activation::MAXMIN, 1e-2), &anchor.a, &anchor.b);
     assert_eq!(critic.n_steps, 300);
     assert!(critic.curve.len() == 12 && critic.stopped.is_none(), "{:?}", critic.curve);
     for point in &critic.curve {
@@ -155,7 +155,7 @@ fn sources_have_names() {
 #[test]
 fn a_method_that_bounds_nothing_is_refused() {
     for method in [Method::Bjorck, Method::Conv(ConvMethod::Unconstrained)] {
-        let config = CriticConfig { method, ..config(ConvMethod::Bcop, Activation::MaxMin, 1e-3) };
+        let config = CriticConfig { method, ..config(ConvMethod::Bcop, Activation::MAXMIN, 1e-3) };
         let text = config.spec([1, 8, 8]).unwrap_err().to_string();
         assert!(text.starts_with(&format!("critic.method is {method}, expected ")), "{text}");
     }

@@ -13,6 +13,9 @@
 //! value passed, for GroupSort where each sorted value came from. On ties MaxMin does not exchange, ReLU does not pass 0,
 //! GroupSort keeps the order (stable).
 
+use std::fmt;
+use std::str::FromStr;
+
 use candle_core::{CpuStorage, Shape, Tensor};
 use projectors::Real;
 use serde::{Deserialize, Serialize};
@@ -47,6 +50,33 @@ enum Stored {
     Relu {},
 }
 
+/// As commands and configurations have it: `maxmin`, `relu`, or `groupsort:5` for groups of 5.
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::GroupSort { group } => write!(f, "{}:{group}", self.name()),
+            other => f.pad(other.name()),
+        }
+    }
+}
+
+impl FromStr for Activation {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let group = text.strip_prefix("groupsort:").and_then(|group| group.parse().ok());
+        match (text, group) {
+            ("maxmin", _) => Ok(Self::MaxMin),
+            ("relu", _) => Ok(Self::Relu),
+            (_, Some(group)) if group > 0 => Ok(Self::GroupSort { group }),
+            _ => {
+                let known = vec!["maxmin", "groupsort:GROUP", "relu"];
+                Err(Error::UnknownName { what: "activation", name: text.to_owned(), known })
+            }
+        }
+    }
+}
+
 impl From<Stored> for Activation {
     fn from(stored: Stored) -> Self {
         match stored {
@@ -78,6 +108,16 @@ impl Activation {
             Self::MaxMin => "maxmin",
             Self::GroupSort { .. } => "groupsort",
             Self::Relu => "relu",
+        }
+    }
+
+    /// The name that tables print.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::MaxMin => "MaxMin",
+            Self::GroupSort { .. } => "GroupSort",
+            Self::Relu => "ReLU",
         }
     }
 

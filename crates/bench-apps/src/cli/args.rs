@@ -99,8 +99,8 @@ pub(super) struct TrainFlags {
     /// How convolutions are constrained: bcop, unconstrained and so on; bjorck for fc-3, which has none
     #[arg(long, value_name = "METHOD")]
     layer: Option<Method>,
-    /// Nonlinearity
-    #[arg(long, value_enum)]
+    /// Nonlinearity: maxmin, relu or groupsort:GROUP
+    #[arg(long, value_name = "NAME")]
     activation: Option<Activation>,
     /// Passes over the training set
     #[arg(long, value_name = "N")]

@@ -81,8 +81,8 @@ struct Training {
     /// How convolutions are constrained: bcop, rko, ossn and so on
     #[arg(long, value_name = "METHOD", default_value = "bcop")]
     layer: Method,
-    /// Nonlinearity
-    #[arg(long, value_enum, default_value = "maxmin")]
+    /// Nonlinearity: maxmin, relu or groupsort:GROUP
+    #[arg(long, value_name = "NAME", default_value = "maxmin")]
     activation: Activation,
     /// Width; 1 is the paper's
     #[arg(long, value_name = "X", default_value_t = 0.25)]

@@ -85,7 +85,7 @@ impl AnchorCritic<'_> {
                 checkpoint_every: Duration::MAX,
             };
             let before = done + i as u64 * config.n_steps();
-            let label = format!("{}, {} {}", anchor.name, self.method, self.activation.key());
+            let label = format!("{}, {} {}", anchor.name, self.method, self.activation);
             let critic = match train_critic(&job, progress, before, &label)? {
                 CriticEnd::Finished(critic) => critic,
                 CriticEnd::Lost { .. } => continue,

@@ -115,7 +115,7 @@ fn open_run(
 pub(super) fn paper(job: &ClassifierJob, synthetic: bool) -> Option<PaperFigures> {
     let data = &job.config.data;
     let whole = data.train_limit.is_none() && data.test_limit.is_none();
-    let maxmin = job.config.network.activation == Activation::MaxMin;
+    let maxmin = job.config.network.activation == Activation::MAXMIN;
     let published = job.cell.network == Net::KwSmall;
     let comparable = !synthetic && (published || (whole && maxmin));
     let figure = |what| published_figure(&job.cell, what).map(Figure::mean);

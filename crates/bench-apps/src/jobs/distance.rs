@@ -168,7 +168,7 @@ impl CriticJob {
     /// The job's name.
     pub fn id(&self) -> String {
         let Self { method, activation, seed, .. } = self;
-        format!("{}-{method}-{}-seed{seed}", self.generator.stem(), activation.key())
+        format!("{}-{method}-{}-seed{seed}", self.generator.stem(), activation)
     }
 
     pub(super) fn cost(&self) -> u64 {

@@ -1,6 +1,6 @@
 //! The `[wasserstein]` tables of experiments and budgets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,12 +30,11 @@ pub struct Distances {
 
 /// Published estimates by nonlinearity and method, for the one data set of the table.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PublishedDistances {
     /// Whose they are, as in "the paper".
     pub source: String,
-    pub maxmin: BTreeMap<String, Figure>,
-    pub relu: BTreeMap<String, Figure>,
+    #[serde(flatten)]
+    pub by_activation: HashMap<Activation, BTreeMap<String, Figure>>,
 }
 
 /// What distances may cost.
@@ -129,7 +128,7 @@ impl Distances {
             budget: choice.budget.to_owned(),
             seeds: budget.anchors.seeds.clone(),
             methods: if all { methods.to_vec() } else { vec![Method::default()] },
-            activations: if all { self.activations.clone() } else { vec![Activation::MaxMin] },
+            activations: if all { self.activations.clone() } else { vec![Activation::MAXMIN] },
             epochs: budget.anchors.epochs,
             learning_rates: budget.anchors.learning_rates.clone(),
         }
@@ -148,11 +147,7 @@ impl Distances {
 impl PublishedDistances {
     /// The estimate for a method and a nonlinearity.
     pub fn figure(&self, method: &str, activation: Activation) -> Option<Figure> {
-        let by_method = match activation {
-            Activation::MaxMin => &self.maxmin,
-            Activation::Relu => &self.relu,
-        };
-        by_method.get(method).copied()
+        self.by_activation.get(&activation)?.get(method).copied()
     }
 }
 

@@ -54,7 +54,7 @@ fn evaluate(job: &ClassifierJob, dataset: &Dataset, work: &Work) -> Result<CellR
         synthetic: dataset.is_synthetic(),
         network: cell.network,
         layer: cell.method,
-        activation: Activation::Relu,
+        activation: Activation::RELU,
         seed: cell.seed,
         epochs: 0,
         recipe: None,

@@ -259,7 +259,7 @@ fn curves(section: &DistanceSection, rows: &[&DistanceRow]) -> (Chart, Legend) {
                 (p.step as f64, p.estimate.unwrap_or(f64::NAN))
             };
             let role = Role::Series(i as u8);
-            let dashed = row.key.activation() == Activation::Relu;
+            let dashed = row.key.activation() == Activation::RELU;
             lines.push(Line::new(role, curve.iter().map(point).collect()).dashed(dashed));
             let name = title_of(&cell.method);
             if !legend.iter().any(|(known, ..)| *known == name) {
