@@ -12,6 +12,8 @@ fn compile() {
     let mut build = cc::Build::new();
     build.cpp(true).std("c++17").file("cuda/emulation.cpp").define("LIPCONV_EMULATION", None);
     build.opt_level(2).flag_if_supported("-Wno-unused-parameter");
+    // of getcontext, which returns twice
+    build.flag_if_supported("-Wno-maybe-uninitialized");
     // such as LIPCONV_SANITIZE=address,undefined: the linker's flags are then the caller's
     if let Ok(sanitizers) = std::env::var("LIPCONV_SANITIZE") {
         build.flag(format!("-fsanitize={sanitizers}")).flag("-fno-sanitize-recover=all");

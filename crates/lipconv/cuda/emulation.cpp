@@ -1,16 +1,19 @@
 // The emulated device: all kernels compiled as C++, and a call that runs one by its name.
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstdlib>
-#include <tuple>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "activation.cu"
 #include "chain.cu"
 #include "convolution.cu"
+#include "loss.cu"
 #include "polar.cu"
 #include "projector.cu"
+#include "quotient.cu"
 #include "training.cu"
 
 thread_local Index3 threadIdx, blockIdx, blockDim, gridDim;
@@ -48,24 +51,70 @@ const Kernel KERNELS[] = {
     BARRIERS(row_abs_sums), BARRIERS(scale_gram), PLAIN(polynomial), PLAIN(copy_scaled), BARRIERS(with_transpose),
     BARRIERS(transpose), BARRIERS(orthonormality), BARRIERS(small_steps1), BARRIERS(small_steps2), BARRIERS(small_steps4),
     BARRIERS(small_sign1), BARRIERS(small_sign2), BARRIERS(small_sign4), PLAIN(gather_batch), BARRIERS(loss),
-    PLAIN(check_finite), PLAIN(adam), PLAIN(rms_prop), PLAIN(end_step), BARRIERS(normalize_rows),
-    BARRIERS(normalize_rows_backward)};
+    BARRIERS(pair_norms), PLAIN(pair_sums), PLAIN(pair_gradient), PLAIN(check_finite), PLAIN(adam), PLAIN(nadam),
+    PLAIN(rms_prop), PLAIN(begin_average), PLAIN(follow_average), PLAIN(keep_values), PLAIN(end_step),
+    BARRIERS(normalize_rows), BARRIERS(normalize_rows_backward), BARRIERS(dot), PLAIN(to_unit), PLAIN(divide_by_norm),
+    PLAIN(norm_gradient), BARRIERS(largest_sum), PLAIN(divide_by_row_sum), PLAIN(row_sum_gradient)};
+
+// A stack that runs one thread of a block after another, and where it has stopped.
+struct Fiber {
+  ucontext_t context = {};
+  jmp_buf stopped;
+  bool begun = false, done = true;
+  std::vector<unsigned char> stack;
+};
 
 // The threads of the block that runs on this thread of the host.
 struct Block {
-  std::vector<ucontext_t> threads;
-  std::vector<unsigned char> done;
-  std::vector<unsigned char> stacks;
-  ucontext_t scheduler;
+  std::vector<std::unique_ptr<Fiber>> fibers;
+  ucontext_t context;
+  jmp_buf stopped;
   unsigned running = 0;
   const Kernel* kernel = nullptr;
   void** arguments = nullptr;
 };
 thread_local Block block;
 
-void run_thread() {
-  block.kernel->call(block.kernel->function, block.arguments);
-  block.done[block.running] = 1;
+// swapcontext asks the system to swap signal masks, a thousand times the price of a jump; but the address sanitizer follows it
+// alone.
+#ifdef __SANITIZE_ADDRESS__
+void to_fiber(Fiber& fiber) {
+  fiber.begun = true;
+  swapcontext(&block.context, &fiber.context);
+}
+void to_scheduler(Fiber& fiber) { swapcontext(&fiber.context, &block.context); }
+#else
+void to_fiber(Fiber& fiber) {
+  if (_setjmp(block.stopped)) return;
+  if (fiber.begun) _longjmp(fiber.stopped, 1);
+  fiber.begun = true;
+  setcontext(&fiber.context);
+}
+void to_scheduler(Fiber& fiber) {
+  if (!_setjmp(fiber.stopped)) _longjmp(block.stopped, 1);
+}
+#endif
+
+void run_threads() {
+  for (;;) {
+    Fiber& fiber = *block.fibers[block.running];
+    block.kernel->call(block.kernel->function, block.arguments);
+    fiber.done = true;
+    to_scheduler(fiber);
+  }
+}
+
+void make_fibers(unsigned n) {
+  while (block.fibers.size() < n) {
+    std::unique_ptr<Fiber> fiber(new Fiber);
+    fiber->stack.resize(STACK);
+    getcontext(&fiber->context);
+    fiber->context.uc_stack.ss_sp = fiber->stack.data();
+    fiber->context.uc_stack.ss_size = STACK;
+    fiber->context.uc_link = nullptr;
+    makecontext(&fiber->context, run_threads, 0);
+    block.fibers.push_back(std::move(fiber));
+  }
 }
 
 // A round runs every thread that has not ended up to its next barrier; without barriers the first round is the last.
@@ -77,21 +126,15 @@ void run_block(unsigned n) {
     }
     return;
   }
-  block.done.assign(n, 0);
-  for (unsigned t = 0; t < n; ++t) {
-    getcontext(&block.threads[t]);
-    block.threads[t].uc_stack.ss_sp = &block.stacks[t * STACK];
-    block.threads[t].uc_stack.ss_size = STACK;
-    block.threads[t].uc_link = &block.scheduler;
-    makecontext(&block.threads[t], run_thread, 0);
-  }
+  make_fibers(n);
+  for (unsigned t = 0; t < n; ++t) block.fibers[t]->done = false;
   for (unsigned left = n; left > 0;) {
     for (unsigned t = 0; t < n; ++t) {
-      if (block.done[t]) continue;
+      if (block.fibers[t]->done) continue;
       block.running = t;
       threadIdx = {t, 0, 0};
-      swapcontext(&block.scheduler, &block.threads[t]);
-      left -= block.done[t];
+      to_fiber(*block.fibers[t]);
+      left -= block.fibers[t]->done;
     }
   }
 }
@@ -100,7 +143,7 @@ void run_block(unsigned n) {
 
 void emulated_barrier() {
   if (!block.kernel->has_barriers) std::abort();  // the table above is wrong
-  swapcontext(&block.threads[block.running], &block.scheduler);
+  to_scheduler(*block.fibers[block.running]);
 }
 
 // Runs the kernel of this name; 0, or 1 if there is none.
@@ -112,10 +155,6 @@ extern "C" int lipconv_emulated_launch(const char* name, const unsigned grid[3],
     emulated_dynamic_shared = dynamic.data() + (16 - reinterpret_cast<size_t>(dynamic.data()) % 16) % 16;
     block.kernel = &kernel;
     block.arguments = arguments;
-    if (block.threads.size() < threads) {
-      block.threads.resize(threads);
-      block.stacks.resize(threads * STACK);
-    }
     blockDim = {threads, 1, 1};
     gridDim = {grid[0], grid[1], grid[2]};
     for (unsigned z = 0; z < grid[2]; ++z)

@@ -32,6 +32,7 @@ using std::isfinite;
 using std::log;
 using std::sqrt;
 inline float fmaxf(float a, float b) { return std::fmax(a, b); }
+inline float fminf(float a, float b) { return std::fmin(a, b); }
 
 #define KERNEL extern "C" void
 #define DEVICE static inline

@@ -26,6 +26,17 @@ struct Control {
   unsigned unused;
 };
 
+// What differs from step to step of a run: see settings.rs.
+struct StepSettings {
+  float rate;             // what the gradient, or its mean, is multiplied by
+  float mean_rate;        // what NAdam multiplies the mean by
+  float root_correction;  // of the root of the squares' mean
+  float keep, take;       // the shares of the average's own value and of the parameter's in the average
+  float begins;           // not 0 in the first step of a run
+  float radius;           // the training radius of the loss
+  float unused;
+};
+
 enum { FAILED_LOGITS = 1, FAILED_GRADIENT = 2, FAILED_DEFECT = 4, FAILED_RANK = 8 };
 
 // For every i below n that belongs to this thread; n is at most 2³¹, which the host sees to, because divisions of 64 bits are slow.

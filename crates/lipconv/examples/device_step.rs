@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use candle_core::{DType, Device};
-use lipconv::cuda::{Engine, Sample};
+use lipconv::cuda::{Engine, Place, Sample};
 use lipconv::{
     ImageShape, LayerSpec, LinearMethod, Loss, Methods, Network, NetworkSpec, Optimizer, Schedule,
     TrainConfig,
@@ -16,21 +16,7 @@ fn main() -> Result<(), lipconv::Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |word: &str| arguments.iter().any(|a| a == word);
     let n_steps: usize = arguments.iter().find_map(|a| a.parse().ok()).unwrap_or(200);
-    let methods = match () {
-        () if has("plain") => Methods::UNCONSTRAINED,
-        () if has("rko") => Methods::RKO,
-        () => Methods::BCOP,
-    };
-    let mut spec = if has("large") {
-        NetworkSpec::large(ImageShape::new(3, 32, 32), 10, methods, 1.0)?
-    } else {
-        NetworkSpec::small(ImageShape::new(1, 28, 28), 10, methods)
-    };
-    if has("lln") {
-        let head = LayerSpec::Linear { out_features: 10, method: LinearMethod::Lln };
-        spec.layers.pop();
-        spec.layers.push(head);
-    }
+    let spec = spec(&has)?;
     let config = TrainConfig {
         epochs: 1,
         learning_rate: 1e-3,
@@ -78,14 +64,33 @@ fn main() -> Result<(), lipconv::Error> {
     Ok(())
 }
 
+/// The network that the words ask for.
+fn spec(has: &dyn Fn(&str) -> bool) -> Result<NetworkSpec, lipconv::Error> {
+    let methods = match () {
+        () if has("plain") => Methods::UNCONSTRAINED,
+        () if has("rko") => Methods::RKO,
+        () => Methods::BCOP,
+    };
+    let mut spec = if has("large") {
+        NetworkSpec::large(ImageShape::new(3, 32, 32), 10, methods, 1.0)?
+    } else {
+        NetworkSpec::small(ImageShape::new(1, 28, 28), 10, methods)
+    };
+    if has("lln") {
+        let head = LayerSpec::Linear { out_features: 10, method: LinearMethod::Lln };
+        spec.layers.pop();
+        spec.layers.push(head);
+    }
+    Ok(spec)
+}
+
 /// An engine, the size of its batches, and the device's name.
 #[cfg(feature = "cuda-engine")]
 fn engine(
     network: &Network,
     config: &TrainConfig,
 ) -> Result<(Engine, usize, &'static str), lipconv::Error> {
-    let engine = Engine::for_network(network, config, 0, 128)?;
-    Ok((engine.expect("the engine covers these networks"), 128, "cuda"))
+    Ok((Engine::for_network(network, config, Place::Device(0), 128)?, 128, "cuda"))
 }
 
 #[cfg(not(feature = "cuda-engine"))]
@@ -93,6 +98,6 @@ fn engine(
     network: &Network,
     config: &TrainConfig,
 ) -> Result<(Engine, usize, &'static str), lipconv::Error> {
-    let engine = Engine::for_network_emulated(network, config, 2)?;
-    Ok((engine.expect("the engine covers these networks"), 2, "emulated"))
+    let place = Place::Emulated(lipconv::cuda::Emulated::default());
+    Ok((Engine::for_network(network, config, place, 2)?, 2, "emulated"))
 }

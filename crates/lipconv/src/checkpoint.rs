@@ -33,6 +33,9 @@ struct Header {
     spec: NetworkSpec,
     config: TrainConfig,
     progress: Progress,
+    /// For each linear layer, how patient the CUDA engine's iterations have become; absent for other runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    levels: Vec<u8>,
 }
 
 /// What a header says of a run, beside its element type.
@@ -42,6 +45,8 @@ pub(crate) struct TrainingPart {
     spec: NetworkSpec,
     config: TrainConfig,
     progress: Progress,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    levels: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,9 +61,11 @@ impl Trainer {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) when the folder cannot be written to.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let TrainingPart { spec, config, progress } = self.part();
+        self.settle()?;
+        let TrainingPart { spec, config, progress, levels } = self.part();
         let dtype = StoredType::of(self.network().dtype());
-        let header = Header { kind: Kind::Training, format: FORMAT, dtype, spec, config, progress };
+        let (kind, format) = (Kind::Training, FORMAT);
+        let header = Header { kind, format, dtype, spec, config, progress, levels };
         let mut writer = Writer::default();
         self.push_tensors(&mut writer)?;
         writer.write(path, &header)
@@ -73,8 +80,9 @@ impl Trainer {
     /// when it does not fit.
     pub fn resume(path: &Path, device: &Device) -> Result<Self> {
         let mut reader = Reader::open(path)?;
-        let Header { dtype, spec, config, progress, .. } = reader.header_of("training", FORMAT)?;
-        let part = TrainingPart { spec, config, progress };
+        let header: Header = reader.header_of("training", FORMAT)?;
+        let Header { dtype, spec, config, progress, levels, .. } = header;
+        let part = TrainingPart { spec, config, progress, levels };
         let trainer = Self::from_part(part, dtype.dtype(), &mut reader, device)?;
         reader.finish()?;
         Ok(trainer)
@@ -83,12 +91,13 @@ impl Trainer {
     /// What a header says of the run.
     pub(crate) fn part(&self) -> TrainingPart {
         let (spec, progress) = (self.network().spec().clone(), self.progress.clone());
-        TrainingPart { spec, config: *self.config(), progress }
+        TrainingPart { spec, config: *self.config(), progress, levels: self.levels() }
     }
 
     /// Adds all parameters, vectors and running means to a file.
     pub(crate) fn push_tensors(&self, writer: &mut Writer) -> Result<()> {
-        let (network, RunState { moments, warm }) = (self.network(), self.state()?);
+        self.settle()?;
+        let (network, RunState { moments, warm, .. }) = (self.network(), self.state()?);
         let kinds = self.config().mean_names();
         for ((name, variable), moments) in network.variables().into_iter().zip(&moments) {
             for (kind, mean) in kinds.iter().zip(moments) {
@@ -114,13 +123,13 @@ impl Trainer {
         reader: &mut Reader,
         device: &Device,
     ) -> Result<Self> {
-        let TrainingPart { spec, config, progress } = part;
+        let TrainingPart { spec, config, progress, levels } = part;
         if let Some(fault) = progress.fault(&config) {
             return Err(reader.problem(fault));
         }
         let supply = |name: &str, shape: &[usize]| reader.take_tensor(name, shape, dtype, device);
         let network = Network::from_tensors(&spec, dtype, device, supply)?;
-        let state = take_state(&network, &config, reader)?;
+        let state = RunState { levels, ..take_state(&network, &config, reader)? };
         Self::at(network, config, progress, state)
     }
 }
@@ -149,5 +158,5 @@ fn take_state(network: &Network, config: &TrainConfig, reader: &mut Reader) -> R
         };
         warm.push(if reader.contains(&name) { Some(square(reader)?) } else { None });
     }
-    Ok(RunState { moments, warm })
+    Ok(RunState { moments, warm, levels: Vec::new() })
 }

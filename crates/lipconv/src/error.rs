@@ -255,6 +255,14 @@ pub enum Error {
         /// The driver's words.
         reason: String,
     },
+    /// The CUDA engine lacks something that candle's operations have.
+    #[error(
+        "the CUDA engine does not run {what}, expected what it runs; candle's operations run it"
+    )]
+    NotOnEngine {
+        /// What it lacks.
+        what: String,
+    },
     /// The tensor library failed.
     #[error("tensor operation failed: {0}")]
     Candle(#[from] candle_core::Error),

@@ -73,6 +73,7 @@ pub use projectors::LipschitzBound;
 pub use shape::{ImageShape, SignalShape};
 pub use spec::{LayerSpec, Methods, NetworkSpec};
 pub use train::{
-    Batch, BatchSource, EpochReport, Observer, Outcome, StepReport, TrainConfig, Trainer,
+    Batch, BatchSource, EpochReport, Observer, Outcome, ResidentImages, Sample, StepReport,
+    TrainConfig, Trainer,
 };
 pub use wide::WideNetwork;

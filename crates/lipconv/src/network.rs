@@ -348,6 +348,11 @@ impl Network {
         has_block_form(self.layers.iter().map(|layer| layer.kind.step()))
     }
 
+    /// Whether a method projects its parameter after batch `index` (from 0) of an epoch of `n_batches`.
+    pub(crate) fn projects_after(&self, index: usize, n_batches: usize) -> bool {
+        self.parameters().any(|p| p.method.definition().projects_after(index, n_batches))
+    }
+
     /// Projects the parameters whose methods do so after batch `index` (from 0) of an epoch of `n_batches`.
     ///
     /// # Errors

@@ -68,6 +68,26 @@ impl Optimizer {
     }
 }
 
+#[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+impl Optimizer {
+    /// The factors of one step that a device reads: of the gradient or its mean, NAdam's of the mean, and of the root of the
+    /// squares' mean.
+    pub(crate) fn step_factors(&self, learning_rate: f64, step: u64) -> (f64, f64, f64) {
+        let t = step as f64;
+        match self {
+            Self::Adam(config) => {
+                let rate = learning_rate / (1.0 - config.beta1.powf(t));
+                (rate, 0.0, 1.0 / (1.0 - config.beta2.powf(t)).sqrt())
+            }
+            Self::NAdam(config) => {
+                let factors = config.factors(learning_rate, step);
+                (factors.of_gradient, factors.of_mean, factors.root_correction)
+            }
+            Self::RmsProp(_) => (learning_rate, 0.0, 0.0),
+        }
+    }
+}
+
 /// Settings of RMSprop.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

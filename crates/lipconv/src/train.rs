@@ -9,10 +9,13 @@
 //! else is deterministic, so a run resumed from a [checkpoint](crate::checkpoint) at any step ends with the
 //! same weights, to the bit, as one that was never interrupted (on the CPU, with the same binary).
 //!
+//! On a CUDA device the images may stay there, and batches are made of [`Sample`]s of them.
+//!
 //! A step that fails changes nothing: neither parameters nor running means nor the vectors of OSSN. SVCM kernels are
 //! clipped after every [`SVCM_PERIOD`] steps of an epoch and at its end.
 
-mod batch;
+pub(crate) mod batch;
+pub(crate) mod config;
 mod portable;
 pub(crate) mod state;
 pub(crate) mod stepper;
@@ -23,13 +26,14 @@ use std::ops::ControlFlow;
 use candle_core::{DType, Tensor};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
 
 use crate::engine::cpu::stepper::CpuStepper;
+#[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+use crate::engine::cuda::{Place, stepper::CudaStepper};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::network::Network;
-use crate::optim::{Averaging, Optimizer, Schedule, Update};
+use crate::optim::Update;
 use crate::plain::check_same_device;
 use crate::spec::LayerSpec;
 use portable::PortableStepper;
@@ -37,58 +41,8 @@ use state::{Progress, RunState};
 use stepper::Stepper;
 
 pub use crate::methods::{SVCM_PERIOD, SVCM_ROUNDS};
-pub use batch::{Batch, BatchSource, EpochReport, Outcome, StepReport};
-
-/// Settings of a training run.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainConfig {
-    /// Passes over the data.
-    pub epochs: usize,
-    /// Initial learning rate.
-    pub learning_rate: f64,
-    /// How it falls.
-    pub schedule: Schedule,
-    /// What changes the parameters.
-    pub optimizer: Optimizer,
-    /// The average of the parameters that is evaluated.
-    #[serde(default, skip_serializing_if = "Averaging::is_none")]
-    pub averaging: Averaging,
-    /// The loss.
-    pub loss: Loss,
-    /// Seed of the order of the data.
-    pub seed: u64,
-}
-
-impl TrainConfig {
-    /// Checks every domain.
-    ///
-    /// # Errors
-    /// [`Error::InvalidSetting`] or [`Error::Zero`] naming the setting.
-    pub fn validate(&self) -> Result<()> {
-        if self.epochs == 0 {
-            return Err(Error::Zero { what: "epochs".into() });
-        }
-        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
-            let value = self.learning_rate.to_string();
-            return Err(Error::InvalidSetting {
-                name: "learning_rate",
-                value,
-                expected: "a positive number",
-            });
-        }
-        self.loss.validate()?;
-        self.optimizer.validate()?;
-        self.averaging.validate()?;
-        self.schedule.validate()
-    }
-
-    /// Names of what is kept of every parameter between steps, as checkpoints have them.
-    pub(crate) fn mean_names(&self) -> Vec<&'static str> {
-        let means = self.optimizer.moment_names().iter().chain(self.averaging.names());
-        means.copied().collect()
-    }
-}
+pub use batch::{Batch, BatchSource, EpochReport, Outcome, ResidentImages, Sample, StepReport};
+pub use config::TrainConfig;
 
 /// Sees a run go by; `Break` stops it after the current step or epoch.
 pub trait Observer {
@@ -151,14 +105,27 @@ impl Trainer {
         if config.loss.needs_pairs() && !matches!(last, Some(LayerSpec::Linear { .. })) {
             return Err(Error::NoLastWeight);
         }
-        let stepper: Box<dyn Stepper> = match network.dtype() {
-            _ if !network.device().is_cpu() || !network.has_block_form() => {
-                Box::new(PortableStepper::new(&network, state)?)
-            }
-            DType::F64 => Box::new(CpuStepper::<f64>::new(state)?),
-            _ => Box::new(CpuStepper::<f32>::new(state)?),
-        };
+        let stepper = stepper(&network, &config, state)?;
         Ok(Self { network, config, progress, stepper })
+    }
+
+    /// What takes the steps, in a few words: the CPU's engine, the CUDA engine or candle's operations.
+    #[must_use]
+    pub fn path(&self) -> &'static str {
+        self.stepper.name()
+    }
+
+    /// The same run at the same place, with all further steps on the CUDA engine; the network stays where it is.
+    ///
+    /// # Errors
+    /// [`Error::NotOnEngine`] when the engine does not run the network; [`Error::Device`] when there is no such device or its driver is
+    /// too old. A device whose memory is too small says so in the first step.
+    #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+    pub fn on_cuda(mut self, place: Place) -> Result<Self> {
+        self.settle()?;
+        let state = self.stepper.state(&self.network)?;
+        self.stepper = Box::new(CudaStepper::new(&self.network, &self.config, place, state)?);
+        Ok(self)
     }
 
     /// As [`Trainer::new`], with every step in candle's operations even on the CPU: slow there, and the same path that a
@@ -175,6 +142,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::Candle`] when the running means cannot be copied.
     pub fn into_portable(mut self) -> Result<Self> {
+        self.settle()?;
         let state = self.stepper.state(&self.network)?;
         self.stepper = Box::new(PortableStepper::new(&self.network, state)?);
         Ok(self)
@@ -185,9 +153,27 @@ impl Trainer {
         self.stepper.state(&self.network)
     }
 
-    /// The network in its present state.
+    /// How patient the CUDA engine's iterations have become.
+    pub(crate) fn levels(&self) -> Vec<u8> {
+        self.stepper.levels()
+    }
+
+    /// Brings the network's variables up to date: between two steps on the CUDA engine the parameters are the device's.
+    /// [`Trainer::network`] does so too.
+    ///
+    /// # Errors
+    /// [`Error::Device`] or [`Error::Candle`] when they cannot be copied.
+    pub fn settle(&self) -> Result<()> {
+        self.stepper.settle(&self.network)
+    }
+
+    /// The network in its present state. What is written to its variables counts from the next step on.
+    ///
+    /// # Panics
+    /// When a CUDA device that holds the parameters can no longer be read, which [`Trainer::settle`] returns as an error.
     #[must_use]
     pub fn network(&self) -> &Network {
+        self.settle().expect("the device that holds the parameters can be read");
         &self.network
     }
 
@@ -197,6 +183,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::Candle`] when the parameters cannot be copied.
     pub fn averaged_network(&self) -> Result<Network> {
+        self.settle()?;
         let Self { network, .. } = self;
         let averages = match self.progress.step {
             0 => Vec::new(),
@@ -244,8 +231,12 @@ impl Trainer {
     }
 
     /// Gives up the run and keeps the network.
+    ///
+    /// # Panics
+    /// As for [`Trainer::network`].
     #[must_use]
     pub fn into_network(self) -> Network {
+        let _ = self.network();
         self.network
     }
 
@@ -261,19 +252,28 @@ impl Trainer {
     ) -> Result<Outcome> {
         let n_batches = source.n_batches();
         self.progress.check_batches(n_batches)?;
+        let resident = match source.resident() {
+            Some(images) => self.stepper.hold(&self.network, &images)?,
+            None => false,
+        };
         while !self.is_finished() {
             source.start_epoch(self.progress.epoch, self.epoch_seed());
             let mut stop = false;
             while !stop && self.progress.batch < n_batches {
-                let batch = source.batch(self.progress.batch)?;
-                let report = self.step(&batch, n_batches)?;
+                let index = self.progress.batch;
+                let report = match resident {
+                    true => self.step_on_samples(&source.samples(index)?, n_batches)?,
+                    false => self.step(&source.batch(index)?, n_batches)?,
+                };
                 stop = observer.after_step(self, &report)?.is_break();
             }
             if self.progress.batch == n_batches {
+                self.settle()?;
                 let report = self.end_epoch();
                 stop |= observer.after_epoch(self, &report)?.is_break();
             }
             if stop && !self.is_finished() {
+                self.settle()?;
                 return Ok(Outcome::Stopped);
             }
         }
@@ -305,6 +305,24 @@ impl Trainer {
     /// failed clipping leave everything as it was.
     pub fn step(&mut self, batch: &Batch, n_batches: usize) -> Result<StepReport> {
         self.check_images(&batch.images, batch.labels.len())?;
+        self.advance(batch.labels.len(), n_batches, |stepper, network, loss, update| {
+            stepper.step(network, loss, batch, update)
+        })
+    }
+
+    /// One step on samples of the images that the device has.
+    fn step_on_samples(&mut self, samples: &[Sample], n_batches: usize) -> Result<StepReport> {
+        self.advance(samples.len(), n_batches, |stepper, network, loss, update| {
+            stepper.step_on_samples(network, loss, samples, update)
+        })
+    }
+
+    fn advance(
+        &mut self,
+        n_samples: usize,
+        n_batches: usize,
+        take: impl FnOnce(&mut dyn Stepper, &Network, &Loss, Update) -> Result<(f64, usize)>,
+    ) -> Result<StepReport> {
         let total = self.config.epochs.saturating_mul(n_batches) as u64;
         let Progress { step, epoch, batch: index, .. } = self.progress;
         let learning_rate =
@@ -312,11 +330,13 @@ impl Trainer {
         let TrainConfig { optimizer, averaging, loss, .. } = self.config;
         let loss = loss.at(step as f64 / total.max(1) as f64);
         let update = Update { optimizer, averaging, learning_rate, step: step + 1 };
-        let done = self.stepper.step(&self.network, &loss, batch, update);
+        let done = take(&mut *self.stepper, &self.network, &loss, update);
         let (loss, n_correct) = done.map_err(|source| in_step(step + 1, source))?;
-        let projected = self.network.project_after(index, n_batches);
-        projected.map_err(|source| in_step(step + 1, source))?;
-        let n_samples = batch.labels.len();
+        if self.network.projects_after(index, n_batches) {
+            let projected = self.settle();
+            let projected = projected.and_then(|()| self.network.project_after(index, n_batches));
+            projected.map_err(|source| in_step(step + 1, source))?;
+        }
         let totals = &mut self.progress.totals;
         let seen = totals.n_samples + n_samples;
         totals.loss += (loss - totals.loss) * n_samples as f64 / seen as f64;
@@ -372,6 +392,29 @@ impl Trainer {
         }
         check_same_device("batch of images", self.network.device(), images)
     }
+}
+
+/// What takes the steps of a run: the engine of the network's device where it runs the network, candle's operations otherwise.
+#[cfg_attr(
+    not(feature = "cuda-engine"),
+    expect(unused_variables, reason = "only a device asks for the settings")
+)]
+fn stepper(network: &Network, config: &TrainConfig, state: RunState) -> Result<Box<dyn Stepper>> {
+    if !network.device().is_cpu() {
+        #[cfg(feature = "cuda-engine")]
+        if let candle_core::DeviceLocation::Cuda { gpu_id } = network.device().location()
+            && CudaStepper::check(network, config).is_ok()
+        {
+            let place = Place::Device(gpu_id);
+            return Ok(Box::new(CudaStepper::new(network, config, place, state)?));
+        }
+        return Ok(Box::new(PortableStepper::new(network, state)?));
+    }
+    Ok(match network.dtype() {
+        _ if !network.has_block_form() => Box::new(PortableStepper::new(network, state)?),
+        DType::F64 => Box::new(CpuStepper::<f64>::new(state)?),
+        _ => Box::new(CpuStepper::<f32>::new(state)?),
+    })
 }
 
 /// An error of the computation, with the step in which it happened.

@@ -76,6 +76,20 @@ impl Averaging {
         decay.min((t - 1.0) / (t + 9.0))
     }
 
+    /// The shares of the average itself and of the parameter in the average after a step; for lookahead the second one is the
+    /// share of the way, 0 where nothing moves.
+    #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+    pub(crate) fn shares(self, step: u64) -> (f64, f64) {
+        match self {
+            Self::Exponential { decay } => {
+                let decay = Self::decay_at(decay, step);
+                (decay, 1.0 - decay)
+            }
+            Self::Lookahead { period, rate } if step.is_multiple_of(period) => (0.0, rate),
+            Self::None | Self::Lookahead { .. } => (0.0, 0.0),
+        }
+    }
+
     /// Before the first step.
     pub(super) fn begin<T: Real>(self, step: u64, parameter: &[T], average: &mut [T]) {
         if step == 1 {

@@ -41,10 +41,10 @@ impl Default for NAdamConfig {
 
 /// The factors of one step, the learning rate included.
 #[derive(Debug, Clone, Copy)]
-struct Factors {
-    of_gradient: f64,
-    of_mean: f64,
-    root_correction: f64,
+pub(super) struct Factors {
+    pub(super) of_gradient: f64,
+    pub(super) of_mean: f64,
+    pub(super) root_correction: f64,
 }
 
 impl NAdamConfig {
@@ -79,7 +79,7 @@ impl NAdamConfig {
         product
     }
 
-    fn factors(&self, learning_rate: f64, step: u64) -> Factors {
+    pub(super) fn factors(&self, learning_rate: f64, step: u64) -> Factors {
         let (now, next) = (self.momentum(step), self.momentum(step + 1));
         let product = self.momentum_product(step);
         Factors {

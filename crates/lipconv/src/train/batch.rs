@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Where batches come from.
 pub trait BatchSource {
@@ -18,6 +18,42 @@ pub trait BatchSource {
     /// # Errors
     /// Whatever prevents the batch from being made.
     fn batch(&mut self, index: usize) -> Result<Batch>;
+
+    /// The images that all batches are cut from, for a device that keeps them and makes the batches itself; `None` where
+    /// there is no such set.
+    fn resident(&self) -> Option<ResidentImages<'_>> {
+        None
+    }
+
+    /// What [`BatchSource::batch`] is made of, as samples of [`BatchSource::resident`]; asked for only where there are such images.
+    ///
+    /// # Errors
+    /// As for [`BatchSource::batch`].
+    fn samples(&mut self, _index: usize) -> Result<Vec<Sample>> {
+        Err(Error::Zero { what: "number of images that a device could keep".into() })
+    }
+}
+
+/// Images that a device can keep.
+#[derive(Debug, Clone, Copy)]
+pub struct ResidentImages<'a> {
+    /// n x c x h x w bytes; byte p is the value p/255.
+    pub pixels: &'a [u8],
+    /// One class for each image.
+    pub labels: &'a [u8],
+    /// Most samples of a batch.
+    pub batch_size: usize,
+}
+
+/// One sample of a batch: which image, where its cut begins, and whether left and right are exchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sample {
+    /// Index of the image.
+    pub image: u32,
+    /// Row and column of the image that come first; what lies outside is 0.
+    pub shift: (i16, i16),
+    /// Whether left and right are exchanged, after the cut.
+    pub mirrored: bool,
 }
 
 /// Images and their labels.

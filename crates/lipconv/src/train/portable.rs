@@ -23,12 +23,14 @@ const MAX_DEFECT: f64 = 256.0;
 pub(super) struct PortableStepper {
     /// The optimiser's running means of every variable (weight, bias, weight, …), on the network's device.
     moments: Vec<Vec<Tensor>>,
+    /// An engine's, for the steps that it may take again.
+    levels: Vec<u8>,
 }
 
 impl PortableStepper {
     /// Every orthonormalisation starts afresh here, so that a state's starts have no use.
     pub(super) fn new(network: &Network, state: RunState) -> Result<Self> {
-        Ok(Self { moments: moved(&state.moments, network.device())? })
+        Ok(Self { moments: moved(&state.moments, network.device())?, levels: state.levels })
     }
 }
 
@@ -39,6 +41,10 @@ fn moved(moments: &[Vec<Tensor>], device: &Device) -> Result<Vec<Vec<Tensor>>> {
 }
 
 impl Stepper for PortableStepper {
+    fn name(&self) -> &'static str {
+        "candle's operations"
+    }
+
     fn step(
         &mut self,
         network: &Network,
@@ -63,7 +69,12 @@ impl Stepper for PortableStepper {
     }
 
     fn state(&self, _: &Network) -> Result<RunState> {
-        Ok(RunState { moments: moved(&self.moments, &Device::Cpu)?, warm: Vec::new() })
+        let moments = moved(&self.moments, &Device::Cpu)?;
+        Ok(RunState { moments, warm: Vec::new(), levels: self.levels() })
+    }
+
+    fn levels(&self) -> Vec<u8> {
+        self.levels.clone()
     }
 }
 

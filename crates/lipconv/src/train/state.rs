@@ -4,8 +4,8 @@ use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::TrainConfig;
 use super::batch::EpochReport;
+use super::config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::network::Network;
 
@@ -69,6 +69,8 @@ pub(crate) struct RunState {
     pub(crate) moments: Vec<Vec<Tensor>>,
     /// For each linear layer, the inverse square root that its next orthonormalisation starts from.
     pub(crate) warm: Vec<Option<Tensor>>,
+    /// For each linear layer, how patient the CUDA engine's iterations have become; empty elsewhere.
+    pub(crate) levels: Vec<u8>,
 }
 
 impl RunState {
@@ -82,6 +84,7 @@ impl RunState {
         let layers = network.parameters();
         let moments =
             layers.flat_map(|p| [zeros(p.weight.dims(), p.trained), zeros(p.bias.dims(), true)]);
-        Ok(Self { moments: moments.collect::<Result<_>>()?, warm: Vec::new() })
+        let moments = moments.collect::<Result<_>>()?;
+        Ok(Self { moments, warm: Vec::new(), levels: Vec::new() })
     }
 }

@@ -4,15 +4,19 @@ use std::fmt;
 
 use candle_core::Tensor;
 
-use super::batch::Batch;
+use super::batch::{Batch, ResidentImages, Sample};
 use super::state::RunState;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::network::Network;
 use crate::optim::Update;
 
-/// Trains one network, whose variables hold the parameters between two calls; keeps the optimiser's running means.
+/// Trains one network, whose variables hold the parameters between two calls, or after [`Stepper::settle`]; keeps the optimiser's
+/// running means.
 pub(crate) trait Stepper: fmt::Debug + Send + Sync {
+    /// In a few words.
+    fn name(&self) -> &'static str;
+
     /// Loss and gradients of a batch, and the update of the parameters and of the vectors that methods keep; returns the mean
     /// loss and the number of correct samples before the update. A step that fails changes nothing.
     ///
@@ -40,6 +44,41 @@ pub(crate) trait Stepper: fmt::Debug + Send + Sync {
     /// What a checkpoint stores beside the network.
     ///
     /// # Errors
-    /// [`Error::Candle`](crate::Error::Candle) when the copy to the CPU fails.
+    /// [`Error::Candle`] when the copy to the CPU fails.
     fn state(&self, network: &Network) -> Result<RunState>;
+
+    /// Takes the images that all batches are cut from, so that steps can be given samples; whether it does.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when they cannot be copied, or another one when they do not fit the network.
+    fn hold(&mut self, _network: &Network, _images: &ResidentImages<'_>) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// As [`Stepper::step`], on samples of the images that it holds.
+    ///
+    /// # Errors
+    /// As for [`Stepper::step`]; [`Error::Zero`] when it holds none.
+    fn step_on_samples(
+        &mut self,
+        _network: &Network,
+        _loss: &Loss,
+        _samples: &[Sample],
+        _update: Update,
+    ) -> Result<(f64, usize)> {
+        Err(Error::Zero { what: "number of images on the device".into() })
+    }
+
+    /// Brings the network's variables up to date; they may be changed from then on.
+    ///
+    /// # Errors
+    /// [`Error::Device`] or [`Error::Candle`] when they cannot be copied.
+    fn settle(&self, _network: &Network) -> Result<()> {
+        Ok(())
+    }
+
+    /// What [`RunState::levels`] is to be.
+    fn levels(&self) -> Vec<u8> {
+        Vec::new()
+    }
 }

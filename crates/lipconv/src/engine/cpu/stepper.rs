@@ -11,7 +11,7 @@ use crate::finite::check_finite;
 use crate::loss::Loss;
 use crate::network::Network;
 use crate::optim::{Moments, Update, update_variable};
-use crate::train::Batch;
+use crate::train::batch::Batch;
 use crate::train::state::RunState;
 use crate::train::stepper::Stepper;
 
@@ -21,6 +21,8 @@ pub(crate) struct CpuStepper<T> {
     /// The optimiser's running means of every variable (weight, bias, weight, …).
     moments: Vec<Moments<T>>,
     buffers: TrainBuffers<T>,
+    /// Another engine's, for the steps that it may take again.
+    levels: Vec<u8>,
 }
 
 impl<T: Element> CpuStepper<T> {
@@ -31,11 +33,15 @@ impl<T: Element> CpuStepper<T> {
         let square = |warm: Option<Tensor>| warm.map(|w| array(&w, w.dims2()?)).transpose();
         let mut buffers = TrainBuffers::default();
         buffers.warm = state.warm.into_iter().map(square).collect::<Result<_>>()?;
-        Ok(Self { moments, buffers })
+        Ok(Self { moments, buffers, levels: state.levels })
     }
 }
 
 impl<T: Element> Stepper for CpuStepper<T> {
+    fn name(&self) -> &'static str {
+        "the CPU's engine"
+    }
+
     fn step(
         &mut self,
         network: &Network,
@@ -43,7 +49,7 @@ impl<T: Element> Stepper for CpuStepper<T> {
         batch: &Batch,
         update: Update,
     ) -> Result<(f64, usize)> {
-        let Self { moments, buffers } = self;
+        let Self { moments, buffers, .. } = self;
         let (value, gradients) =
             loss_and_gradients::<T>(network, loss, &batch.images, &batch.labels, buffers)?;
         for (gradient, p) in gradients.iter().zip(network.parameters()) {
@@ -95,6 +101,11 @@ impl<T: Element> Stepper for CpuStepper<T> {
         Ok(RunState {
             moments: moments.collect::<Result<_>>()?,
             warm: warm.collect::<Result<_>>()?,
+            levels: self.levels.clone(),
         })
+    }
+
+    fn levels(&self) -> Vec<u8> {
+        self.levels.clone()
     }
 }

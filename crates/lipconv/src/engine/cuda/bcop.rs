@@ -86,6 +86,16 @@ impl BcopBuffers {
         })
     }
 
+    /// max(c_out, c_in).
+    pub(super) fn n(&self) -> usize {
+        self.n
+    }
+
+    /// As [`PolarBuffers::level`].
+    pub(super) fn level(&self) -> usize {
+        self.h.level()
+    }
+
     /// As [`PolarBuffers::raise_level`].
     pub(super) fn raise_level(&mut self) -> bool {
         self.h.raise_level()

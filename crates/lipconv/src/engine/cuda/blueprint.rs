@@ -43,7 +43,11 @@ pub(super) enum Method {
     /// The polar factor of the reshaped kernel, divided by its size.
     Rko,
     /// Rows divided by their norms.
-    Normalized,
+    UnitRows,
+    /// Divided by an estimate of the operator norm where that exceeds 1.
+    Ossn,
+    /// RK-L2NE: divided by a bound of the norm from row sums.
+    RowSums,
     /// The parameter itself.
     Free,
 }
@@ -54,7 +58,22 @@ impl Blueprint {
         self.layers.iter().map(|layer| layer.n_weights + layer.n_out).sum()
     }
 
+    /// Values of all vectors that methods keep between steps.
+    pub(super) fn n_vectors(&self) -> usize {
+        self.layers.iter().map(LinearPlan::n_vector).sum()
+    }
+
     pub(super) fn n_classes(&self) -> usize {
         self.layers.last().map_or(0, |layer| layer.n_out)
+    }
+}
+
+impl LinearPlan {
+    /// Values of the vector that the layer's method keeps between steps: none, or an input's.
+    pub(super) fn n_vector(&self) -> usize {
+        match (self.method, self.shape) {
+            (Method::Ossn, LinearShape::Conv { input, .. }) => input.n_values(),
+            _ => 0,
+        }
     }
 }

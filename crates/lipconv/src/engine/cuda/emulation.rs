@@ -23,9 +23,26 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
+/// An emulated device and what it refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Emulated {
+    /// Bytes of memory that it has.
+    pub memory: usize,
+    /// Whether it records graphs.
+    pub takes_graphs: bool,
+}
+
+impl Default for Emulated {
+    /// Refuses nothing.
+    fn default() -> Self {
+        Self { memory: usize::MAX, takes_graphs: true }
+    }
+}
+
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Emulation {
+    settings: Emulated,
     memory: Vec<Vec<u128>>,
     recording: Option<Vec<Command>>,
     graphs: Vec<Vec<Command>>,
@@ -38,6 +55,10 @@ enum Command {
 }
 
 impl Emulation {
+    pub(super) fn new(settings: Emulated) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
     fn give(&mut self, command: Command) -> Result<()> {
         match &mut self.recording {
             Some(commands) => {
@@ -129,6 +150,11 @@ fn run(launch: &Launch) -> Result<()> {
 
 impl Backend for Emulation {
     fn allocate(&mut self, bytes: usize) -> Result<Address> {
+        let taken = self.memory.iter().map(|block| 16 * block.len()).sum::<usize>();
+        if bytes > self.settings.memory.saturating_sub(taken) {
+            let reason = format!("out of memory after {taken} bytes, {bytes} more are needed");
+            return Err(Error::Device { doing: "allocate memory", reason });
+        }
         self.memory.push(vec![0; bytes.div_ceil(16)]);
         Ok(self.memory[self.memory.len() - 1].as_ptr() as Address)
     }
@@ -171,7 +197,12 @@ impl Backend for Emulation {
     }
 
     fn end_record(&mut self) -> Result<usize> {
-        self.graphs.push(self.recording.take().unwrap_or_default());
+        let commands = self.recording.take().unwrap_or_default();
+        if !self.settings.takes_graphs {
+            let reason = "this emulated device records none".into();
+            return Err(Error::Device { doing: "end a graph", reason });
+        }
+        self.graphs.push(commands);
         Ok(self.graphs.len() - 1)
     }
 

@@ -17,13 +17,15 @@ use super::backend::{Address, Backend, Launch, Matrix, Product};
 use crate::error::{Error, Result};
 
 /// The kernels, each file once.
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 9] = [
     include_str!("../../../cuda/portable.h"),
     include_str!("../../../cuda/activation.cu"),
     include_str!("../../../cuda/chain.cu"),
     include_str!("../../../cuda/convolution.cu"),
+    include_str!("../../../cuda/loss.cu"),
     include_str!("../../../cuda/polar.cu"),
     include_str!("../../../cuda/projector.cu"),
+    include_str!("../../../cuda/quotient.cu"),
     include_str!("../../../cuda/training.cu"),
 ];
 /// Bytes that cuBLAS may use on each stream: what it recommends for Hopper.
@@ -39,6 +41,8 @@ pub(super) struct Hardware {
     functions: HashMap<&'static str, sys::CUfunction>,
     streams: Vec<Stream>,
     memory: Vec<Address>,
+    /// Bytes of it.
+    taken: usize,
     graphs: Vec<sys::CUgraphExec>,
     events: Vec<sys::CUevent>,
     /// Shared memory that a block may have.
@@ -95,6 +99,7 @@ impl Hardware {
             functions: HashMap::new(),
             streams: Vec::new(),
             memory: Vec::new(),
+            taken: 0,
             graphs: Vec::new(),
             events: Vec::new(),
             max_shared: usize::try_from(max_shared).unwrap_or(PLAIN_SHARED),
@@ -148,13 +153,19 @@ impl Hardware {
         Ok(function)
     }
 
-    fn synchronize(&self) -> Result<()> {
+    fn synchronize(&mut self) -> Result<()> {
         self.current()?;
         // SAFETY: the streams live as long as this
         self.streams
             .iter()
             .try_for_each(|s| unsafe { driver::stream::synchronize(s.stream) })
-            .map_err(failed("wait for the device"))
+            .map_err(failed("wait for the device"))?;
+        // all that waited for them is done; never while a graph is recorded
+        for event in self.events.drain(..) {
+            // SAFETY: the events are ours
+            let _ = unsafe { driver::event::destroy(event) };
+        }
+        Ok(())
     }
 
     fn current(&self) -> Result<()> {
@@ -196,7 +207,12 @@ impl Backend for Hardware {
         let bytes = bytes.max(16);
         // SAFETY: memory of ours, freed when this is dropped
         unsafe {
-            let address = driver::malloc_sync(bytes).map_err(failed("allocate memory"))?;
+            let address = driver::malloc_sync(bytes).map_err(|error| {
+                let taken = self.taken;
+                let reason = format!("{error} after {taken} bytes, {bytes} more are needed");
+                Error::Device { doing: "allocate memory", reason }
+            })?;
+            self.taken += bytes;
             self.memory.push(address);
             driver::memset_d8_sync(address, 0, bytes).map_err(failed("clear memory"))?;
             Ok(address)
@@ -329,14 +345,20 @@ impl Drop for Hardware {
         let _ = self.synchronize();
         // SAFETY: all of these are ours, and nothing runs any more
         unsafe {
-            self.graphs.drain(..).for_each(|graph| drop(driver::graph::exec_destroy(graph)));
-            self.events.drain(..).for_each(|event| drop(driver::event::destroy(event)));
-            for Stream { stream, blas } in self.streams.drain(..) {
-                drop(blas::destroy_handle(blas));
-                drop(driver::stream::destroy(stream));
+            for graph in self.graphs.drain(..) {
+                let _ = driver::graph::exec_destroy(graph);
             }
-            self.memory.drain(..).for_each(|address| drop(driver::free_sync(address)));
-            drop(driver::module::unload(self.module));
+            for event in self.events.drain(..) {
+                let _ = driver::event::destroy(event);
+            }
+            for Stream { stream, blas } in self.streams.drain(..) {
+                let _ = blas::destroy_handle(blas);
+                let _ = driver::stream::destroy(stream);
+            }
+            for address in self.memory.drain(..) {
+                let _ = driver::free_sync(address);
+            }
+            let _ = driver::module::unload(self.module);
         }
     }
 }

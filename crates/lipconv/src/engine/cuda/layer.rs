@@ -4,30 +4,19 @@
 //! one product each, which are added in order. Signals of convolutions have their channels last.
 
 use super::backend::{Address, Launch, Matrix, Product, arguments};
-use super::bcop::BcopBuffers;
-use super::blueprint::{LinearPlan, LinearShape, Method};
+use super::blueprint::{LinearPlan, LinearShape};
 use super::emit::Emit;
-use super::polar::PolarBuffers;
+use super::geometry::Geometry;
+use super::weight::{Dense, Places, Streams, Weight};
 use crate::activation::Activation;
 use crate::error::Result;
-
-/// Where a layer's parameters and their gradients lie.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Places {
-    pub(super) weight: Address,
-    pub(super) bias: Address,
-    pub(super) d_weight: Address,
-    pub(super) d_bias: Address,
-    /// One value for the layer's largest defect.
-    pub(super) defect: Address,
-}
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Linear {
     plan: LinearPlan,
     places: Places,
-    weight: Weight,
+    pub(super) weight: Weight,
     geometry: Geometry,
     /// Input, as the product takes it: channels last, or vectors.
     pub(super) x: Address,
@@ -44,69 +33,11 @@ pub(super) struct Linear {
     patches: Address,
 }
 
-/// How the weight is made.
-#[derive(Debug)]
-enum Weight {
-    Bcop(Box<BcopBuffers>),
-    /// Of the parameter, or of its transpose where that is wide, with memory for the transposes.
-    Polar {
-        polar: Box<PolarBuffers>,
-        turned: Option<[Address; 2]>,
-        d_factor: Address,
-    },
-    Normalized {
-        weight: Address,
-        norms: Address,
-        d_weight: Address,
-    },
-    Free,
-}
-
-/// Sizes of a layer.
-#[derive(Debug, Clone, Copy)]
-struct Geometry {
-    /// Output pixels of an image.
-    pixels: usize,
-    /// Columns of a patch, and values between two of them.
-    columns: usize,
-    ld: usize,
-    /// The kernels' structure `ConvShape`.
-    conv: [u32; 6],
-    n_in: usize,
-}
-
-/// Streams of a layer's weight: one for its polar factor and its chain, one for its projectors.
-pub(super) type Streams = [usize; 2];
-
 /// Most slices of a weight gradient, and least rows of one.
 const MAX_SLICES: usize = 64;
 const MIN_SLICE_ROWS: usize = 512;
 /// Most blocks that add up columns.
 const MAX_SUM_BLOCKS: usize = 128;
-
-impl Geometry {
-    fn new(plan: &LinearPlan) -> Self {
-        match plan.shape {
-            LinearShape::Dense { n_in } => {
-                Self { pixels: 1, columns: n_in, ld: n_in, conv: [0; 6], n_in }
-            }
-            LinearShape::Conv { input, downsample, kernel } => {
-                let (h, w) = (input.height / downsample, input.width / downsample);
-                let columns = kernel * kernel * downsample * downsample * input.channels;
-                let ld = columns.next_multiple_of(4);
-                let conv = [h, w, input.channels, downsample, kernel, ld]
-                    .map(|n| u32::try_from(n).expect("an image is planned to fit"));
-                Self { pixels: h * w, columns, ld, conv, n_in: input.n_values() }
-            }
-        }
-    }
-
-    /// The structure and the number of values in units of four, where channels come in fours.
-    fn in_fours(&self) -> Option<[u32; 6]> {
-        let [h, w, c, s, k, ld] = self.conv;
-        c.is_multiple_of(4).then_some([h, w, c / 4, s, k, ld / 4])
-    }
-}
 
 fn slices(rows: usize) -> usize {
     let mut slices = MAX_SLICES;
@@ -155,120 +86,36 @@ impl Linear {
         })
     }
 
-    /// Takes more steps for the layer's polar factor; whether that can be done.
-    pub(super) fn raise_level(&mut self) -> bool {
-        match &mut self.weight {
-            Weight::Bcop(bcop) => bcop.raise_level(),
-            Weight::Polar { polar, .. } => polar.raise_level(),
-            Weight::Normalized { .. } | Weight::Free => false,
-        }
+    fn is_conv(&self) -> bool {
+        matches!(self.plan.shape, LinearShape::Conv { .. })
     }
 
     /// Values that the gradient of a batch's patches takes.
     pub(super) fn patch_values(&self, batch: usize) -> usize {
-        match self.plan.shape {
-            LinearShape::Conv { .. } => batch * self.geometry.pixels * self.geometry.ld,
-            LinearShape::Dense { .. } => 0,
-        }
+        if self.is_conv() { batch * self.geometry.pixels * self.geometry.ld } else { 0 }
     }
 
     /// Makes the weight.
     pub(super) fn assemble(&self, emit: &mut Emit<'_>, streams: Streams) -> Result<()> {
-        let [stream, _] = streams;
-        match &self.weight {
-            Weight::Bcop(bcop) => bcop.forward(emit, streams, self.places.weight)?,
-            Weight::Polar { polar, turned, .. } => {
-                let w = self.upright(emit, stream, turned)?;
-                polar.forward(emit, stream, w)?;
-            }
-            Weight::Normalized { weight, norms, .. } => {
-                let n_in = self.geometry.columns;
-                let arguments = arguments![self.places.weight, *weight, *norms, n_in];
-                let grid = [self.plan.n_out, 1, 1];
-                emit.launch(Launch::grid("normalize_rows", stream, grid, arguments))?;
-            }
-            Weight::Free => {}
-        }
-        if matches!(self.plan.shape, LinearShape::Dense { .. }) {
+        self.weight.assemble(emit, streams)?;
+        if !self.is_conv() {
             return Ok(());
         }
-        let (from, order, factor) = self.source();
+        let (from, order, factor) = self.weight.source(&self.plan);
         let Geometry { columns, conv, .. } = self.geometry;
         let packed = arguments![from, self.matrix, self.plan.n_out, &conv[..], &order[..], factor];
+        let [stream, _] = streams;
         emit.launch(Launch::each("pack_weight", stream, self.plan.n_out * columns, packed))
     }
 
-    /// The parameter, or its transpose where that is wide.
-    fn upright(
-        &self,
-        emit: &mut Emit<'_>,
-        stream: usize,
-        turned: &Option<[Address; 2]>,
-    ) -> Result<Address> {
-        let Some([to, _]) = *turned else { return Ok(self.places.weight) };
-        let shape = [self.plan.n_out, self.plan.n_weights / self.plan.n_out];
-        emit.transpose(stream, shape, self.places.weight, to)?;
-        Ok(to)
+    /// Rows and columns of a dense layer's weight.
+    pub(super) fn dense_shape(&self) -> [usize; 2] {
+        [self.plan.n_out, self.geometry.n_in]
     }
 
-    /// Measures the defect of the weight's polar factor.
-    pub(super) fn measure(&self, emit: &mut Emit<'_>, [stream, _]: Streams) -> Result<()> {
-        match &self.weight {
-            Weight::Bcop(bcop) => bcop.measure(emit, stream),
-            Weight::Polar { polar, .. } => polar.measure(emit, stream),
-            Weight::Normalized { .. } | Weight::Free => Ok(()),
-        }
-    }
-
-    /// What only the way back needs of the weight.
-    pub(super) fn prepare_backward(&self, emit: &mut Emit<'_>, [stream, _]: Streams) -> Result<()> {
-        match &self.weight {
-            Weight::Bcop(bcop) => bcop.prepare_backward(emit, stream, self.places.weight),
-            Weight::Polar { polar, turned, .. } => {
-                let w = turned.map_or(self.places.weight, |[to, _]| to);
-                polar.prepare_backward(emit, stream, w)
-            }
-            Weight::Normalized { .. } | Weight::Free => Ok(()),
-        }
-    }
-
-    /// Where a convolution's weight lies, in the order of the kernels' structure `WeightOrder`, and the factor on it.
-    fn source(&self) -> (Address, [u32; 5], f32) {
-        let LinearShape::Conv { input, downsample, kernel: k } = self.plan.shape else {
-            unreachable!("dense layers multiply by what they have")
-        };
-        let (c_out, c_in) = (self.plan.n_out, input.channels * downsample * downsample);
-        let whole = |order: [usize; 4], flip: u32| {
-            let [a, b, o, i] = order.map(|n| u32::try_from(n).expect("a weight is planned to fit"));
-            [a, b, o, i, flip]
-        };
-        let oihw = whole([k, 1, c_in * k * k, k * k], 0);
-        match &self.weight {
-            Weight::Bcop(bcop) => {
-                let n = c_out.max(c_in);
-                (bcop.taps(), whole([k * c_out * n, c_out * n, n, 1], 1), 1.0)
-            }
-            Weight::Polar { polar, turned, .. } => {
-                let turned_order = whole([k * c_out, c_out, 1, k * k * c_out], 0);
-                let order = if turned.is_some() { turned_order } else { oihw };
-                (polar.factor, order, 1.0 / k as f32)
-            }
-            Weight::Normalized { weight, .. } => (*weight, oihw, 1.0),
-            Weight::Free => (self.places.weight, oihw, 1.0),
-        }
-    }
-
-    /// A dense layer's n_out x n_in weight.
-    fn dense_weight(&self) -> Matrix {
-        let n_in = self.geometry.n_in;
-        match &self.weight {
-            Weight::Polar { polar, turned: Some(_), .. } => {
-                Matrix::new(polar.factor, self.plan.n_out).t()
-            }
-            Weight::Polar { polar, .. } => Matrix::new(polar.factor, n_in),
-            Weight::Normalized { weight, .. } => Matrix::new(*weight, n_in),
-            Weight::Free | Weight::Bcop(_) => Matrix::new(self.places.weight, n_in),
-        }
+    /// A dense layer's weight.
+    pub(super) fn dense(&self) -> Dense {
+        self.weight.dense()
     }
 
     /// y from x for `batch` samples; the weight has been made.
@@ -276,19 +123,15 @@ impl Linear {
         let (n_out, g) = (self.plan.n_out, &self.geometry);
         let rows = batch * g.pixels;
         let y = Matrix::new(self.y, n_out);
-        if matches!(self.plan.shape, LinearShape::Conv { .. }) {
-            let (kernel, conv, n) = match g.in_fours() {
-                Some(conv) => ("im2col4", conv, rows * g.columns / 4),
-                None => ("im2col", g.conv, rows * g.columns),
-            };
-            let arguments = arguments![self.x, self.patches, rows, &conv[..]];
-            emit.launch(Launch::each(kernel, 0, n, arguments))?;
+        if self.is_conv() {
+            g.gather(emit, 0, batch, [self.x, self.patches])?;
             let patches = Matrix::new(self.patches, g.ld);
             let weight = Matrix::new(self.matrix, g.ld);
             emit.multiply(0, Product::new([rows, n_out, g.ld], patches, weight.t(), y))?;
         } else {
-            let x = Matrix::new(self.x, g.n_in);
-            emit.multiply(0, Product::new([rows, n_out, g.n_in], x, self.dense_weight().t(), y))?;
+            let (x, weight) =
+                (Matrix::new(self.x, g.n_in), self.dense().matrix(self.dense_shape()));
+            emit.multiply(0, Product::new([rows, n_out, g.n_in], x, weight.t(), y))?;
         }
         let (act, group, units) = self.activation();
         let arguments = arguments![self.y, self.places.bias, self.record, rows, n_out, act, group];
@@ -306,21 +149,27 @@ impl Linear {
         }
     }
 
-    /// Gradients of bias and weight matrix from dy, which becomes that of the product; then dx, with `d_patches` for scratch, if
-    /// it is wanted. Gradients of the weight's parameters are [`Linear::pull_back`]'s, which may begin when this has been given the device.
-    pub(super) fn backward(&self, emit: &mut Emit<'_>, batch: usize) -> Result<()> {
-        let (n_out, g) = (self.plan.n_out, &self.geometry);
-        let rows = batch * g.pixels;
+    /// dy of the output to that of the product, in place.
+    pub(super) fn backward_activation(&self, emit: &mut Emit<'_>, batch: usize) -> Result<()> {
         let (act, group, units) = self.activation();
-        if act > 0 {
-            let arguments = arguments![self.dy, self.record, rows, n_out, act, group];
-            emit.launch(Launch::each("activation_backward", 0, rows * units, arguments))?;
+        if act == 0 {
+            return Ok(());
         }
+        let rows = batch * self.geometry.pixels;
+        let arguments = arguments![self.dy, self.record, rows, self.plan.n_out, act, group];
+        emit.launch(Launch::each("activation_backward", 0, rows * units, arguments))
+    }
+
+    /// The gradient of the weight from that of the product; that of the weight's parameter is [`Linear::pull_back`]'s, which may begin
+    /// when this has been given the device.
+    pub(super) fn backward_weight(&self, emit: &mut Emit<'_>, batch: usize) -> Result<()> {
         if !self.plan.trained {
             return Ok(());
         }
+        let (n_out, g) = (self.plan.n_out, &self.geometry);
+        let rows = batch * g.pixels;
         let dy = Matrix::new(self.dy, n_out);
-        if matches!(self.plan.shape, LinearShape::Conv { .. }) {
+        if self.is_conv() {
             let slices = slices(rows);
             let height = rows / slices;
             let (patches, to) = (Matrix::new(self.patches, g.ld), Matrix::new(self.d_matrix, g.ld));
@@ -332,22 +181,13 @@ impl Linear {
             );
             return emit.multiply(0, product.batch(slices));
         }
-        let x = Matrix::new(self.x, g.n_in);
-        match &self.weight {
-            Weight::Polar { turned: Some(_), d_factor, .. } => {
-                let to = Matrix::new(*d_factor, n_out);
-                emit.multiply(0, Product::new([g.n_in, n_out, rows], x.t(), dy, to))
-            }
-            weight => {
-                let to = match weight {
-                    Weight::Polar { d_factor, .. } => *d_factor,
-                    Weight::Normalized { d_weight, .. } => *d_weight,
-                    Weight::Free | Weight::Bcop(_) => self.places.d_weight,
-                };
-                let to = Matrix::new(to, g.n_in);
-                emit.multiply(0, Product::new([n_out, g.n_in, rows], dy.t(), x, to))
-            }
+        let (x, dense) = (Matrix::new(self.x, g.n_in), self.dense());
+        if dense.turned {
+            let to = Matrix::new(dense.d_weight, n_out);
+            return emit.multiply(0, Product::new([g.n_in, n_out, rows], x.t(), dy, to));
         }
+        let to = Matrix::new(dense.d_weight, g.n_in);
+        emit.multiply(0, Product::new([n_out, g.n_in, rows], dy.t(), x, to))
     }
 
     /// dx from the product's gradient.
@@ -360,19 +200,14 @@ impl Linear {
         let (n_out, g) = (self.plan.n_out, &self.geometry);
         let rows = batch * g.pixels;
         let dy = Matrix::new(self.dy, n_out);
-        if matches!(self.plan.shape, LinearShape::Dense { .. }) {
-            let dx = Matrix::new(self.dx, g.n_in);
-            return emit
-                .multiply(0, Product::new([rows, g.n_in, n_out], dy, self.dense_weight(), dx));
+        if !self.is_conv() {
+            let (dx, weight) =
+                (Matrix::new(self.dx, g.n_in), self.dense().matrix(self.dense_shape()));
+            return emit.multiply(0, Product::new([rows, g.n_in, n_out], dy, weight, dx));
         }
         let (to, weight) = (Matrix::new(d_patches, g.ld), Matrix::new(self.matrix, g.ld));
         emit.multiply(0, Product::new([rows, g.ld, n_out], dy, weight, to))?;
-        let (kernel, conv, n) = match g.in_fours() {
-            Some(conv) => ("col2im4", conv, batch * g.n_in / 4),
-            None => ("col2im", g.conv, batch * g.n_in),
-        };
-        let arguments = arguments![d_patches, self.dx, rows, &conv[..]];
-        emit.launch(Launch::each(kernel, 0, n, arguments))
+        g.scatter(emit, 0, batch, [d_patches, self.dx])
     }
 
     /// Gradients of the parameters, on the layer's own streams.
@@ -387,28 +222,10 @@ impl Linear {
         if !self.plan.trained {
             return Ok(());
         }
-        if matches!(self.plan.shape, LinearShape::Conv { .. }) {
+        if self.is_conv() {
             self.unpack(emit, stream, batch)?;
         }
-        let gradient = self.places.d_weight;
-        match &self.weight {
-            Weight::Bcop(bcop) => bcop.backward(emit, streams, gradient),
-            Weight::Polar { polar, turned, d_factor } => {
-                let Some([_, d_turned]) = *turned else {
-                    return polar.backward(emit, stream, *d_factor, gradient);
-                };
-                polar.backward(emit, stream, *d_factor, d_turned)?;
-                let shape = [self.plan.n_weights / self.plan.n_out, self.plan.n_out];
-                emit.transpose(stream, shape, d_turned, gradient)
-            }
-            Weight::Normalized { weight, norms, d_weight } => {
-                let n_in = self.geometry.columns;
-                let arguments = arguments![*weight, *d_weight, *norms, gradient, n_in];
-                let grid = [self.plan.n_out, 1, 1];
-                emit.launch(Launch::grid("normalize_rows_backward", stream, grid, arguments))
-            }
-            Weight::Free => Ok(()),
-        }
+        self.weight.pull_back(emit, streams)
     }
 
     fn bias_gradient(&self, emit: &mut Emit<'_>, stream: usize, batch: usize) -> Result<()> {
@@ -424,50 +241,13 @@ impl Linear {
 
     /// A convolution's weight gradient in the order in which the weight was made.
     fn unpack(&self, emit: &mut Emit<'_>, stream: usize, batch: usize) -> Result<()> {
-        let (_, order, factor) = self.source();
-        let c_in = self.geometry.columns / (self.geometry.conv[4] * self.geometry.conv[4]) as usize;
-        let (to, n) = match &self.weight {
-            Weight::Bcop(bcop) => (bcop.d_taps(), self.plan.n_out.max(c_in)),
-            Weight::Polar { d_factor, .. } => (*d_factor, c_in),
-            Weight::Normalized { d_weight, .. } => (*d_weight, c_in),
-            Weight::Free => (self.places.d_weight, c_in),
-        };
+        let (_, order, factor) = self.weight.source(&self.plan);
+        let (to, n) = self.weight.sink(self.geometry.c_in());
         let slices = slices(batch * self.geometry.pixels);
         let (n_out, conv) = (self.plan.n_out, self.geometry.conv);
         let values = (conv[4] * conv[4]) as usize * n_out * n;
         let arguments =
             arguments![self.d_matrix, to, slices, n_out, n, &conv[..], &order[..], factor];
         emit.launch(Launch::each("unpack_weight", stream, values, arguments))
-    }
-}
-
-impl Weight {
-    fn new(emit: &mut Emit<'_>, plan: &LinearPlan, places: Places) -> Result<Self> {
-        let (rows, columns) = (plan.n_out, plan.n_weights / plan.n_out);
-        Ok(match plan.method {
-            Method::Bcop { n } => {
-                let LinearShape::Conv { kernel, .. } = plan.shape else {
-                    unreachable!("BCOP is a method of convolutions")
-                };
-                let shape = [plan.n_out, n, kernel];
-                Self::Bcop(Box::new(BcopBuffers::new(emit, shape, places.defect)?))
-            }
-            Method::Polar | Method::Rko => {
-                let (short, long) = (rows.min(columns), rows.max(columns));
-                let polar = Box::new(PolarBuffers::new(emit, short, long, places.defect)?);
-                let turned = if rows > columns {
-                    Some([emit.floats(plan.n_weights)?, emit.floats(plan.n_weights)?])
-                } else {
-                    None
-                };
-                Self::Polar { polar, turned, d_factor: emit.floats(plan.n_weights)? }
-            }
-            Method::Normalized => Self::Normalized {
-                weight: emit.floats(plan.n_weights)?,
-                norms: emit.floats(plan.n_out)?,
-                d_weight: emit.floats(plan.n_weights)?,
-            },
-            Method::Free => Self::Free,
-        })
     }
 }

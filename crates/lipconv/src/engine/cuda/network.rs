@@ -1,56 +1,54 @@
 //! From a [`Network`] to what the engine runs, and back.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 
 use super::blueprint::{Blueprint, LinearPlan, LinearShape, Method};
-use super::{DeviceLoss, Engine};
+use super::{Descent, Engine, Place, n_streams};
 use crate::activation::Activation;
 use crate::element::to_vec;
 use crate::engine::Step;
-use crate::error::Result;
-use crate::loss::{CrossEntropy, Loss};
-use crate::methods::{ConvMethod, LinearMethod};
+use crate::error::{Error, Result};
+use crate::methods::{ConvMethod, LinearMethod, Method as Constraint};
 use crate::network::{LayerKind, Network, Parameters};
-use crate::optim::Optimizer;
-use crate::train::TrainConfig;
-
-impl DeviceLoss {
-    /// The loss, if the device has it.
-    pub(super) fn of(loss: &Loss) -> Option<Self> {
-        match *loss {
-            Loss::MultiClassHinge { margin } => Some(Self::Hinge { margin }),
-            Loss::CrossEntropy(CrossEntropy {
-                offset,
-                temperature,
-                annealing: 0.0,
-                radius: None,
-            }) => Some(Self::OffsetCrossEntropy { offset, temperature }),
-            _ => None,
-        }
-    }
-}
+use crate::train::config::TrainConfig;
 
 impl Blueprint {
-    /// The network's blueprint, or `None` when the engine does not cover one of its layers: candle's operations run it then.
-    pub(super) fn of(network: &Network) -> Option<Self> {
+    /// The network's blueprint.
+    ///
+    /// # Errors
+    /// [`Error::NotOnEngine`] naming what the engine does not run; candle's operations do.
+    pub(super) fn of(network: &Network) -> Result<Self> {
+        if network.dtype() != DType::F32 {
+            return Err(not_on_engine(format!("networks in {}", network.dtype().as_str())));
+        }
         let mut layers: Vec<LinearPlan> = Vec::new();
         let mut after_linear = false;
         for layer in network.layers() {
             match (&layer.parameters, layer.kind.step()) {
                 (Some(p), _) => layers.push(linear(p, layer.kind)?),
                 (None, Step::Activation(activation)) => {
-                    let last = layers.last_mut()?;
-                    if !after_linear || !fits(activation, last.n_out) {
-                        return None;
-                    }
+                    let last = layers.last_mut().filter(|_| after_linear);
+                    let Some(last) = last.filter(|last| fits(activation, last.n_out)) else {
+                        let name = activation.name();
+                        return Err(not_on_engine(format!(
+                            "{name} that does not follow a linear layer or has too large groups"
+                        )));
+                    };
                     last.activation = Some(activation);
                 }
                 (None, _) => {}
             }
             after_linear = layer.parameters.is_some();
         }
-        Some(Self { input: network.spec().input, layers })
+        if layers.is_empty() {
+            return Err(not_on_engine("networks without a linear layer".into()));
+        }
+        Ok(Self { input: network.spec().input, layers })
     }
+}
+
+fn not_on_engine(what: String) -> Error {
+    Error::NotOnEngine { what }
 }
 
 fn fits(activation: Activation, channels: usize) -> bool {
@@ -63,7 +61,7 @@ fn fits(activation: Activation, channels: usize) -> bool {
     }
 }
 
-fn linear(p: &Parameters, kind: LayerKind) -> Option<LinearPlan> {
+fn linear(p: &Parameters, kind: LayerKind) -> Result<LinearPlan> {
     let shape = match kind {
         LayerKind::Conv { input, downsample } => {
             LinearShape::Conv { input, downsample, kernel: p.sizes.kernel }
@@ -73,17 +71,21 @@ fn linear(p: &Parameters, kind: LayerKind) -> Option<LinearPlan> {
     let n = p.sizes.n_in.max(p.sizes.n_out);
     let method = match p.method {
         // a projector of rank 0 is no work for a device
-        crate::methods::Method::Conv(ConvMethod::Bcop | ConvMethod::BcopFixed) if n >= 2 => {
-            Method::Bcop { n }
+        Constraint::Conv(ConvMethod::Bcop | ConvMethod::BcopFixed) if n >= 2 => Method::Bcop { n },
+        Constraint::Conv(ConvMethod::Rko) => Method::Rko,
+        Constraint::Conv(ConvMethod::Ossn) => Method::Ossn,
+        Constraint::Conv(ConvMethod::RkL2ne) => Method::RowSums,
+        Constraint::Linear(LinearMethod::Bjorck) => Method::Polar,
+        Constraint::Linear(LinearMethod::Lln) => Method::UnitRows,
+        // SVCM's projections between steps are the host's
+        Constraint::Conv(ConvMethod::Unconstrained | ConvMethod::Svcm)
+        | Constraint::Linear(LinearMethod::Unconstrained) => Method::Free,
+        other => {
+            let name = &p.name;
+            return Err(not_on_engine(format!("{} in {name}", other.definition().title())));
         }
-        crate::methods::Method::Conv(ConvMethod::Rko) => Method::Rko,
-        crate::methods::Method::Linear(LinearMethod::Bjorck) => Method::Polar,
-        crate::methods::Method::Linear(LinearMethod::Lln) => Method::Normalized,
-        crate::methods::Method::Conv(ConvMethod::Unconstrained)
-        | crate::methods::Method::Linear(LinearMethod::Unconstrained) => Method::Free,
-        _ => return None,
     };
-    Some(LinearPlan {
+    Ok(LinearPlan {
         name: p.name.clone(),
         shape,
         method,
@@ -94,77 +96,104 @@ fn linear(p: &Parameters, kind: LayerKind) -> Option<LinearPlan> {
     })
 }
 
-/// What the engine is to run, if it covers all of it.
-fn covered(network: &Network, config: &TrainConfig) -> Option<(Blueprint, DeviceLoss)> {
-    if !matches!(config.optimizer, Optimizer::Adam(_) | Optimizer::RmsProp(_)) {
-        return None;
-    }
-    Blueprint::of(network).zip(DeviceLoss::of(&config.loss))
+/// What an engine is to run.
+///
+/// # Errors
+/// [`Error::NotOnEngine`].
+pub(super) fn plan(network: &Network, config: &TrainConfig) -> Result<(Blueprint, Descent)> {
+    let TrainConfig { loss, optimizer, averaging, .. } = *config;
+    Ok((Blueprint::of(network)?, Descent { loss, optimizer, averaging }))
 }
 
 impl Engine {
-    /// An engine for the network on the CUDA device of this number, with the network's parameters, for batches of at most `batch`
-    /// samples; `None` when it does not cover the network or the loss, which candle's operations run then.
+    /// An engine for the network on a device, with the network's parameters, for batches of at most `batch` samples.
     ///
     /// # Errors
-    /// [`Error::Device`](crate::Error::Device) when there is no such device, its driver is too old or its memory too small.
-    #[cfg(feature = "cuda-engine")]
+    /// [`Error::NotOnEngine`] when it does not run the network, which candle's operations do; [`Error::Device`] when there is no such
+    /// device, its driver is too old or its memory too small.
     pub fn for_network(
         network: &Network,
         config: &TrainConfig,
-        ordinal: usize,
+        place: Place,
         batch: usize,
-    ) -> Result<Option<Self>> {
-        let Some((blueprint, loss)) = covered(network, config) else { return Ok(None) };
-        let mut engine = Self::on_device(ordinal, blueprint, loss, config.optimizer, batch)?;
+    ) -> Result<Self> {
+        let (blueprint, descent) = plan(network, config)?;
+        let device = place.open(n_streams(&blueprint))?;
+        let mut engine = Self::new(device, blueprint, descent, batch)?;
         engine.write_network(network)?;
-        Ok(Some(engine))
+        Ok(engine)
     }
 
-    /// The same on an emulated device.
+    /// Copies the network's parameters and its methods' vectors to the device.
     ///
     /// # Errors
-    /// [`Error::Candle`](crate::Error::Candle) when the parameters cannot be read.
-    #[cfg(feature = "cuda-emulation")]
-    pub fn for_network_emulated(
-        network: &Network,
-        config: &TrainConfig,
-        batch: usize,
-    ) -> Result<Option<Self>> {
-        let Some((blueprint, loss)) = covered(network, config) else { return Ok(None) };
-        let mut engine = Self::emulated(blueprint, loss, config.optimizer, batch)?;
-        engine.write_network(network)?;
-        Ok(Some(engine))
-    }
-
-    /// Copies the network's parameters to the device.
-    ///
-    /// # Errors
-    /// [`Error::Device`](crate::Error::Device) or [`Error::Candle`](crate::Error::Candle) when they cannot be copied.
+    /// [`Error::Device`] or [`Error::Candle`] when they cannot be copied.
     pub fn write_network(&mut self, network: &Network) -> Result<()> {
-        let mut values = Vec::new();
-        for p in network.parameters() {
-            for variable in [&p.weight, &p.bias] {
-                values.extend(to_vec::<f32>(&variable.as_tensor().to_device(&Device::Cpu)?)?);
+        let values = |variable: &Var| -> Result<Vec<f32>> {
+            to_vec::<f32>(&variable.as_tensor().to_device(&Device::Cpu)?)
+        };
+        let (mut parameters, mut vectors) = (Vec::new(), Vec::new());
+        for (p, plan) in network.parameters().zip(&self.blueprint.layers) {
+            parameters.extend(values(&p.weight)?);
+            parameters.extend(values(&p.bias)?);
+            if let Some(vector) = &p.vector {
+                vectors.extend(channels_last(plan, &values(vector)?));
             }
         }
-        self.set_parameters(&values)
+        self.set_parameters(&parameters)?;
+        self.set_vectors(&vectors)
     }
 
-    /// Copies the parameters from the device to the network.
+    /// Copies parameters and vectors from the device to the network.
     ///
     /// # Errors
     /// As for [`Engine::write_network`].
     pub fn read_network(&mut self, network: &Network) -> Result<()> {
-        let values = self.parameters()?;
-        let mut rest = values.as_slice();
-        for p in network.parameters() {
-            for variable in [&p.weight, &p.bias] {
-                let (own, others) = rest.split_at(variable.elem_count());
-                rest = others;
-                variable.set(&Tensor::from_slice(own, variable.shape(), variable.device())?)?;
+        let (parameters, vectors) = (self.parameters()?, self.vectors()?);
+        let set = |variable: &Var, values: &[f32]| -> Result<()> {
+            let tensor = Tensor::from_slice(values, variable.shape(), variable.device())?;
+            Ok(variable.set(&tensor)?)
+        };
+        let (mut parameters, mut vectors) = (parameters.as_slice(), vectors.as_slice());
+        for (p, plan) in network.parameters().zip(&self.blueprint.layers) {
+            set(&p.weight, take(&mut parameters, p.weight.elem_count()))?;
+            set(&p.bias, take(&mut parameters, p.bias.elem_count()))?;
+            if let Some(vector) = &p.vector {
+                let own = take(&mut vectors, vector.elem_count());
+                set(vector, &channels_first(plan, own))?;
             }
         }
         Ok(())
     }
+}
+
+/// The first `n` of the values that are left.
+pub(super) fn take<'a>(values: &mut &'a [f32], n: usize) -> &'a [f32] {
+    let (own, rest) = values.split_at(n);
+    *values = rest;
+    own
+}
+
+/// For every value of a downsampled image, channels first, its place in the image before, channels last.
+fn places(plan: &LinearPlan) -> Vec<usize> {
+    let LinearShape::Conv { input, downsample: s, .. } = plan.shape else { return Vec::new() };
+    let (h, w) = (input.height / s, input.width / s);
+    let mut places = Vec::with_capacity(input.n_values());
+    for channel in 0..input.channels * s * s {
+        let (c, dy, dx) = (channel / (s * s), channel / s % s, channel % s);
+        for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
+            places.push(((y * s + dy) * input.width + x * s + dx) * input.channels + c);
+        }
+    }
+    places
+}
+
+fn channels_last(plan: &LinearPlan, values: &[f32]) -> Vec<f32> {
+    let mut turned = vec![0.0; values.len()];
+    places(plan).iter().zip(values).for_each(|(&place, &value)| turned[place] = value);
+    turned
+}
+
+fn channels_first(plan: &LinearPlan, values: &[f32]) -> Vec<f32> {
+    places(plan).iter().map(|&place| values[place]).collect()
 }

@@ -112,6 +112,11 @@ impl PolarBuffers {
         })
     }
 
+    /// The level, from 0 for the quickest.
+    pub(super) fn level(&self) -> usize {
+        self.level
+    }
+
     /// Goes on with the next level; whether there is one.
     pub(super) fn raise_level(&mut self) -> bool {
         self.level = (self.level + 1).min(LEVELS.len());

@@ -1,26 +1,45 @@
 //! What a graph records: the kernels of a training step, or of the logits of a batch.
 
-use super::backend::{Address, Launch, arguments};
+use super::backend::{Address, Argument, Launch, arguments};
 use super::emit::{CONTROL_BYTES, Emit};
+use super::layer::Linear;
 use super::memory::Memory;
+use super::settings::{calls_back, loss_words, optimizer_constants};
 use super::status::{REHEARSAL, Status};
 use super::{Engine, Graph, no_images, streams};
 use crate::error::Result;
-use crate::optim::Optimizer;
+use crate::loss::Loss;
 
 impl Engine {
-    pub(super) fn graph(&mut self, wanted: Graph) -> Result<usize> {
+    /// Does what is wanted: as a recorded graph, or operation by operation where the device takes no graph.
+    pub(super) fn perform(&mut self, wanted: Graph) -> Result<()> {
+        if self.takes_no_graphs {
+            return self.record(wanted);
+        }
         if let Some(&graph) = self.graphs.get(&wanted) {
-            return Ok(graph);
+            return self.device.replay(graph);
         }
         if self.device.rehearses() {
             self.rehearse(wanted)?;
         }
+        match self.capture(wanted) {
+            Ok(graph) => {
+                self.graphs.insert(wanted, graph);
+                self.device.replay(graph)
+            }
+            Err(_) => {
+                self.takes_no_graphs = true;
+                self.record(wanted)
+            }
+        }
+    }
+
+    fn capture(&mut self, wanted: Graph) -> Result<usize> {
         self.device.begin_record()?;
-        self.record(wanted)?;
-        let graph = self.device.end_record()?;
-        self.graphs.insert(wanted, graph);
-        Ok(graph)
+        let recorded = self.record(wanted);
+        // ended even so: a device that still records does nothing else
+        let graph = self.device.end_record();
+        recorded.and(graph)
     }
 
     /// Does the work once as a step that has failed already: it changes nothing.
@@ -34,6 +53,19 @@ impl Engine {
     }
 
     fn record(&mut self, wanted: Graph) -> Result<()> {
+        let batch = wanted.batch();
+        self.record_forward(wanted)?;
+        match wanted {
+            Graph::Resident(_) | Graph::Copied(_) => self.record_backward(batch),
+            Graph::Logits(_) => self.record_measurement(),
+            Graph::InputGradient(_) => {
+                self.record_input_gradient(batch)?;
+                self.record_measurement()
+            }
+        }
+    }
+
+    fn record_forward(&mut self, wanted: Graph) -> Result<()> {
         let mut emit = Emit::new(&mut *self.device, self.memory.control);
         let (memory, layers, input) = (&self.memory, &self.layers, self.blueprint.input);
         for (n, layer) in layers.iter().enumerate() {
@@ -43,35 +75,21 @@ impl Engine {
             layer.assemble(&mut emit, own)?;
             emit.wait(own[0], own[1])?;
         }
-        let batch = match wanted {
-            Graph::Resident(batch) => {
-                let whole = self.batch;
-                let r = self.resident.as_ref().ok_or_else(no_images)?;
-                let (h, w, c) = (input.height, input.width, input.channels);
-                let (images, labels) = (memory.images, memory.labels);
-                let gathered = arguments![
-                    r.images,
-                    r.labels,
-                    r.samples,
-                    r.values,
-                    images,
-                    labels,
-                    memory.control,
-                    batch,
-                    whole,
-                    h,
-                    w,
-                    c
-                ];
-                emit.launch(Launch::each("gather_batch", 0, batch * h * w * c, gathered))?;
-                batch
-            }
-            Graph::Copied(batch) | Graph::Logits(batch) => {
-                let pixels = [input.height * input.width, input.channels];
-                turn(&mut emit, batch, pixels, memory.copied, memory.images, true)?;
-                batch
-            }
-        };
+        let batch = wanted.batch();
+        if let Graph::Resident(_) = wanted {
+            let whole = self.batch;
+            let r = self.resident.as_ref().ok_or_else(no_images)?;
+            let (h, w, c) = (input.height, input.width, input.channels);
+            let (images, labels, control) = (memory.images, memory.labels, memory.control);
+            let gathered = arguments![
+                r.images, r.labels, r.samples, r.values, images, labels, control, batch, whole, h,
+                w, c
+            ];
+            emit.launch(Launch::each("gather_batch", 0, batch * h * w * c, gathered))?;
+        } else {
+            let pixels = [input.height * input.width, input.channels];
+            turn(&mut emit, batch, pixels, memory.copied, memory.images, true)?;
+        }
         let inputs = std::iter::once(memory.images).chain(layers.iter().map(|layer| layer.y));
         for (n, (layer, from)) in layers.iter().zip(inputs).enumerate() {
             if let Some(shape) = self.turns[n] {
@@ -80,39 +98,50 @@ impl Engine {
             emit.wait(0, streams(n)[0])?;
             layer.forward(&mut emit, batch)?;
         }
-        if matches!(wanted, Graph::Logits(_)) {
-            for (n, layer) in layers.iter().enumerate() {
-                layer.measure(&mut emit, streams(n))?;
-                emit.wait(0, streams(n)[0])?;
-            }
-            return Ok(());
+        Ok(())
+    }
+
+    /// The defects of all weights, where no step measures them on its way back.
+    fn record_measurement(&mut self) -> Result<()> {
+        let mut emit = Emit::new(&mut *self.device, self.memory.control);
+        for (n, layer) in self.layers.iter().enumerate() {
+            layer.weight.measure(&mut emit, streams(n))?;
+            emit.wait(0, streams(n)[0])?;
         }
-        self.record_backward(batch)
+        Ok(())
+    }
+
+    /// The gradient of the images from that of the logits, which the host has copied to its place, channels first.
+    fn record_input_gradient(&mut self, batch: usize) -> Result<()> {
+        let input = self.blueprint.input;
+        let mut emit = Emit::new(&mut *self.device, self.memory.control);
+        let (memory, layers) = (&self.memory, &self.layers);
+        for (n, layer) in layers.iter().enumerate().rev() {
+            layer.backward_activation(&mut emit, batch)?;
+            layer.backward_input(&mut emit, batch, memory.d_patches)?;
+            if let Some(shape) = self.turns[n] {
+                let to = if n > 0 { layers[n - 1].dy } else { memory.d_images };
+                turn(&mut emit, batch, shape, layer.dx, to, true)?;
+            }
+        }
+        let pixels = [input.height * input.width, input.channels];
+        turn(&mut emit, batch, pixels, memory.d_images, memory.copied, false)
     }
 
     fn record_backward(&mut self, batch: usize) -> Result<()> {
-        let n_classes = self.blueprint.n_classes();
         let mut emit = Emit::new(&mut *self.device, self.memory.control);
         let (memory, layers) = (&self.memory, &self.layers);
         for (n, layer) in layers.iter().enumerate() {
-            layer.prepare_backward(&mut emit, streams(n))?;
+            layer.weight.prepare_backward(&mut emit, streams(n))?;
         }
         let last = layers.last().ok_or_else(no_images)?;
-        let (kind, first, second) = self.loss.arguments();
-        let evaluated = arguments![
-            last.y,
-            memory.labels,
-            last.dy,
-            batch,
-            n_classes,
-            kind,
-            first,
-            second,
-            memory.control
-        ];
-        emit.launch(Launch::block("loss", 0, evaluated))?;
+        evaluate(&mut emit, memory, last, &self.method.loss, [batch, self.blueprint.n_classes()])?;
         for (n, layer) in layers.iter().enumerate().rev() {
-            layer.backward(&mut emit, batch)?;
+            layer.backward_activation(&mut emit, batch)?;
+            layer.backward_weight(&mut emit, batch)?;
+            if n + 1 == layers.len() && self.method.loss.needs_pairs() {
+                pull_pairs_back(&mut emit, memory, layer, [batch, self.blueprint.n_classes()])?;
+            }
             emit.wait(streams(n)[0], 0)?;
             layer.pull_back(&mut emit, streams(n), batch)?;
             if n > 0 {
@@ -125,8 +154,88 @@ impl Engine {
         for n in 0..layers.len() {
             emit.wait(0, streams(n)[0])?;
         }
-        update(&mut emit, memory, &self.optimizer)
+        self.record_update()
     }
+
+    /// The update of all that a step changes, if it has not failed.
+    fn record_update(&mut self) -> Result<()> {
+        let mut emit = Emit::new(&mut *self.device, self.memory.control);
+        let memory = &self.memory;
+        let (n, control) = (memory.n_parameters, memory.control);
+        let (p, g, settings) = (memory.parameters, memory.gradients, memory.settings);
+        emit.launch(Launch::each("check_finite", 0, n, arguments![g, n, control]))?;
+        let (n_moments, calls_back) =
+            (self.method.optimizer.moment_names().len(), calls_back(self.method.averaging));
+        let (moments, average) = memory.moments.split_at(n_moments);
+        if let ([average], Some(_)) = (average, calls_back) {
+            let begun = arguments![p, *average, n, settings, control];
+            emit.launch(Launch::each("begin_average", 0, n, begun))?;
+        }
+        let (kernel, constants) = optimizer_constants(&self.method.optimizer);
+        let mut handed = arguments![p, g];
+        handed.extend(moments.iter().map(|&place| place.words()));
+        handed.extend(arguments![n, settings]);
+        handed.extend(constants.into_iter().map(Argument::words));
+        handed.push(control.words());
+        emit.launch(Launch::each(kernel, 0, n, handed))?;
+        if let ([average], Some(calls_back)) = (average, calls_back) {
+            let followed = arguments![p, *average, n, settings, calls_back, control];
+            emit.launch(Launch::each("follow_average", 0, n, followed))?;
+        }
+        for layer in &self.layers {
+            layer.weight.keep(&mut emit, 0)?;
+        }
+        emit.launch(Launch::block("end_step", 0, arguments![control, 0_u32]))
+    }
+}
+
+/// Loss and gradient of the logits.
+fn evaluate(
+    emit: &mut Emit<'_>,
+    memory: &Memory,
+    last: &Linear,
+    loss: &Loss,
+    [batch, n_classes]: [usize; 2],
+) -> Result<()> {
+    let [norms, _, d_norms] = memory.pairs;
+    if loss.needs_pairs() {
+        let (dense, shape) = (last.dense(), last.dense_shape());
+        let strides = dense.strides(shape);
+        let measured = arguments![dense.weight, &strides[..], norms, shape[1]];
+        let grid = [n_classes, n_classes, 1];
+        emit.launch(Launch::grid("pair_norms", 0, grid, measured))?;
+    }
+    let words = loss_words(loss);
+    let evaluated = arguments![
+        last.y,
+        memory.labels,
+        last.dy,
+        batch,
+        n_classes,
+        &words[..],
+        memory.settings,
+        norms,
+        d_norms,
+        memory.control
+    ];
+    emit.launch(Launch::block("loss", 0, evaluated))
+}
+
+/// Adds what comes through the distances of its rows to the gradient of the last weight.
+fn pull_pairs_back(
+    emit: &mut Emit<'_>,
+    memory: &Memory,
+    last: &Linear,
+    [batch, n_classes]: [usize; 2],
+) -> Result<()> {
+    let [norms, sums, d_norms] = memory.pairs;
+    let summed = arguments![d_norms, memory.labels, sums, batch, n_classes];
+    emit.launch(Launch::each("pair_sums", 0, n_classes * n_classes, summed))?;
+    let (dense, shape) = (last.dense(), last.dense_shape());
+    let strides = dense.strides(shape);
+    let (n, d_weight) = (shape[1], dense.d_weight);
+    let pulled = arguments![dense.weight, d_weight, &strides[..], norms, sums, n_classes, n];
+    emit.launch(Launch::each("pair_gradient", 0, n_classes * n, pulled))
 }
 
 /// Channels last to channels first, or back.
@@ -140,31 +249,4 @@ fn turn(
 ) -> Result<()> {
     let arguments = arguments![from, to, batch, pixels, channels, u32::from(back)];
     emit.launch(Launch::each("swap_channels", 0, batch * pixels * channels, arguments))
-}
-
-fn update(emit: &mut Emit<'_>, memory: &Memory, optimizer: &Optimizer) -> Result<()> {
-    let n = memory.n_parameters;
-    let (p, g, rates, control) =
-        (memory.parameters, memory.gradients, memory.rates, memory.control);
-    emit.launch(Launch::each("check_finite", 0, n, arguments![g, n, control]))?;
-    let launch = match (optimizer, memory.moments.as_slice()) {
-        (Optimizer::Adam(config), &[first, second]) => {
-            let [beta1, beta2] = [config.beta1, config.beta2];
-            let decays = [beta1, beta2, 1.0 - beta1, 1.0 - beta2, config.epsilon].map(|x| x as f32);
-            let [beta1, beta2, rest1, rest2, epsilon] = decays;
-            let arguments = arguments![
-                p, g, first, second, n, rates, beta1, beta2, rest1, rest2, epsilon, control
-            ];
-            Launch::each("adam", 0, n, arguments)
-        }
-        (Optimizer::RmsProp(config), &[square]) => {
-            let (alpha, rest) = (config.alpha as f32, (1.0 - config.alpha) as f32);
-            let epsilon = config.epsilon as f32;
-            let arguments = arguments![p, g, square, n, rates, alpha, rest, epsilon, control];
-            Launch::each("rms_prop", 0, n, arguments)
-        }
-        _ => unreachable!("memory is made for the means of the optimiser"),
-    };
-    emit.launch(launch)?;
-    emit.launch(Launch::block("end_step", 0, arguments![control, 0_u32]))
 }

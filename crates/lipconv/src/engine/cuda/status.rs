@@ -1,17 +1,7 @@
 //! What crosses between host and device in a few bytes: which samples come next, and how far the run is.
 
 use super::emit::CONTROL_BYTES;
-
-/// One sample of an epoch: which image, where its cut begins, and whether left and right are exchanged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sample {
-    /// Index of the image.
-    pub image: u32,
-    /// Row and column of the image that come first; what lies outside is 0.
-    pub shift: (i16, i16),
-    /// Whether left and right are exchanged, before the shift.
-    pub mirrored: bool,
-}
+use crate::train::batch::Sample;
 
 /// What the device knows of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -38,15 +28,14 @@ pub(super) const REHEARSAL: u32 = 1 << 31;
 /// Bytes of the kernels' structure `Sample`.
 pub(super) const SAMPLE_BYTES: usize = 12;
 
-impl Sample {
-    pub(super) fn bytes(self) -> [u8; SAMPLE_BYTES] {
-        let mut bytes = [0; SAMPLE_BYTES];
-        bytes[..4].copy_from_slice(&self.image.to_le_bytes());
-        bytes[4..6].copy_from_slice(&self.shift.0.to_le_bytes());
-        bytes[6..8].copy_from_slice(&self.shift.1.to_le_bytes());
-        bytes[8] = u8::from(self.mirrored);
-        bytes
-    }
+/// The kernels' structure `Sample`.
+pub(super) fn sample_bytes(sample: &Sample) -> [u8; SAMPLE_BYTES] {
+    let mut bytes = [0; SAMPLE_BYTES];
+    bytes[..4].copy_from_slice(&sample.image.to_le_bytes());
+    bytes[4..6].copy_from_slice(&sample.shift.0.to_le_bytes());
+    bytes[6..8].copy_from_slice(&sample.shift.1.to_le_bytes());
+    bytes[8] = u8::from(sample.mirrored);
+    bytes
 }
 
 impl Status {

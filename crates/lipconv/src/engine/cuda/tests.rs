@@ -1,19 +1,15 @@
 //! The engine on the emulated device against the CPU engine, and on a real one where the variable `LIPCONV_CUDA_DEVICE` names it.
 
 use candle_core::{DType, Device, Tensor};
-use ndarray::{Array2, ArrayView2, s};
-use projectors::haar_orthogonal;
-use projectors::polar::polar;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::backend::{Address, Backend};
-use super::emit::{CONTROL_BYTES, Emit};
-use super::emulation::Emulation;
-use super::polar::{PolarBuffers, allowed_defect};
-use super::{Engine, Sample, bytes_of};
+mod factors;
+mod training;
+
+use super::{Emulated, Engine, Place, Sample, bytes_of};
 use crate::activation::Activation;
-use crate::engine::cpu::training::{TrainBuffers, loss_and_gradients};
+use crate::engine::cpu::training::{TrainBuffers, logits_and_image_gradient, loss_and_gradients};
 use crate::error::{Error, Result};
 use crate::loss::CrossEntropy;
 use crate::network::Network;
@@ -21,19 +17,22 @@ use crate::optim::{Optimizer, RmsPropConfig, Schedule};
 use crate::shape::ImageShape;
 use crate::spec::{LayerSpec, Methods, NetworkSpec};
 use crate::train::{Batch, TrainConfig, Trainer};
-use crate::{ConvMethod, LinearMethod, Loss};
+use crate::{ConvMethod, LinearMethod, Loss, TrainingRadius};
 
 const HINGE: Loss = Loss::MultiClassHinge { margin: 0.7 };
 const MAX_MIN: LayerSpec = LayerSpec::Activation(Activation::MaxMin);
 
-fn engine(network: &Network, config: &TrainConfig, batch: usize) -> Engine {
+/// A real device where the variable names it, an emulated one otherwise.
+fn place() -> Place {
     #[cfg(feature = "cuda-engine")]
     if let Some(ordinal) = std::env::var("LIPCONV_CUDA_DEVICE").ok().and_then(|n| n.parse().ok()) {
-        let engine = Engine::for_network(network, config, ordinal, batch);
-        return engine.expect("a device").expect("a network that the engine covers");
+        return Place::Device(ordinal);
     }
-    let engine = Engine::for_network_emulated(network, config, batch);
-    engine.expect("emulation").expect("a network that the engine covers")
+    Place::Emulated(Emulated::default())
+}
+
+fn engine(network: &Network, config: &TrainConfig, batch: usize) -> Engine {
+    Engine::for_network(network, config, place(), batch).expect("a network that the engine runs")
 }
 
 fn config(optimizer: Optimizer) -> TrainConfig {
@@ -104,12 +103,17 @@ fn rounding(n: usize) -> f64 {
 /// Loss, gradients and logits of one batch.
 #[track_caller]
 fn check_gradients(name: &str, spec: &NetworkSpec, loss: Loss) {
-    let network = network(spec);
-    let batch = batch(spec.input, 5, network.n_classes(), 3);
+    check_gradients_of(name, &network(spec), loss);
+}
+
+#[track_caller]
+fn check_gradients_of(name: &str, network: &Network, loss: Loss) {
+    let spec = network.spec();
+    let batch = batch(spec.input, 5, network.n_classes().max(2), 3);
     let config = TrainConfig { loss, ..config(Optimizer::default()) };
     let mut buffers = TrainBuffers::<f32>::default();
     let (value, gradients) =
-        loss_and_gradients(&network, &config.loss, &batch.images, &batch.labels, &mut buffers)
+        loss_and_gradients(network, &config.loss, &batch.images, &batch.labels, &mut buffers)
             .expect("the CPU's step");
     let expected: Vec<f32> = gradients
         .into_iter()
@@ -119,7 +123,7 @@ fn check_gradients(name: &str, spec: &NetworkSpec, loss: Loss) {
             [weight, g.bias].concat()
         })
         .collect();
-    let mut engine = engine(&network, &config, 5);
+    let mut engine = engine(network, &config, 5);
     let images = values(&batch.images);
     let (loss, n_correct) = engine.step(&images, &batch.labels, 0.0, 1).expect("a step");
     let allowed = rounding(spec.input.n_values() * 9);
@@ -128,18 +132,28 @@ fn check_gradients(name: &str, spec: &NetworkSpec, loss: Loss) {
     let got = engine.gradients().expect("gradients");
     let apart = distance(&got, &expected);
     assert!(apart <= allowed, "{name}: gradients are {apart:e} apart, allowed {allowed:e}");
+    // the parameters have not moved, the vectors have
+    engine.write_network(network).expect("parameters");
     let logits = engine.logits(&images).expect("logits");
     let expected = values(&network.forward(&batch.images).expect("logits"));
     let apart = distance(&logits, &expected);
     assert!(apart <= allowed, "{name}: logits are {apart:e} apart, allowed {allowed:e}");
+    let d_logits: Vec<f32> = (0..logits.len()).map(|i| (i as f32 * 0.7).sin()).collect();
+    let (again, gradient) = engine.input_gradient(&images, &d_logits).expect("a gradient");
+    assert_eq!(again, logits, "{name}");
+    let shape = (5, network.n_classes());
+    let d_logits = Tensor::from_vec(d_logits, shape, &Device::Cpu).expect("as many values");
+    let mut buffers = TrainBuffers::<f32>::default();
+    let (_, expected) = logits_and_image_gradient(network, &batch.images, &d_logits, &mut buffers)
+        .expect("on the CPU");
+    let apart = distance(&gradient, &expected);
+    assert!(apart <= allowed, "{name}: gradients of images are {apart:e} apart");
 }
 
 #[test]
 fn gradients_are_the_cpus() {
     let input = ImageShape::new(3, 8, 6);
-    for method in
-        [ConvMethod::Bcop, ConvMethod::BcopFixed, ConvMethod::Rko, ConvMethod::Unconstrained]
-    {
+    for &method in ConvMethod::ALL {
         let activations = [
             MAX_MIN,
             LayerSpec::Activation(Activation::GroupSort { group: 2 }),
@@ -177,12 +191,48 @@ fn gradients_of_large_factors_are_the_cpus() {
 }
 
 #[test]
-fn gradients_of_normalised_heads_and_cross_entropy_are_the_cpus() {
+fn gradients_of_all_losses_are_the_cpus() {
     let mut spec = small(ImageShape::new(3, 8, 6), ConvMethod::Bcop, MAX_MIN);
     let last = spec.layers.len() - 1;
-    spec.layers[last] = linear(5, LinearMethod::Lln);
-    let settings = CrossEntropy { offset: 0.4, temperature: 0.25, annealing: 0.0, radius: None };
-    check_gradients("a head of unit rows", &spec, Loss::CrossEntropy(settings));
+    let radius = TrainingRadius { start: 0.3, end: 0.6 };
+    for annealing in [0.0, 2.5] {
+        for radius in [None, Some(radius)] {
+            let loss = Loss::CrossEntropy(CrossEntropy {
+                offset: 0.4,
+                temperature: 0.25,
+                annealing,
+                radius,
+            });
+            let methods = [LinearMethod::Lln, LinearMethod::Bjorck, LinearMethod::Unconstrained];
+            for method in methods {
+                spec.layers[last] = linear(5, method);
+                check_gradients(&format!("{method}, {loss:?}"), &spec, loss);
+            }
+        }
+    }
+    // a head with more classes than features lies in memory as its transpose
+    spec.layers[last] = linear(30, LinearMethod::Bjorck);
+    let settings =
+        CrossEntropy { offset: 0.0, temperature: 1.0, annealing: 0.0, radius: Some(radius) };
+    check_gradients("a tall head", &spec, Loss::CrossEntropy(settings));
+    spec.layers[last] = linear(1, LinearMethod::Bjorck);
+    check_gradients("a critic", &spec, Loss::Wasserstein);
+}
+
+/// OSSN and RK-L2NE divide, or leave alone, whatever the weight's size; vectors follow.
+#[test]
+fn quotients_are_the_cpus_inside_and_outside_of_the_unit_ball() {
+    for method in [ConvMethod::Ossn, ConvMethod::RkL2ne] {
+        for scale in [0.2, 1.0, 6.0] {
+            let spec = small(ImageShape::new(4, 8, 6), method, MAX_MIN);
+            let network = network(&spec);
+            for p in network.parameters() {
+                let scaled = (p.weight.as_tensor() * scale).expect("scaled");
+                p.weight.set(&scaled).expect("set");
+            }
+            check_gradients_of(&format!("{method} scaled by {scale}"), &network, HINGE);
+        }
+    }
 }
 
 /// Some steps of training, the last batch of an epoch smaller.
@@ -332,98 +382,6 @@ fn a_step_that_fails_changes_nothing() {
     engine.step(&images, &batch.labels, 1e-2, 2).expect("the run goes on");
 }
 
-/// A matrix r x c with singular values from 1 to 1/`condition`.
-fn conditioned(r: usize, c: usize, condition: f64, rng: &mut ChaCha8Rng) -> Array2<f64> {
-    let (left, right) = (haar_orthogonal::<f64>(r, rng), haar_orthogonal::<f64>(c, rng));
-    let sigma = |i: usize| condition.powf(-(i as f64) / (r as f64 - 1.0));
-    let scaled = Array2::from_shape_fn((r, r), |(i, j)| left[[i, j]] * sigma(j));
-    scaled.dot(&right.slice(s![..r, ..]))
-}
-
-/// Factor, pullback and defect on the emulated device, with the first level that suffices.
-fn polar_on_device(
-    w: ArrayView2<'_, f32>,
-    cotangent: ArrayView2<'_, f32>,
-) -> Result<[Vec<f32>; 2]> {
-    let (r, c) = w.dim();
-    let mut device = Emulation::default();
-    let control = device.allocate(CONTROL_BYTES)?;
-    let [place, d_place, defect, out] =
-        [4 * r * c, 4 * r * c, 4, 4 * r * c].map(|n| device.allocate(n));
-    let [place, d_place, defect, out]: [Address; 4] = [place?, d_place?, defect?, out?];
-    device.write(place, &bytes_of(w.as_standard_layout().as_slice().expect("standard")))?;
-    device
-        .write(d_place, &bytes_of(cotangent.as_standard_layout().as_slice().expect("standard")))?;
-    let mut buffers = PolarBuffers::new(&mut Emit::new(&mut device, control), r, c, defect)?;
-    loop {
-        let mut emit = Emit::new(&mut device, control);
-        buffers.forward(&mut emit, 0, place)?;
-        buffers.prepare_backward(&mut emit, 0, place)?;
-        buffers.backward(&mut emit, 0, d_place, out)?;
-        let read = |device: &mut Emulation, from: Address, n: usize| -> Result<Vec<f32>> {
-            let mut bytes = vec![0; 4 * n];
-            device.read(from, &mut bytes)?;
-            Ok(bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect())
-        };
-        if read(&mut device, defect, 1)?[0] <= 1.0 || !buffers.raise_level() {
-            return Ok([read(&mut device, buffers.factor, r * c)?, read(&mut device, out, r * c)?]);
-        }
-        device.write(defect, &[0; 4])?;
-    }
-}
-
-#[test]
-fn polar_factors_and_pullbacks_at_all_condition_numbers() {
-    let mut rng = ChaCha8Rng::seed_from_u64(11);
-    for (r, c) in [(1, 1), (5, 9), (16, 16), (40, 64), (70, 130)] {
-        for condition in [1.0, 10.0, 1e2, 1e3, 1e4] {
-            let condition = if r == 1 { 1.0 } else { condition };
-            let w = conditioned(r, c, condition, &mut rng) * rng.random_range(0.01..100.0);
-            let w = w.mapv(|x| x as f32);
-            let cotangent =
-                Array2::from_shape_simple_fn((r, c), || rng.random_range(-1.0_f32..1.0));
-            let [factor, gradient] = polar_on_device(w.view(), cotangent.view()).expect("a factor");
-            let wide = w.mapv(f64::from);
-            let exact = polar(wide.view()).expect("full rank");
-            let exact_factor: Vec<f32> = exact.factor().iter().map(|x| *x as f32).collect();
-            // of f32 input: perturbations grow with the condition number
-            let allowed = rounding(c) * (1.0 + condition / 8.0);
-            let apart = distance(&factor, &exact_factor);
-            assert!(apart <= allowed, "{r} x {c}, condition {condition:e}: factor {apart:e} apart");
-            let pulled = exact.pullback(wide.view(), cotangent.mapv(f64::from).view());
-            let pulled: Vec<f32> = pulled.iter().map(|x| *x as f32).collect();
-            // of a square W with one singular value the gradient is 0: its parts are as large as |C| / |W|
-            let norm =
-                |x: &Array2<f32>| x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-            let length = pulled.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
-            let relative = length / length.max(norm(&cotangent) / norm(&w));
-            let apart = match relative > 0.0 {
-                true => distance(&gradient, &pulled) * relative,
-                false => {
-                    let all = Array2::from_shape_vec((r, c), gradient.clone()).expect("r x c");
-                    norm(&all) * norm(&w) / norm(&cotangent)
-                }
-            };
-            assert!(
-                apart <= allowed,
-                "{r} x {c}, condition {condition:e}: gradient {apart:e} apart"
-            );
-            // orthonormal whatever the condition
-            let factor = Array2::from_shape_vec((r, c), factor).expect("r x c");
-            let gram = factor.dot(&factor.t());
-            let defect =
-                gram.indexed_iter().map(|((i, j), g)| (g - f32::from(u8::from(i == j))).abs());
-            assert!(
-                defect.fold(0.0, f32::max) <= allowed_defect(c),
-                "{r} x {c}, condition {condition:e}"
-            );
-        }
-    }
-}
-
 #[test]
 fn images_that_do_not_fit_are_refused() {
     let spec = NetworkSpec::small(ImageShape::new(1, 28, 28), 10, Methods::BCOP);
@@ -437,10 +395,25 @@ fn images_that_do_not_fit_are_refused() {
     assert!(matches!(engine.begin_epoch(&samples[..1], &[]), Err(Error::ShapeMismatch { .. })));
 }
 
-/// Networks that the engine leaves to candle's operations.
 #[test]
-fn what_is_not_covered_is_left_to_others() {
-    let spec = small(ImageShape::new(3, 8, 6), ConvMethod::Ossn, MAX_MIN);
-    let engine = Engine::for_network_emulated(&network(&spec), &config(Optimizer::default()), 2);
-    assert!(engine.expect("no error").is_none());
+fn what_the_engine_does_not_run_is_named() {
+    let config = config(Optimizer::default());
+    let refused = |network: &Network, expected: &str| {
+        let error = Engine::for_network(network, &config, place(), 2).expect_err("not run");
+        let text = error.to_string();
+        assert!(matches!(error, Error::NotOnEngine { .. }) && text.contains(expected), "{text}");
+    };
+    let spec = small(ImageShape::new(3, 8, 6), ConvMethod::Bcop, MAX_MIN);
+    let wide = Network::new(&spec, DType::F64, &Device::Cpu, 7).expect("a network");
+    refused(&wide, "networks in f64");
+    let mut twice = spec.clone();
+    twice.layers.insert(1, MAX_MIN);
+    refused(&network(&twice), "maxmin");
+    let one_channel = vec![
+        conv(1, 1, 1, ConvMethod::Bcop),
+        LayerSpec::Flatten,
+        linear(2, LinearMethod::Unconstrained),
+    ];
+    let spec = NetworkSpec { input: ImageShape::new(1, 4, 4), layers: one_channel };
+    refused(&network(&spec), "BCOP in conv1");
 }

@@ -1,0 +1,103 @@
+//! Polar factors on the emulated device against those in f64.
+
+use ndarray::{Array2, ArrayView2, s};
+use projectors::haar_orthogonal;
+use projectors::polar::polar;
+
+use super::super::backend::{Address, Backend};
+use super::super::emit::{CONTROL_BYTES, Emit};
+use super::super::emulation::Emulation;
+use super::super::polar::{PolarBuffers, allowed_defect};
+use super::*;
+
+/// A matrix r x c with singular values from 1 to 1/`condition`.
+pub(super) fn conditioned(r: usize, c: usize, condition: f64, rng: &mut ChaCha8Rng) -> Array2<f64> {
+    let (left, right) = (haar_orthogonal::<f64>(r, rng), haar_orthogonal::<f64>(c, rng));
+    let sigma = |i: usize| condition.powf(-(i as f64) / (r as f64 - 1.0));
+    let scaled = Array2::from_shape_fn((r, r), |(i, j)| left[[i, j]] * sigma(j));
+    scaled.dot(&right.slice(s![..r, ..]))
+}
+
+/// Factor, pullback and defect on the emulated device, with the first level that suffices.
+fn polar_on_device(
+    w: ArrayView2<'_, f32>,
+    cotangent: ArrayView2<'_, f32>,
+) -> Result<[Vec<f32>; 2]> {
+    let (r, c) = w.dim();
+    let mut device = Emulation::new(Emulated::default());
+    let control = device.allocate(CONTROL_BYTES)?;
+    let [place, d_place, defect, out] =
+        [4 * r * c, 4 * r * c, 4, 4 * r * c].map(|n| device.allocate(n));
+    let [place, d_place, defect, out]: [Address; 4] = [place?, d_place?, defect?, out?];
+    device.write(place, &bytes_of(w.as_standard_layout().as_slice().expect("standard")))?;
+    device
+        .write(d_place, &bytes_of(cotangent.as_standard_layout().as_slice().expect("standard")))?;
+    let mut buffers = PolarBuffers::new(&mut Emit::new(&mut device, control), r, c, defect)?;
+    loop {
+        let mut emit = Emit::new(&mut device, control);
+        buffers.forward(&mut emit, 0, place)?;
+        buffers.prepare_backward(&mut emit, 0, place)?;
+        buffers.backward(&mut emit, 0, d_place, out)?;
+        let read = |device: &mut Emulation, from: Address, n: usize| -> Result<Vec<f32>> {
+            let mut bytes = vec![0; 4 * n];
+            device.read(from, &mut bytes)?;
+            Ok(bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect())
+        };
+        if read(&mut device, defect, 1)?[0] <= 1.0 || !buffers.raise_level() {
+            return Ok([read(&mut device, buffers.factor, r * c)?, read(&mut device, out, r * c)?]);
+        }
+        device.write(defect, &[0; 4])?;
+    }
+}
+
+#[test]
+fn polar_factors_and_pullbacks_at_all_condition_numbers() {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    for (r, c) in [(1, 1), (5, 9), (16, 16), (40, 64), (70, 130)] {
+        for condition in [1.0, 10.0, 1e2, 1e3, 1e4] {
+            let condition = if r == 1 { 1.0 } else { condition };
+            let w = conditioned(r, c, condition, &mut rng) * rng.random_range(0.01..100.0);
+            let w = w.mapv(|x| x as f32);
+            let cotangent =
+                Array2::from_shape_simple_fn((r, c), || rng.random_range(-1.0_f32..1.0));
+            let [factor, gradient] = polar_on_device(w.view(), cotangent.view()).expect("a factor");
+            let wide = w.mapv(f64::from);
+            let exact = polar(wide.view()).expect("full rank");
+            let exact_factor: Vec<f32> = exact.factor().iter().map(|x| *x as f32).collect();
+            // of f32 input: perturbations grow with the condition number
+            let allowed = rounding(c) * (1.0 + condition / 8.0);
+            let apart = distance(&factor, &exact_factor);
+            assert!(apart <= allowed, "{r} x {c}, condition {condition:e}: factor {apart:e} apart");
+            let pulled = exact.pullback(wide.view(), cotangent.mapv(f64::from).view());
+            let pulled: Vec<f32> = pulled.iter().map(|x| *x as f32).collect();
+            // of a square W with one singular value the gradient is 0: its parts are as large as |C| / |W|
+            let norm =
+                |x: &Array2<f32>| x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            let length = pulled.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+            let relative = length / length.max(norm(&cotangent) / norm(&w));
+            let apart = match relative > 0.0 {
+                true => distance(&gradient, &pulled) * relative,
+                false => {
+                    let all = Array2::from_shape_vec((r, c), gradient.clone()).expect("r x c");
+                    norm(&all) * norm(&w) / norm(&cotangent)
+                }
+            };
+            assert!(
+                apart <= allowed,
+                "{r} x {c}, condition {condition:e}: gradient {apart:e} apart"
+            );
+            // orthonormal whatever the condition
+            let factor = Array2::from_shape_vec((r, c), factor).expect("r x c");
+            let gram = factor.dot(&factor.t());
+            let defect =
+                gram.indexed_iter().map(|((i, j), g)| (g - f32::from(u8::from(i == j))).abs());
+            assert!(
+                defect.fold(0.0, f32::max) <= allowed_defect(c),
+                "{r} x {c}, condition {condition:e}"
+            );
+        }
+    }
+}
