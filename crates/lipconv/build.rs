@@ -14,9 +14,16 @@ fn compile() {
     build.opt_level(2).flag_if_supported("-Wno-unused-parameter");
     // of getcontext, which returns twice
     build.flag_if_supported("-Wno-maybe-uninitialized");
-    // such as LIPCONV_SANITIZE=address,undefined: the linker's flags are then the caller's
+    // such as LIPCONV_SANITIZE=address,undefined
     if let Ok(sanitizers) = std::env::var("LIPCONV_SANITIZE") {
-        build.flag(format!("-fsanitize={sanitizers}")).flag("-fno-sanitize-recover=all");
+        let flag = format!("-fsanitize={sanitizers}");
+        build.flag(&flag).flag("-fno-sanitize-recover=all").flag("-g");
+        // their runtimes, which rustc does not ask the linker for
+        for (name, library) in [("address", "asan"), ("undefined", "ubsan")] {
+            if sanitizers.contains(name) {
+                println!("cargo::rustc-link-arg=-l{library}");
+            }
+        }
     }
     build.compile("lipconv_emulation");
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask cuda`: the `lipconv` command with the `cuda` feature, to run here or to carry to a machine with a GPU.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -48,20 +49,39 @@ pub(crate) fn run(_options: &Options, install: InstallOption) -> anyhow::Result<
     Ok(())
 }
 
-/// Checks that the `cuda` feature compiles, where the toolkit is found; one line says so where it is not.
+/// Checks that the `cuda` feature and the engine's kernels compile, where the toolkit is found; one line says so where it is not.
 ///
 /// Without a GPU to ask, the kernels are compiled for the oldest architecture that the data centres still have.
 pub(crate) fn check(environment: &Environment) -> anyhow::Result<()> {
-    if nvcc().is_none() {
+    let Some(compiler) = nvcc() else {
         println!("skipped: no CUDA toolkit (nvcc) here, so the cuda feature is not compiled");
         return Ok(());
-    }
+    };
+    check_kernels(&compiler)?;
     let mut command = workspace::cargo("check");
     command.args(["--package", "lipconv", "--package", "bench-apps", "--features", "cuda"]);
     if env::var_os(ARCHITECTURE_VARIABLE).is_none() && find("nvidia-smi").is_none() {
         command.env(ARCHITECTURE_VARIABLE, "80");
     }
     run_child(environment.apply(&mut command))
+}
+
+/// The engine compiles its kernels at run time, all of them together; here the same is done ahead of that.
+fn check_kernels(compiler: &Path) -> anyhow::Result<()> {
+    let root = workspace::root();
+    let folder = root.join("crates").join("lipconv").join("cuda");
+    let files =
+        fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut kernels: Vec<PathBuf> = files.flatten().map(|file| file.path()).collect();
+    kernels.retain(|file| file.extension().is_some_and(|extension| extension == "cu"));
+    kernels.sort();
+    let source = root.join("target").join("kernels.cu");
+    let text: String =
+        kernels.iter().map(|file| format!("#include \"{}\"\n", file.display())).collect();
+    fs::write(&source, text).with_context(|| format!("cannot write {}", source.display()))?;
+    let mut command = Command::new(compiler);
+    command.args(["-std=c++17", "-arch=compute_80", "-ptx", "-o"]);
+    run_child(command.arg(source.with_extension("ptx")).arg(&source))
 }
 
 fn nvcc() -> Option<PathBuf> {

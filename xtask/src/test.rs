@@ -95,9 +95,14 @@ const STEPS: [Step; 8] = [
     },
     Step {
         name: StepName::Test,
-        why: "unit, law, golden and end-to-end tests, and the examples in the docs",
+        why: "unit, law, golden and end-to-end tests, the CUDA engine on an emulated device, and the examples in the docs",
         on_failure: "one test alone: cargo test -p CRATE NAME",
-        action: Action::Cargo("test", &["--workspace", "--no-fail-fast"], &[]),
+        // the CUDA engine on its emulated device too, in the same build
+        action: Action::Cargo(
+            "test",
+            &["--workspace", "--features", "bench-apps/cuda-emulation", "--no-fail-fast"],
+            &[],
+        ),
     },
     Step {
         name: StepName::Doc,

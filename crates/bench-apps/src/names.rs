@@ -304,6 +304,10 @@ pub enum DeviceKind {
     Cuda,
     /// the processor in candle's operations, as a CUDA device trains: slow, for comparison
     Portable,
+    /// the CUDA engine on an emulated device: very slow, for tests
+    #[cfg(feature = "cuda-emulation")]
+    #[value(hide = true)]
+    Emulated,
 }
 
 /// How the learning rate falls.

@@ -142,3 +142,40 @@ fn any_batch_can_be_asked_for_with_the_same_bits() {
     whole.start_epoch(3, 9);
     assert_ne!(values(&whole.batch(0).unwrap()), all[0]);
 }
+
+/// A device that keeps the images makes the batches that the host makes.
+#[test]
+fn samples_make_the_same_batches() {
+    let shape = [3, 6, 5];
+    let set = images(10, shape);
+    let padded = Augmentation { crop_padding: 2, flip: true };
+    for augmentation in [Augmentation::default(), padded, Augmentation::CROP_FLIP] {
+        let mut source = source(&set, augmentation);
+        let resident = source.resident().unwrap();
+        assert_eq!((resident.pixels, resident.labels), (set.pixels(), set.labels()));
+        assert_eq!(resident.batch_size, 4);
+        for epoch in 0..2 {
+            source.start_epoch(epoch, 9);
+            for index in [0, 2, 1] {
+                let samples = source.samples(index).unwrap();
+                let Batch { images, labels } = source.batch(index).unwrap();
+                let mut expected = Vec::new();
+                for (sample, &label) in samples.iter().zip(&labels) {
+                    let image = sample.image as usize;
+                    assert_eq!(u32::from(set.labels()[image]), label);
+                    // the shift is an offset in the image with `padding` zeros around it
+                    let padding = 8;
+                    let offset = |shift: i16| (i32::from(shift) + padding) as usize;
+                    let (dy, dx) = (offset(sample.shift.0), offset(sample.shift.1));
+                    let draw = Draw { dy, dx, flipped: sample.mirrored };
+                    let pixels = set.image(image).unwrap();
+                    expected.extend(defined(padding as usize, draw, pixels, shape));
+                }
+                let expected: Vec<f32> = expected.iter().map(|&p| f32::from(p) / 255.0).collect();
+                assert_eq!(images.flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected);
+            }
+            let text = source.samples(3).unwrap_err().to_string();
+            assert!(text.ends_with("batch index is 3, expected less than 3"), "{text}");
+        }
+    }
+}

@@ -4,6 +4,8 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use crate::element::engine_runs;
 use crate::engine::cpu::plain::CpuTape;
+#[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+use crate::engine::cuda::{Place, plain as device};
 use crate::engine::has_block_form;
 use crate::error::{Error, Result};
 use crate::ops;
@@ -23,9 +25,15 @@ impl PlainNetwork {
 
 /// Logits of a batch that [`PlainNetwork`] has checked.
 pub(crate) fn forward(network: &PlainNetwork, images: &Tensor) -> Result<Tensor> {
-    match cpu_dtype(network) {
+    if images.track_op() {
         // somebody wants to differentiate through this call: keep the graph
-        _ if images.track_op() => ops::forward(network, images),
+        return ops::forward(network, images);
+    }
+    #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+    if let Some(place) = device::place_of(network) {
+        return device::forward(network, images, place);
+    }
+    match cpu_dtype(network) {
         Some(DType::F32) => Ok(CpuTape::<f32>::record(network, images)?.1),
         Some(DType::F64) => Ok(CpuTape::<f64>::record(network, images)?.1),
         _ => ops::forward(network, images),
@@ -53,6 +61,9 @@ enum Tape {
     F32(CpuTape<f32>),
     F64(CpuTape<f64>),
     Graph(Var),
+    /// On the CUDA engine, which goes forward again.
+    #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+    Device(Tensor, Place),
 }
 
 impl PlainNetwork {
@@ -63,6 +74,12 @@ impl PlainNetwork {
     /// As for [`PlainNetwork::forward`].
     pub fn record(&self, images: &Tensor) -> Result<Recording<'_>> {
         self.check_batch(images)?;
+        #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+        if let Some(place) = device::place_of(self) {
+            let images = images.detach();
+            let logits = device::forward(self, &images, place)?;
+            return Ok(Recording { network: self, logits, tape: Tape::Device(images, place) });
+        }
         let (tape, logits) = match cpu_dtype(self) {
             Some(DType::F32) => {
                 let (tape, logits) = CpuTape::record(self, images)?;
@@ -105,6 +122,10 @@ impl Recording<'_> {
         match self.tape {
             Tape::F32(tape) => tape.input_gradient(self.network, d_logits),
             Tape::F64(tape) => tape.input_gradient(self.network, d_logits),
+            #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+            Tape::Device(images, place) => {
+                device::input_gradient(self.network, &images, d_logits, place)
+            }
             Tape::Graph(input) => {
                 let objective = (self.logits * d_logits.detach())?.sum_all()?;
                 let gradient = objective.backward()?.remove(input.as_tensor());

@@ -1,7 +1,7 @@
 //! Plain layers and networks: weights by value, no parametrisation left.
 //!
 //! A [`PlainNetwork`] is what inference, certification, attacks and export use. It is immutable: there
-//! is no training flag, no weight cache and nothing remembered from an earlier call.
+//! is no training flag and nothing that an earlier call could change: a CUDA engine keeps a copy of the weights, no more.
 //!
 //! Definition, with `b` the batch, `c x h x w` the image and `k` the side of a kernel:
 //! * [`CyclicConv`]: `y = W ⋆ pad(unshuffle(x)) + β`, where `unshuffle` is PyTorch's `pixel_unshuffle` by
@@ -18,6 +18,8 @@ use projectors::LipschitzBound;
 
 use crate::activation::Activation;
 use crate::engine::Step;
+#[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+use crate::engine::cuda::cache::Cache;
 use crate::error::{Error, Result};
 use crate::shape::{ImageShape, SignalShape};
 
@@ -222,6 +224,8 @@ pub struct PlainNetwork {
     n_classes: usize,
     dtype: DType,
     device: Device,
+    #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+    engine: Cache,
 }
 
 impl PlainNetwork {
@@ -251,7 +255,16 @@ impl PlainNetwork {
                 check_same_kind(&format!("{name}.weight"), first, weight)?;
             }
         }
-        Ok(Self { input, layers, names, n_classes, dtype, device })
+        Ok(Self {
+            input,
+            layers,
+            names,
+            n_classes,
+            dtype,
+            device,
+            #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+            engine: Cache::default(),
+        })
     }
 
     /// Shape of an input image.
@@ -296,7 +309,7 @@ impl PlainNetwork {
     /// [`Error::Candle`] when the conversion is not supported.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
         let layers = self.layers.iter().map(|l| l.map(|t| t.to_dtype(dtype)));
-        Ok(Self { layers: layers.collect::<Result<_>>()?, dtype, ..self.clone() })
+        Ok(Self { layers: layers.collect::<Result<_>>()?, dtype, ..self.afresh() })
     }
 
     /// The same network on another device.
@@ -306,7 +319,27 @@ impl PlainNetwork {
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         let layers = self.layers.iter().map(|l| l.map(|t| t.to_device(device)));
         let device = device.clone();
-        Ok(Self { layers: layers.collect::<Result<_>>()?, device, ..self.clone() })
+        Ok(Self { layers: layers.collect::<Result<_>>()?, device, ..self.afresh() })
+    }
+
+    /// A copy that shares no engine.
+    fn afresh(&self) -> Self {
+        #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+        return self.with_engine(Cache::default());
+        #[cfg(not(any(feature = "cuda-engine", feature = "cuda-emulation")))]
+        self.clone()
+    }
+
+    /// A copy with another engine.
+    #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+    pub(crate) fn with_engine(&self, engine: Cache) -> Self {
+        Self { engine, ..self.clone() }
+    }
+
+    /// The engine that evaluates the network, once it has been wanted.
+    #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+    pub(crate) fn engine(&self) -> &Cache {
+        &self.engine
     }
 
     /// A rigorous Lipschitz bound of every layer on the network's image size, in order.

@@ -15,7 +15,7 @@ use anyhow::{Context, Result};
 use blockconv::Scratch;
 use blockconv::bcop::Bcop;
 use blockconv::spectrum::layer_singular_values;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use clap::ValueEnum;
 use lipconv::{Batch, ImageShape, Network, NetworkSpec, Trainer};
 use ndarray::{Array3, Array4};
@@ -24,8 +24,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 
-use crate::config::{Method, TrainingConfig};
-use crate::experiment::build::train_config;
+use crate::config::{DeviceKind, Method, TrainingConfig};
+use crate::experiment::build::{device, evaluated_on, on_device, train_config};
 use crate::files::write_json;
 use crate::progress::Display;
 use crate::stdout::outln;
@@ -42,6 +42,7 @@ Examples:
   lipconv bench step
   lipconv bench step --net small-mnist,large-cifar10 --peer-script bench/peer_torch.py --json bench.json
   lipconv bench step --net large-cifar10 --layer rko,ossn,unconstrained
+  lipconv bench step --device cuda --net large-cifar10 --peer-script bench/peer_torch.py
   lipconv bench all --repeat 50")]
 pub(super) struct Args {
     /// What to measure
@@ -59,6 +60,9 @@ pub(super) struct Args {
     /// Measurements of each kind, at least 3
     #[arg(long, default_value_t = 30, value_name = "N")]
     repeat: usize,
+    /// Where step and infer are measured, the peers beside us
+    #[arg(long, value_enum, default_value = "cpu", value_name = "NAME")]
+    device: DeviceKind,
     /// Script that measures the peers (bench/peer_torch.py)
     #[arg(long, value_name = "FILE")]
     peer_script: Option<PathBuf>,
@@ -148,8 +152,9 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn step(&self, net: Net, layer: Method) -> Result<Measured> {
         let (spec, images) = (net.spec(layer)?, self.images(net)?);
-        let network = Network::new(&spec, DType::F32, &Device::Cpu, 0)?;
-        let mut trainer = Trainer::new(network, train_config(&TrainingConfig::default()))?;
+        let network = Network::new(&spec, DType::F32, images.device(), 0)?;
+        let trainer = Trainer::new(network, train_config(&TrainingConfig::default()))?;
+        let mut trainer = on_device(trainer, self.args.device)?;
         let labels = (0..self.args.batch).map(|i| (i % 10) as u32).collect();
         let batch = Batch { images, labels };
         let ours = || {
@@ -166,12 +171,13 @@ impl Bench<'_> {
         }
         let method = if is_bcop { String::new() } else { format!(" {layer}") };
         let measured = self.measure(&format!("step {}{method}", net.name()), ours, &peers)?;
-        Ok(measured.with_flops(flops::step(&spec, self.args.batch)))
+        Ok(self.rated(measured, flops::step(&spec, self.args.batch)))
     }
 
     fn infer(&self, net: Net) -> Result<Measured> {
         let (spec, images) = (net.spec(Method::default())?, self.images(net)?);
-        let network = Network::new(&spec, DType::F32, &Device::Cpu, 0)?.materialize()?;
+        let network = Network::new(&spec, DType::F32, images.device(), 0)?.materialize()?;
+        let network = evaluated_on(network, self.args.device)?;
         let ours = || {
             let sum = network.forward(&images)?.sum_all()?.to_scalar::<f32>()?;
             anyhow::ensure!(sum.is_finite(), "a forward pass gave logits of sum {sum}");
@@ -183,7 +189,15 @@ impl Bench<'_> {
             ours,
             &[("torch_plain", arguments, "plain_forward_ms")],
         )?;
-        Ok(measured.with_flops(flops::forward(&spec, self.args.batch)))
+        Ok(self.rated(measured, flops::forward(&spec, self.args.batch)))
+    }
+
+    /// With the rate for `flops` operations; this processor's own rate is nothing to compare another device's with.
+    fn rated(&self, measured: Measured, flops: f64) -> Measured {
+        match self.args.device {
+            DeviceKind::Cpu | DeviceKind::Portable => measured.with_flops(flops),
+            _ => Measured { gflops: Some(flops / measured.ours_ms / 1e6), ..measured },
+        }
     }
 
     fn kernels(&self) -> Result<Vec<Measured>> {
@@ -266,7 +280,7 @@ impl Bench<'_> {
         let n = self.args.batch * input.n_values();
         let values: Vec<f32> = (0..n).map(|_| rng.random_range(0.0..1.0)).collect();
         let shape = (self.args.batch, input.channels, input.height, input.width);
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        Ok(Tensor::from_vec(values, shape, &device(self.args.device)?)?)
     }
 
     /// Our first half, the peers, our second half.
@@ -303,7 +317,10 @@ impl Bench<'_> {
     fn peer_arguments<const N: usize>(&self, arguments: [&str; N]) -> Vec<String> {
         let threads = rayon::current_num_threads().to_string();
         let batch = self.args.batch.to_string();
-        let options = ["--threads", &threads, "--batch", &batch];
+        let mut options = vec!["--threads", &threads, "--batch", &batch];
+        if self.args.device == DeviceKind::Cuda {
+            options.extend(["--device", "cuda"]);
+        }
         arguments.iter().chain(&options).map(ToString::to_string).collect()
     }
 

@@ -66,14 +66,15 @@ impl Model {
         let (file, run) = weights_file(path)?;
         let config = run.as_ref().map(RunFiles::config_as_trained).transpose()?;
         let trained_on = config.as_ref().map_or_else(DeviceKind::default, |config| config.device);
-        let loaded = load_network(&file, &build::device(device.unwrap_or(trained_on))?)?;
+        let device = device.unwrap_or(trained_on);
+        let loaded = load_network(&file, &build::device(device)?)?;
         output::protect(&file);
         if loaded.unfinished {
             let step = loaded.step.unwrap_or_default();
             note(&format!("{} is a run that has not ended (step {step})", path.display()));
         }
         let config = config.unwrap_or_else(|| assumed_config(loaded.network.input()));
-        Ok(Self { network: loaded.network, config, run, file })
+        Ok(Self { network: build::evaluated_on(loaded.network, device)?, config, run, file })
     }
 
     /// Loads a trained network on the CPU, with the bytes that it was read from.

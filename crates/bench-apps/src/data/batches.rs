@@ -17,13 +17,13 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
 use candle_core::{Device, Tensor};
-use lipconv::{Batch, BatchSource};
+use lipconv::{Batch, BatchSource, ResidentImages, Sample};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::augment::Augmentation;
+use super::augment::{Augmentation, Draw};
 use super::image_set::{ImageSet, PixelTable};
 use crate::error::{Error, Result};
 
@@ -101,6 +101,8 @@ pub struct BatchProducer {
     device: Device,
     epoch: (u64, u64),
     running: Option<Running>,
+    /// The order of the epoch, once a device that makes the batches has asked for it.
+    order: Option<EpochOrder>,
 }
 
 /// A thread at work, and the batch it delivers next.
@@ -126,7 +128,8 @@ impl BatchProducer {
         device: Device,
     ) -> Result<Self> {
         BatchOrder::new(set.len(), batch_size, 0)?;
-        Ok(Self { set, batch_size, augmentation, device, epoch: (0, 0), running: None })
+        let (epoch, running, order) = ((0, 0), None, None);
+        Ok(Self { set, batch_size, augmentation, device, epoch, running, order })
     }
 
     /// A thread that makes the batches of the present epoch from `first` on.
@@ -188,7 +191,7 @@ impl BatchSource for BatchProducer {
 
     fn start_epoch(&mut self, epoch: usize, seed: u64) {
         self.epoch = (epoch as u64, seed);
-        self.running = None;
+        (self.running, self.order) = (None, None);
     }
 
     fn batch(&mut self, index: usize) -> lipconv::Result<Batch> {
@@ -197,13 +200,39 @@ impl BatchSource for BatchProducer {
         }
         let running = self.running.as_mut().expect("started just now where it was not running");
         let Ok(HostBatch { values, labels }) = running.batches.recv() else {
-            let n = self.n_batches();
-            let text = format!("batch index is {index}, expected less than {n}");
-            return Err(candle_core::Error::msg(text).into());
+            return Err(beyond(index, self.n_batches()));
         };
         running.next += 1;
         let [c, h, w] = self.set.shape();
         let images = Tensor::from_vec(values, (labels.len(), c, h, w), &self.device)?;
         Ok(Batch { images, labels })
     }
+
+    fn resident(&self) -> Option<ResidentImages<'_>> {
+        let (pixels, labels, batch_size) = (self.set.pixels(), self.set.labels(), self.batch_size);
+        Some(ResidentImages { pixels, labels, batch_size })
+    }
+
+    fn samples(&mut self, index: usize) -> lipconv::Result<Vec<Sample>> {
+        let ((epoch, seed), augmentation, n_batches) =
+            (self.epoch, self.augmentation, self.n_batches());
+        let whole = BatchOrder { n: self.set.len(), batch_size: self.batch_size, seed };
+        let order = self.order.get_or_insert_with(|| whole.epoch(epoch));
+        let batch = order.batch(index).ok_or_else(|| beyond(index, n_batches))?;
+        let sample = |&image: &usize| {
+            let draw = match augmentation.is_none() {
+                true => Draw { dy: 0, dx: 0, flipped: false },
+                false => augmentation.draw(seed, epoch, image),
+            };
+            let shift = |offset: usize| offset as i16 - augmentation.crop_padding as i16;
+            let shift = (shift(draw.dy), shift(draw.dx));
+            Sample { image: image as u32, shift, mirrored: draw.flipped }
+        };
+        Ok(batch.iter().map(sample).collect())
+    }
+}
+
+fn beyond(index: usize, n_batches: usize) -> lipconv::Error {
+    let text = format!("batch index is {index}, expected less than {n_batches}");
+    candle_core::Error::msg(text).into()
 }

@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
-use lipconv::{ImageShape, Loss, Network, NetworkSpec, Schedule, TrainConfig};
+use lipconv::{
+    ImageShape, Loss, Network, NetworkSpec, PlainNetwork, Schedule, TrainConfig, Trainer,
+};
 
 use crate::config::{
     AugmentationKind, DatasetName, DeviceKind, Net, NetworkConfig, RunConfig, ScheduleKind,
@@ -26,6 +28,38 @@ pub fn device(kind: DeviceKind) -> Result<Device> {
     match kind {
         DeviceKind::Cpu | DeviceKind::Portable => Ok(Device::Cpu),
         DeviceKind::Cuda => Device::new_cuda(0).context("no CUDA device"),
+        // its network lives on the processor
+        #[cfg(feature = "cuda-emulation")]
+        DeviceKind::Emulated => Ok(Device::Cpu),
+    }
+}
+
+/// The trainer with what takes the steps of a configuration's device.
+///
+/// # Errors
+/// Running means that cannot be copied; a network that an emulated device does not run.
+pub fn on_device(trainer: Trainer, kind: DeviceKind) -> Result<Trainer> {
+    Ok(match kind {
+        DeviceKind::Portable => trainer.into_portable()?,
+        DeviceKind::Cpu | DeviceKind::Cuda => trainer,
+        #[cfg(feature = "cuda-emulation")]
+        DeviceKind::Emulated => {
+            trainer.on_cuda(lipconv::cuda::Place::Emulated(Default::default()))?
+        }
+    })
+}
+
+/// The network where a configuration's device evaluates it.
+///
+/// # Errors
+/// A network that an emulated device does not run.
+pub fn evaluated_on(network: PlainNetwork, kind: DeviceKind) -> Result<PlainNetwork> {
+    match kind {
+        DeviceKind::Cpu | DeviceKind::Cuda | DeviceKind::Portable => Ok(network),
+        #[cfg(feature = "cuda-emulation")]
+        DeviceKind::Emulated => {
+            Ok(network.on_cuda(lipconv::cuda::Place::Emulated(Default::default()))?)
+        }
     }
 }
 
@@ -40,6 +74,8 @@ pub fn device_name(kind: DeviceKind) -> String {
             format!("CPU, {threads}, candle's operations")
         }
         DeviceKind::Cuda => "CUDA device 0".into(),
+        #[cfg(feature = "cuda-emulation")]
+        DeviceKind::Emulated => "emulated CUDA device".into(),
     }
 }
 

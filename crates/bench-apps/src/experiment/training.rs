@@ -15,9 +15,9 @@ use candle_core::{DType, Device};
 use lipconv::{BatchSource, EpochReport, Network, Observer, StepReport, Trainer};
 use serde::{Deserialize, Serialize};
 
-use super::build::{augmentation, device, network_spec, train_config};
+use super::build::{augmentation, device, network_spec, on_device, train_config};
 use super::evaluation::quick_test;
-use crate::config::{DeviceKind, RunConfig};
+use crate::config::RunConfig;
 use crate::data::{BatchProducer, Dataset};
 use crate::files::{EpochMetrics, JsonLines, RunDir, read_json, write_json};
 use crate::interrupt::Watch;
@@ -101,7 +101,7 @@ fn open_trainer(job: &TrainJob<'_>, device: &Device) -> Result<Trainer> {
     let settings = train_config(&job.config.training);
     if !checkpoint.is_file() {
         let network = Network::new(&spec, DType::F32, device, job.config.training.seed)?;
-        return on_path(job, Trainer::new(network, settings)?);
+        return on_device(Trainer::new(network, settings)?, job.config.device);
     }
     let trainer = Trainer::resume(&checkpoint, device)?;
     let fits = *trainer.network().spec() == spec && *trainer.config() == settings;
@@ -110,14 +110,7 @@ fn open_trainer(job: &TrainJob<'_>, device: &Device) -> Result<Trainer> {
         "{} holds another network or other training settings than config.toml beside it",
         checkpoint.display()
     );
-    on_path(job, trainer)
-}
-
-fn on_path(job: &TrainJob<'_>, trainer: Trainer) -> Result<Trainer> {
-    Ok(match job.config.device {
-        DeviceKind::Portable => trainer.into_portable()?,
-        DeviceKind::Cpu | DeviceKind::Cuda => trainer,
-    })
+    on_device(trainer, job.config.device)
 }
 
 /// Shows progress, writes checkpoints and the history, and stops the run when asked to.
@@ -167,7 +160,8 @@ impl<'a> Monitor<'a> {
         let before: Clock = read_json(&clock).ok().flatten().unwrap_or_default();
         let seconds_before = if trainer.n_steps() == 0 { 0.0 } else { before.seconds.max(0.0) };
         let log = job.run.metrics_at(trainer.n_steps())?;
-        tracing::info!(step = trainer.n_steps(), total, "training");
+        let path = trainer.path();
+        tracing::info!(step = trainer.n_steps(), total, path, "training");
         Ok(Self {
             job,
             watch,

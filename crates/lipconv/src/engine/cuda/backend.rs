@@ -27,6 +27,10 @@ pub(super) trait Backend: Debug + Send {
     /// Copies to the host, after all work given to stream 0.
     fn read(&mut self, from: Address, bytes: &mut [u8]) -> Result<()>;
 
+    /// Copies from another place on the device, which need not be this backend's and has been written.
+    #[cfg(feature = "cuda")]
+    fn copy(&mut self, from: Address, to: Address, bytes: usize) -> Result<()>;
+
     /// Runs a kernel.
     fn launch(&mut self, launch: &Launch) -> Result<()>;
 

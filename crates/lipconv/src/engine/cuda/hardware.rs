@@ -5,9 +5,10 @@
 
 #![expect(unsafe_code, reason = "the driver's functions")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CString, c_int, c_void};
 use std::fmt::Display;
+use std::sync::{Mutex, PoisonError};
 
 use cudarc::cublas::{result as blas, sys as blas_sys};
 use cudarc::driver::{result as driver, sys};
@@ -88,11 +89,7 @@ impl Hardware {
         let max_shared = attribute(
             sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
         )?;
-        let ptx = compile(&format!("compute_{major}{minor}"))?;
-        let image = CString::new(ptx).map_err(failed("load the kernels"))?;
-        // SAFETY: a zero-terminated text, which the driver checks
-        let module = unsafe { driver::module::load_data(image.as_ptr().cast()) };
-        let module = module.map_err(failed("load the kernels"))?;
+        let module = module_of(ordinal, &format!("compute_{major}{minor}"))?;
         let mut hardware = Self {
             context,
             module,
@@ -174,6 +171,30 @@ impl Hardware {
     }
 }
 
+/// The kernels of every device that this process has used, by its number. Compiling takes seconds, and a device's primary context
+/// lives as long as the process.
+static MODULES: Mutex<BTreeMap<c_int, Module>> = Mutex::new(BTreeMap::new());
+
+#[derive(Clone, Copy)]
+struct Module(sys::CUmodule);
+
+// SAFETY: a handle of the driver, which any thread may use
+unsafe impl Send for Module {}
+
+/// The kernels on a device whose context is current.
+fn module_of(ordinal: c_int, architecture: &str) -> Result<sys::CUmodule> {
+    let mut modules = MODULES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(&Module(module)) = modules.get(&ordinal) {
+        return Ok(module);
+    }
+    let image = CString::new(compile(architecture)?).map_err(failed("load the kernels"))?;
+    // SAFETY: a zero-terminated text, which the driver checks
+    let module = unsafe { driver::module::load_data(image.as_ptr().cast()) };
+    let module = module.map_err(failed("load the kernels"))?;
+    modules.insert(ordinal, Module(module));
+    Ok(module)
+}
+
 /// The kernels as PTX for an architecture.
 pub(super) fn compile(architecture: &str) -> Result<String> {
     let without_include =
@@ -229,6 +250,15 @@ impl Backend for Hardware {
         self.synchronize()?;
         // SAFETY: the engine reads what it allocated
         unsafe { driver::memcpy_dtoh_sync(bytes, from) }.map_err(failed("copy from the device"))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn copy(&mut self, from: Address, to: Address, bytes: usize) -> Result<()> {
+        self.current()?;
+        let stream = self.streams[0].stream;
+        // SAFETY: the caller has a tensor of so many bytes at `from`, and waits for the copy before it gives that up
+        unsafe { driver::memcpy_dtod_async(to, from, bytes, stream) }
+            .map_err(failed("copy on the device"))
     }
 
     fn launch(&mut self, launch: &Launch) -> Result<()> {
@@ -358,7 +388,6 @@ impl Drop for Hardware {
             for address in self.memory.drain(..) {
                 let _ = driver::free_sync(address);
             }
-            let _ = driver::module::unload(self.module);
         }
     }
 }

@@ -13,6 +13,7 @@
 mod backend;
 mod bcop;
 mod blueprint;
+pub(crate) mod cache;
 mod emit;
 #[cfg(feature = "cuda-emulation")]
 mod emulation;
@@ -23,6 +24,7 @@ mod layer;
 mod memory;
 mod network;
 mod place;
+pub(crate) mod plain;
 mod polar;
 mod quotient;
 mod recording;
@@ -233,6 +235,10 @@ impl Engine {
 
 fn no_images() -> Error {
     Error::Zero { what: "number of images on the device".into() }
+}
+
+fn not_on_engine(what: String) -> Error {
+    Error::NotOnEngine { what }
 }
 
 fn bytes_of(values: &[f32]) -> Vec<u8> {

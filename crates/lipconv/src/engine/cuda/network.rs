@@ -3,11 +3,11 @@
 use candle_core::{DType, Device, Tensor, Var};
 
 use super::blueprint::{Blueprint, LinearPlan, LinearShape, Method};
-use super::{Descent, Engine, Place, n_streams};
+use super::{Descent, Engine, Place, n_streams, not_on_engine};
 use crate::activation::Activation;
 use crate::element::to_vec;
 use crate::engine::Step;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::methods::{ConvMethod, LinearMethod, Method as Constraint};
 use crate::network::{LayerKind, Network, Parameters};
 use crate::train::config::TrainConfig;
@@ -16,7 +16,7 @@ impl Blueprint {
     /// The network's blueprint.
     ///
     /// # Errors
-    /// [`Error::NotOnEngine`] naming what the engine does not run; candle's operations do.
+    /// [`Error::NotOnEngine`](crate::Error::NotOnEngine) naming what the engine does not run; candle's operations do.
     pub(super) fn of(network: &Network) -> Result<Self> {
         if network.dtype() != DType::F32 {
             return Err(not_on_engine(format!("networks in {}", network.dtype().as_str())));
@@ -27,14 +27,7 @@ impl Blueprint {
             match (&layer.parameters, layer.kind.step()) {
                 (Some(p), _) => layers.push(linear(p, layer.kind)?),
                 (None, Step::Activation(activation)) => {
-                    let last = layers.last_mut().filter(|_| after_linear);
-                    let Some(last) = last.filter(|last| fits(activation, last.n_out)) else {
-                        let name = activation.name();
-                        return Err(not_on_engine(format!(
-                            "{name} that does not follow a linear layer or has too large groups"
-                        )));
-                    };
-                    last.activation = Some(activation);
+                    push_activation(&mut layers, after_linear, activation)?;
                 }
                 (None, _) => {}
             }
@@ -47,8 +40,23 @@ impl Blueprint {
     }
 }
 
-fn not_on_engine(what: String) -> Error {
-    Error::NotOnEngine { what }
+/// Puts an activation after the last linear layer.
+///
+/// # Errors
+/// [`Error::NotOnEngine`](crate::Error::NotOnEngine) when it does not directly follow one, or its groups are too large for a byte.
+pub(super) fn push_activation(
+    layers: &mut [LinearPlan],
+    after_linear: bool,
+    activation: Activation,
+) -> Result<()> {
+    let last = layers.last_mut().filter(|_| after_linear);
+    let Some(last) = last.filter(|last| fits(activation, last.n_out)) else {
+        let name = activation.name();
+        let what = format!("{name} that does not follow a linear layer or has too large groups");
+        return Err(not_on_engine(what));
+    };
+    last.activation = Some(activation);
+    Ok(())
 }
 
 fn fits(activation: Activation, channels: usize) -> bool {
@@ -99,7 +107,7 @@ fn linear(p: &Parameters, kind: LayerKind) -> Result<LinearPlan> {
 /// What an engine is to run.
 ///
 /// # Errors
-/// [`Error::NotOnEngine`].
+/// [`Error::NotOnEngine`](crate::Error::NotOnEngine).
 pub(super) fn plan(network: &Network, config: &TrainConfig) -> Result<(Blueprint, Descent)> {
     let TrainConfig { loss, optimizer, averaging, .. } = *config;
     Ok((Blueprint::of(network)?, Descent { loss, optimizer, averaging }))
@@ -109,7 +117,7 @@ impl Engine {
     /// An engine for the network on a device, with the network's parameters, for batches of at most `batch` samples.
     ///
     /// # Errors
-    /// [`Error::NotOnEngine`] when it does not run the network, which candle's operations do; [`Error::Device`] when there is no such
+    /// [`Error::NotOnEngine`](crate::Error::NotOnEngine) when it does not run the network, which candle's operations do; [`Error::Device`](crate::Error::Device) when there is no such
     /// device, its driver is too old or its memory too small.
     pub fn for_network(
         network: &Network,
@@ -127,7 +135,7 @@ impl Engine {
     /// Copies the network's parameters and its methods' vectors to the device.
     ///
     /// # Errors
-    /// [`Error::Device`] or [`Error::Candle`] when they cannot be copied.
+    /// [`Error::Device`](crate::Error::Device) or [`Error::Candle`](crate::Error::Candle) when they cannot be copied.
     pub fn write_network(&mut self, network: &Network) -> Result<()> {
         let values = |variable: &Var| -> Result<Vec<f32>> {
             to_vec::<f32>(&variable.as_tensor().to_device(&Device::Cpu)?)

@@ -217,6 +217,21 @@ impl Engine {
         self.one_step(Graph::Copied(labels.len()), settings)
     }
 
+    /// One step on images that lie on the device, channels first, and have been written; they have been read when it returns.
+    #[cfg(feature = "cuda")]
+    pub(super) fn step_on_device_images(
+        &mut self,
+        images: Address,
+        labels: &[u32],
+        settings: StepSettings,
+    ) -> Result<(f64, usize)> {
+        let bytes: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+        self.device.write(self.memory.labels, &bytes)?;
+        let n_values = labels.len() * self.blueprint.input.n_values();
+        self.device.copy(images, self.memory.copied, 4 * n_values)?;
+        self.one_step(Graph::Copied(labels.len()), settings)
+    }
+
     /// One step on samples of the images that the device has.
     pub(super) fn step_on_samples(
         &mut self,

@@ -167,6 +167,30 @@ fn tensors(means: &[Vec<f32>], network: &Network) -> Result<Vec<Vec<Tensor>>> {
     of_variable.collect()
 }
 
+/// A step on images that lie on the host, or on the engine's device.
+fn step_on(
+    engine: &mut Engine,
+    images: &Tensor,
+    labels: &[u32],
+    settings: StepSettings,
+) -> Result<(f64, usize)> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = images.device() {
+        use candle_core::cuda_backend::cudarc::driver::DevicePtr;
+        let images = images.contiguous()?;
+        let (storage, layout) = images.storage_and_layout();
+        if let candle_core::Storage::Cuda(storage) = &*storage {
+            let values = storage.as_cuda_slice::<f32>()?.slice(layout.start_offset()..);
+            let stream = device.cuda_stream();
+            let (address, _reading) = values.device_ptr(&stream);
+            // what candle was asked for is done before another stream reads it
+            images.device().synchronize()?;
+            return engine.step_on_device_images(address, labels, settings);
+        }
+    }
+    engine.step_on_images(&host_values(images)?, labels, settings)
+}
+
 fn host_values(tensor: &Tensor) -> Result<Vec<f32>> {
     to_vec::<f32>(&tensor.to_device(&Device::Cpu)?)
 }
@@ -184,12 +208,11 @@ impl Stepper for CudaStepper {
         update: Update,
     ) -> Result<(f64, usize)> {
         loss.check_labels(&batch.labels, network.n_classes())?;
-        let images = host_values(&batch.images)?;
         let settings = StepSettings::of(update, loss);
         let mut held = self.held();
         let own = (&self.blueprint, self.descent, self.place);
         let engine = held.engine_for(own, network, batch.labels.len())?;
-        let done = engine.step_on_images(&images, &batch.labels, settings)?;
+        let done = step_on(engine, &batch.images, &batch.labels, settings)?;
         held.stepped();
         Ok(done)
     }

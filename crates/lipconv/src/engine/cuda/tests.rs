@@ -5,6 +5,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 mod factors;
+mod plain;
 mod training;
 
 use super::{Emulated, Engine, Place, Sample, bytes_of};
