@@ -1,7 +1,7 @@
 //! Sizes of a linear layer on a device, and the patches of a convolution.
 
 use super::backend::{Address, Launch, arguments};
-use super::blueprint::{LinearPlan, LinearShape};
+use super::blueprint::{Blueprint, LinearPlan, LinearShape};
 use super::emit::Emit;
 use crate::error::Result;
 
@@ -79,4 +79,14 @@ impl Geometry {
         let arguments = arguments![patches, images, batch * self.pixels, &conv[..]];
         emit.launch(Launch::each(kernel, stream, n, arguments))
     }
+}
+
+/// Most samples of a batch: the kernels count values in 31 bits.
+pub(super) fn max_batch(blueprint: &Blueprint) -> usize {
+    let values = blueprint.layers.iter().map(|plan| {
+        let geometry = Geometry::new(plan);
+        geometry.pixels * geometry.ld.max(plan.n_out)
+    });
+    let most = values.max().unwrap_or(1).max(blueprint.input.n_values()).max(1);
+    ((1 << 31) - 1) / most
 }

@@ -45,6 +45,7 @@ use backend::{Address, Backend};
 use blueprint::Blueprint;
 #[cfg(feature = "cuda-emulation")]
 pub use emulation::Emulated;
+use geometry::max_batch;
 use layer::Linear;
 use memory::{Memory, layers};
 pub use place::Place;
@@ -129,6 +130,11 @@ impl Engine {
         method: Descent,
         batch: usize,
     ) -> Result<Self> {
+        let most = max_batch(&blueprint);
+        if batch > most {
+            let what = format!("batches of {batch} images of this network, but of {most}");
+            return Err(not_on_engine(what));
+        }
         let n_means = method.optimizer.moment_names().len() + method.averaging.names().len();
         let pairs = method.loss.needs_pairs();
         let memory = Memory::new(&mut *device, &blueprint, n_means, pairs, batch)?;

@@ -40,11 +40,18 @@ pub(crate) fn place_of(network: &PlainNetwork) -> Option<Place> {
     }
 }
 
+/// Images that the engine is given at once: larger batches go in parts, so that they need no more memory.
+const MAX_BATCH: usize = 512;
+
 /// Logits of images that the network takes, b x classes.
 pub(crate) fn forward(network: &PlainNetwork, images: &Tensor, place: Place) -> Result<Tensor> {
     let batch = images.dims()[0];
     let values = to_vec::<f32>(&images.to_device(&Device::Cpu)?)?;
-    let logits = with_engine(network, place, batch, |engine| engine.logits(&values))?;
+    let logits = with_engine(network, place, batch, |engine| {
+        let parts = values.chunks(engine.batch() * network.input().n_values());
+        let logits = parts.map(|part| engine.logits(part));
+        Ok(logits.collect::<Result<Vec<_>>>()?.concat())
+    })?;
     Ok(Tensor::from_vec(logits, (batch, network.n_classes()), images.device())?)
 }
 
@@ -58,25 +65,30 @@ pub(crate) fn input_gradient(
     let values = to_vec::<f32>(&images.to_device(&Device::Cpu)?)?;
     let d_values = to_vec::<f32>(&d_logits.to_device(&Device::Cpu)?)?;
     let gradient = with_engine(network, place, images.dims()[0], |engine| {
-        Ok(engine.input_gradient(&values, &d_values)?.1)
+        let parts = values.chunks(engine.batch() * network.input().n_values());
+        let d_parts = d_values.chunks(engine.batch() * network.n_classes());
+        let gradients =
+            parts.zip(d_parts).map(|(part, d_part)| Ok(engine.input_gradient(part, d_part)?.1));
+        Ok(gradients.collect::<Result<Vec<_>>>()?.concat())
     })?;
     Ok(Tensor::from_vec(gradient, images.dims(), images.device())?)
 }
 
-/// Hands an engine for batches of `batch` to `f`.
+/// Hands an engine for batches of `batch`, or of parts of it, to `f`.
 fn with_engine<R>(
     network: &PlainNetwork,
     place: Place,
     batch: usize,
     f: impl FnOnce(&mut Engine) -> Result<R>,
 ) -> Result<R> {
+    let batch = batch.clamp(1, MAX_BATCH);
     let mut held = network.engine().lock();
     if held.as_ref().is_some_and(|engine| engine.batch() < batch) {
         // its memory is given back before the next one asks for more
         *held = None;
     }
     if held.is_none() {
-        *held = Some(engine_for(network, place, batch.max(1))?);
+        *held = Some(engine_for(network, place, batch)?);
     }
     f(held.as_mut().expect("made above"))
 }

@@ -37,6 +37,25 @@ fn layers_without_biases_and_without_convolutions_are_run() {
     }
 }
 
+/// More images than the engine is given at once.
+#[test]
+fn large_batches_go_in_parts() {
+    let layers = vec![LayerSpec::Flatten, linear(3, LinearMethod::Unconstrained)];
+    let spec = NetworkSpec { input: ImageShape::new(1, 2, 2), layers };
+    let plain = network(&spec).materialize().expect("a plain network");
+    let device = plain.on_cuda(place()).expect("a network that the engine runs");
+    let images = batch(spec.input, 1030, 2, 1).images;
+    let d = Tensor::ones((1030, 3), DType::F32, &Device::Cpu).expect("ones");
+    let both = |network: &PlainNetwork| {
+        let recording = network.record(&images).expect("a pass");
+        let logits = values(recording.logits());
+        (logits, values(&recording.input_gradient(&d).expect("a gradient")))
+    };
+    let ((logits, gradient), expected) = (both(&device), both(&plain));
+    assert!(distance(&logits, &expected.0) <= rounding(4));
+    assert!(distance(&gradient, &expected.1) <= rounding(4));
+}
+
 #[track_caller]
 fn check(plain: &PlainNetwork) {
     let device = plain.on_cuda(place()).expect("a network that the engine runs");
