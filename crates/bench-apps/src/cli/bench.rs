@@ -61,7 +61,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 30, value_name = "N")]
     repeat: usize,
     /// Where step and infer are measured, the peers beside us
-    #[arg(long, value_enum, default_value = "cpu", value_name = "NAME")]
+    #[arg(long, value_enum, default_value = "cpu")]
     device: DeviceKind,
     /// Script that measures the peers (bench/peer_torch.py)
     #[arg(long, value_name = "FILE")]
