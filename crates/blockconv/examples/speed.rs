@@ -66,11 +66,11 @@ fn spectra() -> Result<(), blockconv::Error> {
     println!("128 channels, K = 3, 16 x 16: milliseconds");
     println!(
         "singular values, orthogonal f32 {:10.1}",
-        fastest_ms(|| orthogonal.singular_values(16, 16))?
+        fastest_ms(|| orthogonal.singular_values((16, 16)))?
     );
     println!(
         "singular values, arbitrary f64  {:10.1}",
-        fastest_ms(|| arbitrary.singular_values(16, 16))?
+        fastest_ms(|| arbitrary.singular_values((16, 16)))?
     );
     println!(
         "cyclic_norm_bound, orthogonal   {:10.1}",

@@ -58,7 +58,7 @@ pub fn assemble_1d<T: Real>(
     Kernel1::try_new(taps_of(&chain, h.nrows(), h.nrows()).remove_axis(Axis(1)))
 }
 
-/// Equation (5): the 2-D kernel of size (`ps.len() + 1`) x (`qs.len() + 1`), factors in the order P1, Q1, P2, Q2, ….
+/// Equation (5): the k x k kernel of k - 1 projectors P and as many Q, factors in the order P1, Q1, P2, Q2, ….
 ///
 /// # Errors
 /// As [`assemble_1d`]; [`Error::ShapeMismatch`] also when `ps` and `qs` differ in number.

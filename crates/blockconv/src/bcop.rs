@@ -24,7 +24,8 @@ use ndarray::parallel::prelude::*;
 use ndarray::{Array2, Array3, Array4, ArrayView2, ArrayView3, ArrayView4, ArrayViewMut2, Axis, s};
 use projectors::polar::{self, Polar};
 use projectors::range::{self, RangeProjection};
-use projectors::{Real, gemm};
+use projectors::{Real, gemm, haar_orthogonal};
+use rand::Rng;
 
 use crate::assembly::{alternating, check_channels, taps_of};
 use crate::chain::{Chain, Geometry};
@@ -81,6 +82,32 @@ pub fn bcop<T: Real>(
     warm: Option<ArrayView2<'_, T>>,
 ) -> Result<Bcop<T>> {
     Bcop::assemble_into(parameters, c_out, c_in, warm, &Scratch::default())
+}
+
+impl<T: Real> Kernel2<T> {
+    /// A random orthogonal k x k kernel with n x n blocks: that of BCOP for Haar-distributed parameters.
+    ///
+    /// # Errors
+    /// [`Error::Empty`] for n or k of 0.
+    ///
+    /// ```
+    /// use blockconv::Kernel2;
+    /// use rand::SeedableRng;
+    /// let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
+    /// let kernel = Kernel2::<f64>::random_orthogonal(8, 3, &mut rng)?;
+    /// assert_eq!(kernel.taps().dim(), (3, 3, 8, 8));
+    /// kernel.check_orthogonal(1e-13)?;
+    /// assert!(Kernel2::<f64>::random_orthogonal(0, 3, &mut rng).is_err());
+    /// # Ok::<(), blockconv::Error>(())
+    /// ```
+    pub fn random_orthogonal(n: usize, k: usize, rng: &mut (impl Rng + ?Sized)) -> Result<Self> {
+        if n == 0 || k == 0 {
+            return Err(Error::Empty { what: "the kernel", shape: vec![k, k, n, n] });
+        }
+        let mut parameters = Array3::zeros((2 * k - 1, n, n));
+        parameters.outer_iter_mut().for_each(|mut slice| slice.assign(&haar_orthogonal(n, rng)));
+        Ok(bcop(parameters.view(), n, n, None)?.kernel())
+    }
 }
 
 fn evaluate<T: Real>(

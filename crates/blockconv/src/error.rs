@@ -73,6 +73,18 @@ pub enum Error {
         /// The largest defect that would have been accepted.
         tolerance: f64,
     },
+    /// A matrix that is not a product of two half-rank reflections.
+    #[error(
+        "the {rows} x {columns} matrix has {reason}, expected a rotation of an even number of coordinates"
+    )]
+    NoRotation {
+        /// Its rows.
+        rows: usize,
+        /// Its columns.
+        columns: usize,
+        /// What it has instead.
+        reason: &'static str,
+    },
     /// A degree of a determinant that no orthogonal kernel of this size has.
     #[error(
         "degree {degree} is outside 0..={}, the degrees of orthogonal kernels of size {k} with {n} channels",

@@ -63,12 +63,13 @@ impl<T: Real> Kernel1<T> {
 }
 
 impl<T: Real> Kernel2<T> {
-    /// All h · w · min(n_out, n_in) singular values of the cyclic convolution on h x w images, largest first.
+    /// All h · w · min(n_out, n_in) singular values of the cyclic convolution on h x w images, `size` = (h, w),
+    /// largest first.
     ///
     /// # Errors
     /// [`Error::KernelExceedsImage`], and [`Error::Lapack`] should a decomposition fail.
-    pub fn singular_values(&self, h: usize, w: usize) -> Result<Array1<T>> {
-        singular_values(self.taps(), (h, w))
+    pub fn singular_values(&self, size: (usize, usize)) -> Result<Array1<T>> {
+        singular_values(self.taps(), size)
     }
 }
 

@@ -2,6 +2,11 @@
 // a library returns values and calls back: it neither prints nor reads a clock
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_types)]
 
+/// The example of the workspace's README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct WorkspaceReadme;
+
 mod arithmetic;
 mod attack;
 mod bounds;

@@ -3,6 +3,7 @@
 //! Every variant carries the data a caller needs to react; the text says what was found, what was
 //! expected and, where it helps, what to do next.
 
+use std::fmt;
 use std::path::PathBuf;
 
 /// What can go wrong in this crate.
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum Error {
     /// A tensor has another shape than its place demands.
-    #[error("{what} has shape {got:?}, expected {expected:?}")]
+    #[error("{what} has shape {got:?}, expected {}", Demanded(expected))]
     ShapeMismatch {
         /// The tensor's name.
         what: String,
@@ -91,6 +92,22 @@ pub enum Error {
         previous: String,
         /// Why that does not work.
         reason: &'static str,
+    },
+    /// A module has no plain layers that it stands for, and so no certificate.
+    #[error("{layer} has no plain form: {reason}")]
+    NoPlainForm {
+        /// The layer's place and kind.
+        layer: String,
+        /// Why.
+        reason: String,
+    },
+    /// No layer of these sizes is orthogonal.
+    #[error("{layer} cannot be orthogonal: {reason}")]
+    NotOrthogonal {
+        /// The layer's name.
+        layer: String,
+        /// Why.
+        reason: String,
     },
     /// A number that must be finite is not.
     #[error("{what} holds {value} at flat index {index}, expected finite numbers")]
@@ -266,6 +283,16 @@ pub enum Error {
     /// The tensor library failed.
     #[error("tensor operation failed: {0}")]
     Candle(#[from] candle_core::Error),
+}
+
+/// A shape in which 0 stands for any size.
+struct Demanded<'a>(&'a [usize]);
+
+impl fmt::Display for Demanded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = |&side: &usize| if side == 0 { "any".to_owned() } else { side.to_string() };
+        write!(f, "[{}]", self.0.iter().map(side).collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// This crate's result.

@@ -12,12 +12,13 @@ use crate::ops;
 use crate::plain::{PlainLayer, PlainNetwork};
 
 impl PlainNetwork {
-    /// Logits (b x classes) of a batch of images (b x c x h x w), in the network's element type.
+    /// Logits (b x classes) of a batch of images (b x c x h x w, or b x c where h = w = 1), in the network's element type.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`] or [`Error::DeviceMismatch`] when the batch does
     /// not fit.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        let images = &self.input().batch(images)?;
         self.check_batch(images)?;
         forward(self, images)
     }
@@ -73,6 +74,7 @@ impl PlainNetwork {
     /// # Errors
     /// As for [`PlainNetwork::forward`].
     pub fn record(&self, images: &Tensor) -> Result<Recording<'_>> {
+        let images = &self.input().batch(images)?;
         self.check_batch(images)?;
         #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
         if let Some(place) = device::place_of(self) {

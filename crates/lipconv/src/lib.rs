@@ -2,7 +2,8 @@
 //!
 //! A [`NetworkSpec`] is a network as data; a [`Network`] gives it free parameters; [`Network::materialize`]
 //! turns those into a [`PlainNetwork`], an immutable list of plain layers with rigorous Lipschitz bounds,
-//! which is what inference, certification, attacks and export use. A [`Trainer`] trains.
+//! which is what inference, certification, attacks and export use. A [`Trainer`] trains. For a network of one's own inside
+//! candle the layers are modules in [`nn`].
 //!
 //! # Example
 //! ```
@@ -29,6 +30,11 @@
 // a library returns values and calls back: it neither prints nor reads a clock
 #![deny(clippy::print_stdout, clippy::print_stderr, clippy::disallowed_types)]
 
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod activation;
 mod bounds;
 pub mod checkpoint;
@@ -47,6 +53,7 @@ mod kernels;
 pub mod loss;
 mod methods;
 mod network;
+pub mod nn;
 pub mod ops;
 pub mod optim;
 pub mod output;
@@ -73,7 +80,7 @@ pub use projectors::LipschitzBound;
 pub use shape::{ImageShape, SignalShape};
 pub use spec::{LayerSpec, Methods, NetworkSpec};
 pub use train::{
-    Batch, BatchSource, EpochReport, Observer, Outcome, ResidentImages, Sample, StepReport,
-    TrainConfig, Trainer,
+    Batch, BatchSource, EpochReport, InMemory, Observer, Outcome, ResidentImages, Sample,
+    StepReport, TrainConfig, Trainer,
 };
 pub use wide::WideNetwork;

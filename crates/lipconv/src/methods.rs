@@ -7,8 +7,10 @@
 //! To add one: write its file, an implementation of [`Parametrisation`] and [`CpuParametrisation`]; name it in the list
 //! below; give it a row in the table of cases of the tests. Configurations, files and the command line know it then.
 
+mod aol;
 mod arrays;
 mod bcop;
+mod bro;
 mod draw;
 mod method;
 mod operation;
@@ -27,10 +29,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::element::Element;
 use crate::error::{Error, Result};
-pub(crate) use draw::{uniform, unit_vector};
+pub(crate) use aol::channel_sums;
+pub(crate) use draw::{inverse_root, uniform, unit_vector};
 pub(crate) use method::{Assembled, CpuParametrisation, Layer, Parametrisation, Start};
 pub use method::{Sizes, Weight};
-pub(crate) use operation::weight_of;
+pub(crate) use operation::{frozen_weight, weight_of};
 pub(crate) use ossn::estimated_norm;
 pub use svcm::{SVCM_PERIOD, SVCM_ROUNDS};
 
@@ -107,6 +110,7 @@ registry! {
     Ossn = ossn::Ossn, "One-sided spectral normalisation: divided by an estimate of the operator norm where that exceeds 1.";
     Svcm = svcm::Svcm, "Singular value clipping: free between projections that clip the spectrum at 1.";
     RkL2ne = rk_l2ne::RkL2ne, "Divided by a bound of the norm: k √min(‖F Fᵗ‖_∞, ‖Fᵗ F‖_∞) for the reshape F.";
+    Aol = aol::Aol, "Almost orthogonal: every channel divided by a bound from the correlation of the kernel with itself.";
     Unconstrained = unconstrained::Unconstrained, "The weight itself, with no constraint.";
 }
 
@@ -115,6 +119,7 @@ registry! {
     LinearMethod: "method of a dense layer";
     Bjorck = polar::Polar, "The orthogonal polar factor of a free matrix: what Björck orthonormalisation converges to.";
     Lln = unit_rows::UnitRows, "Last-layer normalisation: every row divided by its norm. The norm of the whole weight may exceed 1.";
+    Bro = bro::Bro, "Block reflector: a reflection in the range of a free matrix of half the width.";
     Unconstrained = unconstrained::Unconstrained, "The weight itself, with no constraint.";
 }
 

@@ -19,7 +19,7 @@ use crate::bounds::array;
 use crate::element::{Element, to_vec};
 use crate::engine::{Step, has_block_form};
 use crate::error::{Error, Result};
-use crate::methods::{self, Method, Sizes, Weight, estimated_norm, weight_of};
+use crate::methods::{self, Method, Sizes, Weight, estimated_norm, frozen_weight, weight_of};
 use crate::ops;
 use crate::plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
 use crate::shape::{ImageShape, SignalShape};
@@ -79,6 +79,15 @@ pub(crate) struct Parameters {
 }
 
 impl Parameters {
+    /// The weight parameter in a graph: a constant where it is not trained, so that no optimizer moves it.
+    fn graph_weight(&self) -> Tensor {
+        if self.trained {
+            self.weight.as_tensor().clone()
+        } else {
+            self.weight.as_detached_tensor()
+        }
+    }
+
     /// The layer as its method sees it.
     pub(crate) fn layer(&self) -> methods::Layer<'_> {
         methods::Layer { name: &self.name, sizes: self.sizes }
@@ -155,6 +164,9 @@ impl Network {
         }
         if spec.input.n_values() == 0 {
             return Err(Error::Zero { what: "image size".into() });
+        }
+        if spec.layers.is_empty() {
+            return Err(Error::Zero { what: "number of layers".into() });
         }
         let mut shape = SignalShape::Image(spec.input);
         let (mut n_convs, mut n_linears) = (0, 0);
@@ -233,7 +245,21 @@ impl Network {
         self.n_parameters() - fixed.sum::<usize>()
     }
 
-    /// All parameters with their names, first layer first, weight before bias.
+    /// The parameters that an optimizer may change, with their names: all but the weights of BCOP-fixed.
+    ///
+    /// A foreign optimizer moves neither the vectors of OSSN nor does it clip SVCM's kernels: [`Trainer`](crate::Trainer) does
+    /// both.
+    #[must_use]
+    pub fn trained_variables(&self) -> Vec<(String, Var)> {
+        let weights =
+            self.parameters().map(|p| (p.trained, format!("{}.weight", p.name), &p.weight));
+        let biases = self.parameters().map(|p| (true, format!("{}.bias", p.name), &p.bias));
+        let pairs = weights.zip(biases).flat_map(|(weight, bias)| [weight, bias]);
+        pairs.filter(|(trained, ..)| *trained).map(|(_, name, var)| (name, var.clone())).collect()
+    }
+
+    /// All parameters with their names, first layer first, weight before bias: also those that are not to be trained, for
+    /// which see [`Network::trained_variables`].
     #[must_use]
     pub fn variables(&self) -> Vec<(String, Var)> {
         let mut variables = Vec::new();
@@ -263,24 +289,25 @@ impl Network {
         self.layers.iter().filter_map(|layer| layer.parameters.as_ref())
     }
 
-    /// Logits (b x classes) of a batch of images (b x c x h x w) as a candle graph: differentiable in the
-    /// parameters and the images.
+    /// Logits (b x classes) of a batch of images (b x c x h x w, or b x c where h = w = 1) as a candle graph: differentiable in
+    /// the trained parameters and the images.
     ///
     /// # Errors
     /// [`Error::Algebra`] or [`Error::Orthonormalisation`] when a parameter has no orthogonal weight,
     /// [`Error::Candle`] when the batch does not fit.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        let images = self.spec.input.batch(images)?;
         if !self.device.is_cpu() {
-            return Ok(self.forward_portable(images)?.logits);
+            return Ok(self.forward_portable(&images)?.logits);
         }
-        let mut x = images.clone();
+        let mut x = images;
         for layer in &self.layers {
             let Some(p) = &layer.parameters else {
                 x = ops::apply(&plain_activation(layer.kind), &x)?;
                 continue;
             };
             let vector = p.vector.as_ref().map(Var::as_tensor);
-            let (weight, _) = weight_of(p.layer(), p.method, p.weight.as_tensor(), vector)?;
+            let (weight, _) = weight_of(p.layer(), p.method, &p.graph_weight(), vector)?;
             let bias = Some(p.bias.as_tensor());
             x = match layer.kind {
                 LayerKind::Conv { downsample, .. } => {
@@ -297,7 +324,7 @@ impl Network {
     /// # Errors
     /// [`Error::Candle`] when the batch does not fit.
     pub(crate) fn forward_portable(&self, images: &Tensor) -> Result<PortableForward> {
-        self.forward_portable_of(images, |variable| variable.as_tensor().clone())
+        self.forward_portable_of(images, Parameters::graph_weight, |bias| bias.as_tensor().clone())
     }
 
     /// The logits in candle's operations alone, the parameters being constants: differentiable in the images.
@@ -305,13 +332,15 @@ impl Network {
     /// # Errors
     /// As for [`Network::forward_portable`].
     pub(crate) fn forward_constant(&self, images: &Tensor) -> Result<Tensor> {
-        Ok(self.forward_portable_of(images, Var::as_detached_tensor)?.logits)
+        let weight = |p: &Parameters| p.weight.as_detached_tensor();
+        Ok(self.forward_portable_of(images, weight, Var::as_detached_tensor)?.logits)
     }
 
     fn forward_portable_of(
         &self,
         images: &Tensor,
-        value: impl Fn(&Var) -> Tensor,
+        weight_of: impl Fn(&Parameters) -> Tensor,
+        bias_of: impl Fn(&Var) -> Tensor,
     ) -> Result<PortableForward> {
         let mut forward = PortableForward {
             logits: images.clone(),
@@ -327,8 +356,8 @@ impl Network {
             };
             let vector = p.vector.as_ref().map(Var::as_tensor);
             let Weight { weight, vector, defect } =
-                p.method.definition().weight(&p.sizes, &value(&p.weight), vector)?;
-            let bias = value(&p.bias);
+                p.method.definition().weight(&p.sizes, &weight_of(p), vector)?;
+            let bias = bias_of(&p.bias);
             let bias = Some(&bias);
             forward.logits = match layer.kind {
                 LayerKind::Conv { downsample, .. } => {
@@ -370,10 +399,7 @@ impl Network {
     /// # Errors
     /// As for [`Network::forward`].
     pub fn materialize(&self) -> Result<PlainNetwork> {
-        let layers = self.layers.iter().map(|layer| match self.dtype {
-            DType::F64 => materialize_layer::<f64>(layer),
-            _ => materialize_layer::<f32>(layer),
-        });
+        let layers = self.layers.iter().map(materialize_layer);
         PlainNetwork::new(self.spec.input, layers.collect::<Result<_>>()?)
     }
 
@@ -417,13 +443,9 @@ fn estimate<T: Element>(p: &Parameters) -> Result<LipschitzBound> {
     projectors::norms::spectral_norm_estimate(weight.view()).map_err(source)
 }
 
-fn materialize_layer<T: Element>(layer: &Layer) -> Result<PlainLayer> {
+fn materialize_layer(layer: &Layer) -> Result<PlainLayer> {
     let Some(p) = &layer.parameters else { return Ok(plain_activation(layer.kind)) };
-    let device = p.weight.device();
-    let parameter = array::<T, _>(p.weight.as_tensor(), p.weight.dims())?;
-    let weight = p.method.on_cpu().frozen(p.layer(), parameter.view())?;
-    let shape = weight.shape().to_vec();
-    let weight = Tensor::from_vec(weight.iter().copied().collect::<Vec<T>>(), shape, device)?;
+    let weight = frozen_weight(p.layer(), p.method, p.weight.as_tensor())?;
     let bias = Some(p.bias.as_tensor().copy()?);
     Ok(match layer.kind {
         LayerKind::Conv { downsample, .. } => {
@@ -438,5 +460,12 @@ fn plain_activation(kind: LayerKind) -> PlainLayer {
     match kind {
         LayerKind::Activation(activation) => PlainLayer::Activation(activation),
         LayerKind::Conv { .. } | LayerKind::Linear | LayerKind::Flatten => PlainLayer::Flatten,
+    }
+}
+
+/// For use among candle's own modules.
+impl candle_core::Module for Network {
+    fn forward(&self, images: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(Self::forward(self, images)?)
     }
 }

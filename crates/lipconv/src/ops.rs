@@ -17,7 +17,7 @@ pub use cyclic_conv::cyclic_conv;
 pub use dense::dense;
 #[cfg(feature = "gan")]
 pub use generator::{BatchNormed, batch_norm, conv_transpose};
-pub use pixels::{cyclic_pad, pixel_unshuffle};
+pub use pixels::{cyclic_pad, pixel_shuffle, pixel_unshuffle};
 pub use weight::weight;
 
 use candle_core::Tensor;

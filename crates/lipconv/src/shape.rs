@@ -1,5 +1,6 @@
 //! Shapes of images and of what flows between layers.
 
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -21,6 +22,23 @@ impl ImageShape {
     #[must_use]
     pub const fn new(channels: usize, height: usize, width: usize) -> Self {
         Self { channels, height, width }
+    }
+
+    /// A vector of `features`, a point, as an image of one pixel: networks of dense layers take it after `Flatten`, and batches
+    /// of points may be b x features.
+    #[must_use]
+    pub const fn vector(features: usize) -> Self {
+        Self::new(features, 1, 1)
+    }
+
+    /// A batch in the shape b x c x h x w: of points that are b x features with their two missing axes, any other as it is.
+    pub(crate) fn batch(&self, images: &Tensor) -> Result<Tensor> {
+        match *images.dims() {
+            [b, c] if (c, 1, 1) == (self.channels, self.height, self.width) => {
+                Ok(images.reshape((b, c, 1, 1))?)
+            }
+            _ => Ok(images.clone()),
+        }
     }
 
     /// Number of pixels of one channel, `h·w`.

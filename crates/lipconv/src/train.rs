@@ -16,6 +16,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod config;
+mod in_memory;
 mod portable;
 pub(crate) mod state;
 pub(crate) mod stepper;
@@ -43,6 +44,7 @@ use stepper::Stepper;
 pub use crate::methods::{SVCM_PERIOD, SVCM_ROUNDS};
 pub use batch::{Batch, BatchSource, EpochReport, Outcome, ResidentImages, Sample, StepReport};
 pub use config::TrainConfig;
+pub use in_memory::InMemory;
 
 /// Sees a run go by; `Break` stops it after the current step or epoch.
 pub trait Observer {
@@ -304,6 +306,8 @@ impl Trainer {
     /// [`Error::Orthonormalisation`] or [`Error::ZeroWeight`] when a parameter has become rank-deficient. All but a
     /// failed clipping leave everything as it was.
     pub fn step(&mut self, batch: &Batch, n_batches: usize) -> Result<StepReport> {
+        let images = self.network.spec().input.batch(&batch.images)?;
+        let batch = &Batch { images, labels: batch.labels.clone() };
         self.check_images(&batch.images, batch.labels.len())?;
         self.advance(batch.labels.len(), n_batches, |stepper, network, loss, update| {
             stepper.step(network, loss, batch, update)

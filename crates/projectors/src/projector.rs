@@ -10,7 +10,7 @@
 //! Source: Li et al., "Preventing Gradient Attenuation in Lipschitz Constrained Convolutional Networks" (2019),
 //! section 3.1 and Theorem 1. Paths within a component and the nearest projector are in [`crate::grassmann`].
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis};
 use num_traits::Float;
 use rand::Rng;
 
@@ -116,6 +116,24 @@ impl<T: Real> Projector<T> {
     #[must_use]
     pub fn into_matrix(self) -> Array2<T> {
         self.matrix
+    }
+
+    /// The projection `P x` of a vector.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] if the vector has not n entries.
+    ///
+    /// ```
+    /// use projectors::Projector;
+    /// let p = Projector::try_new(ndarray::array![[1.0, 0.0], [0.0, 0.0]])?;
+    /// assert_eq!(p.apply(ndarray::array![3.0, 4.0].view())?, ndarray::array![3.0, 0.0]);
+    /// assert!(p.apply(ndarray::array![3.0].view()).is_err());
+    /// # Ok::<(), projectors::Error>(())
+    /// ```
+    pub fn apply(&self, x: ArrayView1<'_, T>) -> Result<Array1<T>> {
+        let column = x.insert_axis(Axis(1));
+        dense::check_shape("vector", column, (self.n(), 1))?;
+        Ok(gemm::matmul(self.matrix(), column).remove_axis(Axis(1)))
     }
 
     /// Frobenius distance `|P - Q|_F`; for equal ranks it is `sqrt(2)` times the norm of the sines of the angles.

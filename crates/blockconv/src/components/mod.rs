@@ -29,12 +29,14 @@
 
 mod label;
 mod path;
+mod reflections;
 mod representatives;
 mod rotation;
 mod winding;
 
 pub use label::{Label1, Label2, Sign, labels_1d, labels_2d};
 pub use path::{Path, path};
+pub use reflections::reflections;
 pub use representatives::{random_1d, random_2d, representative_1d, representative_2d};
 pub(crate) use winding::check_orthogonal2;
 pub use winding::{Measured, label_1d, label_2d, measure_1d, measure_2d};

@@ -4,16 +4,17 @@ use blockconv::assembly::{assemble_1d, assemble_2d};
 use blockconv::bcop::bcop;
 use blockconv::components::{
     Label1, Label2, Path, Sign, label_1d, label_2d, labels_1d, labels_2d, measure_1d, measure_2d,
-    path, random_1d, random_2d, representative_1d, representative_2d,
+    path, random_1d, random_2d, reflections, representative_1d, representative_2d,
 };
 use blockconv::{Error, Kernel1, Kernel2};
-use ndarray::{Array3, Axis, array, s};
+use ndarray::{Array2, Array3, Axis, array, s};
 use ndarray_linalg::Determinant;
 use projectors::{Projector, Real, haar_orthogonal};
 use proptest::prelude::*;
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
 use std::collections::HashSet;
+use std::f64::consts::PI;
 
 use crate::support::{self, distance, rounding};
 
@@ -242,6 +243,90 @@ fn bcop_stays_in_one_component_of_each_sign() {
         let allowed = Sign::BOTH.map(|sign| Label2 { sign, vertical: degree, horizontal: degree });
         assert_eq!(seen, HashSet::from(allowed), "n {n}, k {k}");
     }
+}
+
+#[track_caller]
+fn check_reflections(r: &Array2<f64>, tolerance: f64, case: &str) {
+    let n = r.nrows();
+    let (p, q) = reflections(r.view()).unwrap();
+    assert_eq!((p.rank(), q.rank()), (n / 2, n / 2), "{case}");
+    let mirror = |p: &Projector<f64>| Array2::eye(n) - p.matrix().mapv(|x| 2.0 * x);
+    let error = distance(&mirror(&p).dot(&mirror(&q)), r);
+    assert!(error <= tolerance, "{case}: {error:e}");
+}
+
+/// Every rotation of an even number of coordinates is a product of two half-rank reflections.
+#[test]
+fn two_half_rank_reflections_reach_every_rotation() {
+    let mut rng = support::rng(31);
+    for n in [2, 4, 6, 10, 16] {
+        for draw in 0..20 {
+            let mut r = haar_orthogonal::<f64>(n, &mut rng);
+            if r.det().unwrap() < 0.0 {
+                r.row_mut(0).mapv_inplace(|x| -x);
+            }
+            check_reflections(&r, 1e-11, &format!("n {n}, draw {draw}"));
+        }
+    }
+    // equal and opposite angles, eigenvalues ±1 in pairs, and angles that rounding hides
+    for angles in [
+        [0.0, 0.0, 0.0],
+        [PI, 0.0, PI],
+        [0.7, 0.7, 0.7],
+        [0.7, -0.7, 0.0],
+        [PI, PI, 1.0],
+        [1e-9, 2.0, PI - 1e-9],
+    ] {
+        let mut blocks = Array2::<f64>::zeros((6, 6));
+        for (plane, angle) in angles.iter().enumerate() {
+            let (sin, cos) = f64::sin_cos(*angle);
+            let block = array![[cos, -sin], [sin, cos]];
+            blocks.slice_mut(s![2 * plane..2 * plane + 2, 2 * plane..2 * plane + 2]).assign(&block);
+        }
+        let v = haar_orthogonal::<f64>(6, &mut rng);
+        check_reflections(&v.dot(&blocks).dot(&v.t()), 1e-7, &format!("{angles:?}"));
+    }
+}
+
+/// Products of two half-rank reflections are rotations; a factor H reaches the other half of O(n) too.
+#[test]
+fn two_half_rank_reflections_reach_only_rotations() {
+    let mut rng = support::rng(32);
+    let mut signs = HashSet::new();
+    for n in [2, 4, 8] {
+        for _ in 0..20 {
+            let mut mirror = || {
+                let p = Projector::<f64>::random(n, n / 2, &mut rng).unwrap();
+                Array2::<f64>::eye(n) - p.matrix().mapv(|x| 2.0 * x)
+            };
+            let product = mirror().dot(&mirror());
+            assert!((product.det().unwrap() - 1.0).abs() < 1e-12);
+            signs.insert(haar_orthogonal::<f64>(n, &mut rng).det().unwrap() > 0.0);
+        }
+    }
+    assert_eq!(signs.len(), 2);
+}
+
+#[test]
+fn what_is_no_rotation_is_refused() {
+    let text = |r: Array2<f64>| reflections(r.view()).unwrap_err().to_string();
+    let rotation = "expected a rotation of an even number of coordinates";
+    assert_eq!(
+        text(Array2::eye(3)),
+        format!("the 3 x 3 matrix has no even number of rows and columns, {rotation}")
+    );
+    assert_eq!(
+        text(array![[1.0, 0.0], [0.0, -1.0]]),
+        format!("the 2 x 2 matrix has determinant -1, {rotation}")
+    );
+    assert_eq!(
+        text(array![[2.0, 0.0], [0.0, 0.5]]),
+        "the kernel is not orthogonal: its autocorrelation defect is 3.092e0, allowed is 1.000e-10"
+    );
+    assert!(matches!(
+        reflections(array![[f64::NAN, 0.0], [0.0, 1.0]].view()),
+        Err(Error::NotOrthogonal { .. })
+    ));
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn kernel_exceeds_image() {
     let expected = "a kernel of size 2 x 3 does not fit into an image of size 4 x 2: \
                     a cyclic convolution needs the image at least as large as the kernel";
     assert_eq!(text(kernel.apply(Array3::zeros((4, 2, 1)).view())), expected);
-    assert_eq!(text(kernel.singular_values(4, 2)), expected);
+    assert_eq!(text(kernel.singular_values((4, 2))), expected);
     assert_eq!(text(spectrum::extremes(&kernel, (4, 2))), expected);
     let weight = blockconv::layer_weight(&kernel);
     assert_eq!(text(bounds::cyclic_norm_bound_on(weight.view(), (4, 2))), expected);

@@ -180,7 +180,7 @@ fn check_spectrum<T: Real>(
     let got = spectrum::layer_singular_values(convert::<T, _>(weight).view(), size).unwrap();
     check(case, &got, sigma);
     let kernel = blockconv::from_layer_weight(convert::<T, _>(weight).view()).unwrap();
-    assert_eq!(kernel.singular_values(size.0, size.1).unwrap(), got);
+    assert_eq!(kernel.singular_values(size).unwrap(), got);
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn accuracy<T: Real>() -> f64 {
 #[track_caller]
 fn check_spectrum<T: Real>(kernel: &Kernel2<T>, size: (usize, usize)) {
     let expected = Array1::from(dense_singular_values(&dense(kernel.taps(), size)));
-    let got = kernel.singular_values(size.0, size.1).unwrap().mapv(Real::as_f64);
+    let got = kernel.singular_values(size).unwrap().mapv(Real::as_f64);
     assert_eq!(got.len(), size.0 * size.1 * kernel.n_out().min(kernel.n_in()));
     let allowed = accuracy::<T>() * expected[0] * (expected.len() as f64).sqrt();
     let error = distance(&got, &expected);
@@ -50,7 +50,7 @@ fn singular_kernels_have_accurate_small_singular_values() {
     // a difference filter annihilates constants: squares would lose half of the digits of the smallest values
     let difference = Array4::from_shape_fn((2, 1, 1, 1), |(i, ..)| if i == 0 { 1.0 } else { -1.0 });
     let kernel = Kernel2::try_new(difference).unwrap();
-    let sigma = kernel.singular_values(6, 2).unwrap();
+    let sigma = kernel.singular_values((6, 2)).unwrap();
     let mut exact: Vec<f64> =
         (0..12).map(|m| 2.0 * (std::f64::consts::PI * f64::from(m / 2) / 6.0).sin()).collect();
     exact.sort_by(|a, b| b.total_cmp(a));
@@ -69,7 +69,7 @@ fn spectrum_of_a_product_of_orthogonal_and_diagonal_kernels_is_the_diagonal() {
         diagonal[[0, 0, i, i]] = x;
     }
     let kernel = orthogonal.block_product(&Kernel2::try_new(diagonal).unwrap()).unwrap();
-    let sigma = kernel.singular_values(4, 5).unwrap();
+    let sigma = kernel.singular_values((4, 5)).unwrap();
     let expected = Array1::from_shape_fn(60, |i| [4.0, 2.0, 0.5][i / 20]);
     assert!(distance(&sigma, &expected) <= 1e-13);
 }
@@ -79,7 +79,7 @@ fn spectra_do_not_depend_on_the_number_of_threads() {
     let kernel = random_kernel::<f32>((3, 3, 12, 9), &mut support::rng(1));
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| kernel.singular_values(6, 5).unwrap())
+        pool.install(|| kernel.singular_values((6, 5)).unwrap())
     };
     assert_eq!(run(1), run(3));
 }

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{CpuStorage, Device, Shape, Tensor};
+use candle_core::{CpuStorage, DType, Device, Shape, Tensor};
 use ndarray::ArrayViewD;
 
 use super::{Assembled, Layer, Method, Sizes, Start};
@@ -37,6 +37,29 @@ pub(crate) fn weight_of(
     let weight = parameter.contiguous()?.apply_op1(Operation(Arc::clone(&saved)))?;
     let next = lock(&saved.next).take();
     Ok((weight, next))
+}
+
+/// The weight that leaves training, on the parameter's device.
+///
+/// # Errors
+/// As for [`CpuParametrisation::frozen`](super::CpuParametrisation::frozen).
+pub(crate) fn frozen_weight(
+    layer: Layer<'_>,
+    method: Method,
+    parameter: &Tensor,
+) -> Result<Tensor> {
+    match parameter.dtype() {
+        DType::F64 => frozen::<f64>(layer, method, parameter),
+        _ => frozen::<f32>(layer, method, parameter),
+    }
+}
+
+fn frozen<T: Element>(layer: Layer<'_>, method: Method, parameter: &Tensor) -> Result<Tensor> {
+    let values = array::<T, _>(parameter, parameter.dims())?;
+    let weight = method.on_cpu().frozen(layer, values.view())?;
+    let shape = weight.shape().to_vec();
+    let values = weight.iter().copied().collect::<Vec<T>>();
+    Ok(Tensor::from_vec(values, shape, parameter.device())?)
 }
 
 /// One assembly of a weight, with what its pullback needs.

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::shape::ImageShape;
 
 /// PyTorch's `pixel_unshuffle`: b x c x H x W to b x c·s² x H/s x W/s, channels ordered (c, dy, dx). A
@@ -19,6 +19,24 @@ pub fn pixel_unshuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
     let (h, w) = (after.height, after.width);
     let split = x.reshape(&[b, c, h, factor, w, factor])?.permute(vec![0, 1, 3, 5, 2, 4])?;
     Ok(split.contiguous()?.reshape((b, after.channels, h, w))?)
+}
+
+/// PyTorch's `pixel_shuffle`, the inverse of [`pixel_unshuffle`]: b x c·s² x h x w to b x c x h·s x w·s.
+///
+/// # Errors
+/// [`Error::GroupsDoNotDivide`] when factor² does not divide the channels, [`Error::Zero`] for a factor of 0.
+pub fn pixel_shuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
+    let (b, channels, h, w) = x.dims4()?;
+    let (layer, group) = ("pixel_shuffle", factor * factor);
+    if factor == 0 {
+        return Err(Error::Zero { what: format!("{layer}: factor") });
+    }
+    if !channels.is_multiple_of(group) {
+        return Err(Error::GroupsDoNotDivide { layer: layer.into(), channels, group });
+    }
+    let c = channels / group;
+    let split = x.reshape(&[b, c, factor, factor, h, w])?.permute(vec![0, 1, 4, 2, 5, 3])?;
+    Ok(split.contiguous()?.reshape((b, c, h * factor, w * factor))?)
 }
 
 /// Cyclic padding of both spatial axes by k/2 before and (k-1)/2 after.

@@ -1,8 +1,11 @@
-//! Constrained weights as tensor operations on free parameters, differentiable by candle; on the CPU, in f32 or f64.
-//! [`portable`](super::portable) has the same for every device.
+//! Constrained weights as tensor operations on free parameters, differentiable by candle, in f32 or f64.
+//!
+//! On the CPU the algebra of the lower crates with closed-form pullbacks, elsewhere candle's operations, as
+//! [`portable`](super::portable) has them for every device.
 
 use candle_core::Tensor;
 
+use crate::element::engine_runs;
 use crate::error::{Error, Result};
 use crate::methods::{Layer, Method, Sizes, Weight, weight_of};
 
@@ -13,7 +16,8 @@ use crate::methods::{Layer, Method, Sizes, Weight, weight_of};
 /// [`materialize`](crate::Network::materialize) gives has a proven bound.
 ///
 /// # Errors
-/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::KernelExceedsImage`]; [`Error::Candle`] around
+/// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::KernelExceedsImage`], [`Error::InvalidSetting`] for another element
+/// type than f32 and f64; [`Error::Candle`] around
 /// [`Error::Algebra`], [`Error::Orthonormalisation`], [`Error::NonFinite`] or [`Error::ZeroWeight`] for a parameter that has
 /// no weight.
 pub fn weight(
@@ -24,6 +28,13 @@ pub fn weight(
 ) -> Result<Weight> {
     let method = method.into();
     check_parameter(method, sizes, parameter, vector)?;
+    if !engine_runs(parameter.dtype()) {
+        let value = parameter.dtype().as_str().to_owned();
+        return Err(Error::InvalidSetting { name: "dtype", value, expected: "f32 or f64" });
+    }
+    if !parameter.device().is_cpu() {
+        return method.definition().weight(sizes, parameter, vector);
+    }
     let layer = Layer { name: method.definition().name(), sizes: *sizes };
     let (weight, vector) = weight_of(layer, method, parameter, vector)?;
     Ok(Weight { weight, vector, defect: None })

@@ -410,9 +410,11 @@ laws! {
     ossn_obeys_every_law: Conv(ConvMethod::Ossn), Norm::Estimated, Keeps::Vector;
     svcm_obeys_every_law: Conv(ConvMethod::Svcm), Norm::Estimated, Keeps::Parameter;
     rk_l2ne_obeys_every_law: Conv(ConvMethod::RkL2ne), Norm::Bounded, Keeps::Parameter;
+    aol_obeys_every_law: Conv(ConvMethod::Aol), Norm::Bounded, Keeps::Parameter;
     unconstrained_convolutions_obey_every_law: Conv(ConvMethod::Unconstrained), Norm::Free, Keeps::Parameter;
     bjorck_obeys_every_law: Linear(LinearMethod::Bjorck), Norm::Orthogonal, Keeps::Parameter;
     lln_obeys_every_law: Linear(LinearMethod::Lln), Norm::Free, Keeps::Parameter;
+    bro_obeys_every_law: Linear(LinearMethod::Bro), Norm::Bounded, Keeps::Parameter;
     unconstrained_dense_layers_obey_every_law: Linear(LinearMethod::Unconstrained), Norm::Free, Keeps::Parameter;
 }
 

@@ -187,13 +187,13 @@ fn bad_specs_and_vectors_are_refused() {
     says(Generator::new(&small(), DType::F16, &CPU, 0), "dtype is f16, expected f32 or f64");
     let generator = trained(DType::F32);
     let z = |n, length| Tensor::zeros((n, length), DType::F32, &CPU).unwrap();
-    says(generator.forward_train(&z(4, 6)), "latent vectors has shape [4, 6], expected [0, 5]");
+    says(generator.forward_train(&z(4, 6)), "latent vectors has shape [4, 6], expected [any, 5]");
     says(
         generator.forward_train(&z(1, 5)),
         "values in a channel of a batch is 1, expected at least 2 to normalise them",
     );
     says(
         generator.freeze().unwrap().forward(&z(4, 6)),
-        "latent vectors has shape [4, 6], expected [0, 5]",
+        "latent vectors has shape [4, 6], expected [any, 5]",
     );
 }

@@ -23,7 +23,7 @@ fn layer_array(name: &str, dtype: DType) -> Tensor {
     array_of("layers.npz", name, dtype)
 }
 
-fn array_of(file: &str, name: &str, dtype: DType) -> Tensor {
+pub(crate) fn array_of(file: &str, name: &str, dtype: DType) -> Tensor {
     let mut file = NpzReader::new(std::fs::File::open(golden(file)).unwrap()).unwrap();
     let array: ArrayD<f64> = file.by_name::<OwnedRepr<f64>, _>(&format!("{name}.npy")).unwrap();
     let shape = array.shape().to_vec();

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
+mod aoc;
 mod bad_input;
 mod cases;
 mod checkpoints;
@@ -13,12 +14,15 @@ mod generator;
 #[cfg(feature = "gan")]
 mod generator_ops;
 mod golden;
+mod golden_modules;
 mod heads;
 mod laws;
 mod losses;
 mod networks;
+mod nn;
 mod output;
 mod portable;
+mod spectral;
 mod support;
 mod training;
 mod wide;

@@ -5,12 +5,12 @@ use std::ops::ControlFlow;
 use candle_core::{DType, Device};
 use lipconv::train::{EpochReport, Observer, StepReport};
 use lipconv::{
-    Activation, BatchSource, ConvMethod, ImageShape, LayerSpec, LinearMethod, Loss, Methods,
-    Network, NetworkSpec, Optimizer, Outcome, Schedule, TrainConfig, Trainer,
+    Activation, BatchSource, ConvMethod, ImageShape, InMemory, LayerSpec, LinearMethod, Loss,
+    Methods, Network, NetworkSpec, Optimizer, Outcome, Schedule, TrainConfig, Trainer,
 };
 use ndarray::Array4;
 
-use crate::support::{Stripes, check_close, sum_tolerance, values};
+use crate::support::{Stripes, check_close, distance, sum_tolerance, uniform, values};
 
 pub(crate) fn config(epochs: usize) -> TrainConfig {
     TrainConfig {
@@ -185,4 +185,81 @@ fn an_observer_stops_the_run() {
     let mut trainer = trainer(DType::F32, 3);
     assert_eq!(trainer.fit(&mut stripes(DType::F32), &mut Stop).unwrap(), Outcome::Stopped);
     assert_eq!(trainer.n_steps(), 7);
+}
+
+#[test]
+fn data_in_memory_is_shuffled_by_its_seed_and_complete() {
+    let images = uniform(&[7, 2], 0.0, 1.0, DType::F32, 1);
+    let labels = vec![0, 1, 2, 3, 4, 5, 6];
+    let mut source = InMemory::new(images.clone(), labels, 3).unwrap();
+    assert_eq!(source.n_batches(), 3);
+    let mut epoch = |seed: u64| {
+        source.start_epoch(0, seed);
+        let batches = (0..3).map(|index| source.batch(index).unwrap()).collect::<Vec<_>>();
+        let sizes = batches.iter().map(|batch| batch.labels.len()).collect::<Vec<_>>();
+        assert_eq!(sizes, [3, 3, 1]);
+        for batch in &batches {
+            for (place, &label) in batch.labels.iter().enumerate() {
+                let original = images.get(label as usize).unwrap();
+                assert_eq!(distance(&batch.images.get(place).unwrap(), &original), 0.0);
+            }
+        }
+        batches.into_iter().flat_map(|batch| batch.labels).collect::<Vec<_>>()
+    };
+    let (first, again, other) = (epoch(1), epoch(1), epoch(2));
+    assert_eq!(first, again);
+    assert_ne!(first, other);
+    let mut sorted = first.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, [0, 1, 2, 3, 4, 5, 6]);
+    let error = source.batch(3).unwrap_err().to_string();
+    assert_eq!(error, "index of a batch is 3, expected less than the number of batches");
+    let error = InMemory::new(images.clone(), vec![0], 3).unwrap_err().to_string();
+    assert_eq!(error, "labels has shape [1], expected [7]");
+    let error = InMemory::new(images, vec![0; 7], 0).unwrap_err().to_string();
+    assert_eq!(error, "batch size is 0, expected at least 1");
+}
+
+/// Points go in as they are, with and without the two axes of an image.
+#[test]
+fn points_are_inputs() {
+    let points = uniform(&[6, 2], -1.0, 1.0, DType::F64, 1);
+    let images = points.reshape((6, 2, 1, 1)).unwrap();
+    let spec = NetworkSpec::fc3(ImageShape::vector(2), 2, Methods::BCOP);
+    let network = Network::new(&spec, DType::F64, &Device::Cpu, 0).unwrap();
+    let plain = network.materialize().unwrap();
+    let y = network.forward(&images).unwrap();
+    assert_eq!(distance(&network.forward(&points).unwrap(), &y), 0.0);
+    let tolerance = sum_tolerance(DType::F64, 1024, 1.0);
+    check_close("plain", &plain.forward(&points).unwrap(), &y, tolerance);
+    check_close("recorded", plain.record(&points).unwrap().logits(), &y, tolerance);
+    let mut trainer =
+        Trainer::new(network, TrainConfig { epochs: 1, ..Default::default() }).unwrap();
+    let mut source = InMemory::new(points, vec![0, 1, 0, 1, 0, 1], 4).unwrap();
+    trainer.fit(&mut source, &mut ()).unwrap();
+    assert_eq!(trainer.n_steps(), 2);
+}
+
+/// candle's optimizers get no gradient for a weight that is not to be trained.
+#[test]
+fn fixed_weights_have_no_gradient() {
+    let spec = NetworkSpec::small(ImageShape::new(1, 8, 8), 4, Methods::BCOP_FIXED);
+    let network = Network::new(&spec, DType::F64, &Device::Cpu, 0).unwrap();
+    let images = uniform(&[2, 1, 8, 8], 0.0, 1.0, DType::F64, 1);
+    let gradients = network.forward(&images).unwrap().sum_all().unwrap().backward().unwrap();
+    let trained = network.trained_variables();
+    let names = trained.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>();
+    let expected = [
+        "conv1.bias",
+        "conv2.bias",
+        "linear1.weight",
+        "linear1.bias",
+        "linear2.weight",
+        "linear2.bias",
+    ];
+    assert_eq!(names, expected);
+    for (name, variable) in network.variables() {
+        let is_trained = names.contains(&name.as_str());
+        assert_eq!(gradients.get(variable.as_tensor()).is_some(), is_trained, "{name}");
+    }
 }

@@ -178,7 +178,7 @@ fn program<'a, T: Element>(
                 program.push_conv(geometry, &taps, Some(p.bias));
             }
             _ => {
-                let sizes = (p.weight.shape()[0], p.weight.shape()[1]);
+                let sizes = (p.layer.sizes.n_out, p.layer.sizes.n_in);
                 program.push_dense(sizes, dense_weight(assembled.as_ref(), weight), Some(p.bias));
             }
         }

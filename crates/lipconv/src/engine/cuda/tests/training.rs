@@ -159,7 +159,7 @@ fn adam() -> Optimizer {
 
 #[test]
 fn runs_of_all_methods_are_the_cpus() {
-    for &method in ConvMethod::ALL {
+    for method in methods() {
         let spec = small(INPUT, method, MAX_MIN);
         check_run(method.name(), &spec, two_epochs(adam(), Averaging::None));
     }
