@@ -93,8 +93,7 @@ fn check_rotation(r: ArrayView2<'_, f64>) -> Result<()> {
     }
     let defect = r.t().dot(&r) - Array2::<f64>::eye(rows);
     let defect = defect.iter().map(|x| x * x).sum::<f64>().sqrt();
-    // written so that NaN is refused
-    if !(defect <= TOLERANCE) {
+    if defect.is_nan() || defect > TOLERANCE {
         return Err(Error::NotOrthogonal { defect, tolerance: TOLERANCE });
     }
     if determinant_of_orthogonal(r.to_owned()) < 0.0 {

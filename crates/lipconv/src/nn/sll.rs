@@ -153,7 +153,7 @@ impl Sll {
 impl Module for Sll {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let [b, c] = *x.dims() else { return Ok(self.on_images(x)?) };
-        Ok(self.on_images(&x.reshape((b, c, 1, 1))?)?.reshape((b, c))?)
+        self.on_images(&x.reshape((b, c, 1, 1))?)?.reshape((b, c))
     }
 }
 

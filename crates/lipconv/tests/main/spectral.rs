@@ -234,7 +234,7 @@ fn hard_parameters_have_finite_values_and_bounds_that_hold() {
         w.broadcast_mul(&mask.to_dtype(w.dtype()).unwrap()).unwrap()
     };
     let one_column = |w: &Tensor| {
-        w.narrow(1, 0, 1).unwrap().broadcast_as(w.dims()).unwrap().contiguous().unwrap()
+        w.narrow(1, 0, 1).unwrap().broadcast_as(w.dims()).unwrap().copy().unwrap()
     };
     let changes: [(&str, &dyn Fn(&Tensor) -> Tensor); 5] = [
         ("a zero row", &zero_row),
