@@ -79,14 +79,25 @@ pub struct Certificates {
 /// Executed radii are cut off here: no image of pixels lies that far from another.
 const LARGEST_RADIUS: f64 = 1e9;
 
+/// A table of one number for every pair of classes has 128 MiB.
+const MAX_CLASSES: usize = 4096;
+
 impl Certifier {
     /// A certifier for the weights that `network` stores.
     ///
     /// # Errors
     /// [`Error::NotRigorous`], [`Error::Network`] or [`Error::Norm`] when a layer's norm cannot be bounded,
-    /// [`Error::DTypeMismatch`] for weights that are neither f32 nor f64, /// [`Error::DotTooLong`].
+    /// [`Error::DTypeMismatch`] for weights that are neither f32 nor f64, [`Error::InvalidSetting`] for more than 4096 classes,
+    /// [`Error::DotTooLong`].
     pub fn new(network: &PlainNetwork) -> Result<Self> {
         Arithmetic::of_dtype(network.dtype())?;
+        if network.n_classes() > MAX_CLASSES {
+            return Err(Error::InvalidSetting {
+                name: "number of classes",
+                value: network.n_classes() as f64,
+                expected: "at most 4096: a constant is kept for every pair",
+            });
+        }
         let engine = WideNetwork::new(network)?;
         let bounds = NetworkBounds::of_engine(network, &engine)?;
         let held = Arithmetic::ALL.into_iter().filter(|a| a.holds(network.dtype()));

@@ -61,6 +61,16 @@ pub enum Error {
         /// Width of the image that the kernel meets.
         width: usize,
     },
+    /// An image or a layer's output is larger than any network here has.
+    #[error("{what} has {n_values} values, expected at most {most}")]
+    TooManyValues {
+        /// Which signal.
+        what: String,
+        /// Its number of values.
+        n_values: usize,
+        /// The limit.
+        most: usize,
+    },
     /// Invertible downsampling needs sizes that its factor divides.
     #[error("{layer}: {what} {size} is not divisible by the stride {stride}")]
     StrideDoesNotDivide {

@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::ops::{self, BatchNormed};
-use crate::shape::ImageShape;
+use crate::shape::{ImageShape, SignalShape};
 
 pub use frozen::FrozenGenerator;
 pub(crate) use latents::draw_latents;
@@ -78,7 +78,7 @@ impl GeneratorSpec {
     /// Checks every domain.
     ///
     /// # Errors
-    /// [`Error::Zero`], [`Error::InvalidSetting`], [`Error::GroupsDoNotDivide`] or [`Error::StrideDoesNotDivide`] naming the
+    /// [`Error::Zero`], [`Error::InvalidSetting`], [`Error::TooManyValues`], [`Error::GroupsDoNotDivide`] or [`Error::StrideDoesNotDivide`] naming the
     /// setting.
     pub fn validate(&self) -> Result<()> {
         let Self { latent, hidden, channels, output } = *self;
@@ -98,6 +98,7 @@ impl GeneratorSpec {
             let expected = "a whole number up to 8192";
             return Err(Error::InvalidSetting { name, value: value.to_string(), expected });
         }
+        SignalShape::Image(output).check_size(|| "an image".into())?;
         let layer = || "generator".to_owned();
         if !channels.is_multiple_of(2) {
             return Err(Error::GroupsDoNotDivide { layer: layer(), channels, group: 2 });

@@ -118,8 +118,8 @@ impl Network {
     ///
     /// # Errors
     /// [`Error::Zero`], [`Error::StrideDoesNotDivide`], [`Error::KernelExceedsImage`],
-    /// [`Error::GroupsDoNotDivide`] or [`Error::LayerOrder`] when the layers do not fit;
-    /// [`Error::InvalidSetting`] for an element type other than f32 and f64.
+    /// [`Error::GroupsDoNotDivide`] or [`Error::LayerOrder`] when the layers do not fit; [`Error::TooManyValues`] beyond 2²²
+    /// values between two layers; [`Error::InvalidSetting`] for an element type other than f32 and f64.
     pub fn new(spec: &NetworkSpec, dtype: DType, device: &Device, seed: u64) -> Result<Self> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         Self::build(spec, dtype, device, |plan, _| {
@@ -169,6 +169,7 @@ impl Network {
             return Err(Error::Zero { what: "number of layers".into() });
         }
         let mut shape = SignalShape::Image(spec.input);
+        shape.check_size(|| "an image".into())?;
         let (mut n_convs, mut n_linears) = (0, 0);
         let mut layers = Vec::with_capacity(spec.layers.len());
         for layer in &spec.layers {
@@ -179,6 +180,7 @@ impl Network {
             let name = format!("{kind}{}", *counter + 1);
             let plan = plan_layer(layer, shape, &name)?;
             shape = plan.output;
+            shape.check_size(|| format!("the output of {name}"))?;
             let parameters = match &plan.parameters {
                 None => None,
                 Some(parameters) => {

@@ -2,7 +2,7 @@
 //!
 //! Definition. [`write()`] puts the bytes into a temporary file beside the target, flushes it to the disk and renames it. A device, a
 //! pipe or a socket is written in place. A symbolic link is refused: what it leads to is not named in the command. Links in `/dev`
-//! and `/proc`, which the system makes, are followed and written in place.
+//! itself and in `/proc`, which the system makes, are followed and written in place.
 //!
 //! Guarantee: an input of the running command ([`protect`]) is never replaced, by whatever name. Files are created with the
 //! permissions that the umask leaves. A temporary file of a process that was killed is removed by the next write into its
@@ -117,7 +117,8 @@ fn way(path: &Path) -> Result<Way> {
     }
     if metadata.is_symlink() {
         let folder = folder(path).canonicalize()?;
-        let of_system = ["/dev", "/proc"].iter().any(|system| folder.starts_with(system));
+        // anyone may write below /dev, into /dev/shm
+        let of_system = folder == Path::new("/dev") || folder.starts_with("/proc");
         return if of_system { Ok(Way::InPlace) } else { Err(is_link()) };
     }
     if !metadata.is_file() {

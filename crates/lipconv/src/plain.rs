@@ -232,16 +232,18 @@ impl PlainNetwork {
     /// A network from its layers, all shapes checked.
     ///
     /// # Errors
-    /// [`Error::Zero`] for an empty list or image, any shape error of a layer, [`Error::LayerOrder`] when the
-    /// output is not a vector, [`Error::DTypeMismatch`] or [`Error::DeviceMismatch`] when weights differ.
+    /// [`Error::Zero`] for an empty list or image, any shape error of a layer, [`Error::TooManyValues`] beyond 2²² values
+    /// between two layers, [`Error::LayerOrder`] when the output is not a vector, [`Error::DTypeMismatch`] or [`Error::DeviceMismatch`] when weights differ.
     pub fn new(input: ImageShape, layers: Vec<PlainLayer>) -> Result<Self> {
         if input.n_values() == 0 {
             return Err(Error::Zero { what: "image size".into() });
         }
         let names = layer_names(&layers);
         let mut shape = SignalShape::Image(input);
+        shape.check_size(|| "an image".into())?;
         for (layer, name) in layers.iter().zip(&names) {
             shape = layer.output_shape(shape, name)?;
+            shape.check_size(|| format!("the output of {name}"))?;
         }
         let SignalShape::Vector(n_classes) = shape else {
             return Err(order("the output", "an image", "a network ends with a vector of logits"));

@@ -44,13 +44,13 @@ impl ImageShape {
     /// Number of pixels of one channel, `h·w`.
     #[must_use]
     pub const fn n_pixels(&self) -> usize {
-        self.height * self.width
+        self.height.saturating_mul(self.width)
     }
 
     /// Number of values, `c·h·w`.
     #[must_use]
     pub const fn n_values(&self) -> usize {
-        self.channels * self.n_pixels()
+        self.channels.saturating_mul(self.n_pixels())
     }
 
     /// The shape after invertible downsampling by `factor`: `c·factor²` x `h/factor` x `w/factor`.
@@ -68,9 +68,15 @@ impl ImageShape {
                 return Err(Error::StrideDoesNotDivide { layer, what, size, stride: factor });
             }
         }
-        Ok(Self::new(self.channels * factor * factor, self.height / factor, self.width / factor))
+        let channels = self.channels.saturating_mul(factor).saturating_mul(factor);
+        Ok(Self::new(channels, self.height / factor, self.width / factor))
     }
 }
+
+/// Most values of an image or of a layer's output: 64 channels of 256 x 256 pixels.
+///
+/// A file of a few bytes can describe an image of any size. What no network here has is refused before anything is allocated.
+const MAX_VALUES: usize = 1 << 22;
 
 /// What flows between two layers: an image before [`Flatten`](crate::PlainLayer::Flatten), a vector after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +95,15 @@ impl SignalShape {
             Self::Image(shape) => shape.n_values(),
             Self::Vector(n) => *n,
         }
+    }
+
+    /// Refuses more than [`MAX_VALUES`]; `what` names the signal.
+    pub(crate) fn check_size(&self, what: impl FnOnce() -> String) -> Result<()> {
+        let n_values = self.n_values();
+        if n_values <= MAX_VALUES {
+            return Ok(());
+        }
+        Err(Error::TooManyValues { what: what(), n_values, most: MAX_VALUES })
     }
 
     /// Number of channels of an image, of features of a vector: what activations group.

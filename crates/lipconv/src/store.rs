@@ -120,7 +120,9 @@ impl Reader {
         let missing = || {
             problem(
                 path,
-                format!("has no `{HEADER}` metadata entry; it was not written by lipconv"),
+                format!(
+                    "has no `{HEADER}` metadata entry: no network of this program (what `export` writes is for PyTorch)"
+                ),
             )
         };
         let header = header.ok_or_else(missing)?;

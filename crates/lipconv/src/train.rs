@@ -34,7 +34,7 @@ use crate::engine::cuda::{Place, stepper::CudaStepper};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::network::Network;
-use crate::optim::Update;
+use crate::optim::{Schedule, Update};
 use crate::plain::check_same_device;
 use crate::spec::LayerSpec;
 use portable::PortableStepper;
@@ -147,6 +147,25 @@ impl Trainer {
         self.settle()?;
         let state = self.stepper.state(&self.network)?;
         self.stepper = Box::new(PortableStepper::new(&self.network, state)?);
+        Ok(self)
+    }
+
+    /// The same run at the same place, planned for another number of epochs. The next step takes the learning rate that a run of so
+    /// many epochs with this schedule has there.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] for fewer epochs than are done; as for [`TrainConfig::validate`].
+    pub fn planned_for(mut self, epochs: usize, schedule: Schedule) -> Result<Self> {
+        if epochs < self.progress.epoch {
+            let (name, value) = ("epochs", epochs.to_string());
+            return Err(Error::InvalidSetting {
+                name,
+                value,
+                expected: "at least the epochs done",
+            });
+        }
+        self.config = TrainConfig { epochs, schedule, ..self.config };
+        self.config.validate()?;
         Ok(self)
     }
 

@@ -182,6 +182,9 @@ fn transposed(rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
 
 /// At least the Frobenius norm.
 fn frobenius_up(rows: &[Vec<f64>]) -> f64 {
+    if rows.iter().flatten().all(|&v| v == 0.0) {
+        return 0.0;
+    }
     let n = rows.len() * rows[0].len();
     let sum: f64 = rows.iter().flatten().map(|v| v * v).sum();
     (sum * (1.0 + 2.0 * gamma(n + 2)) + n as f64 * f64::MIN_POSITIVE).sqrt() * (1.0 + 4.0 * UNIT)
@@ -236,6 +239,17 @@ mod tests {
         check_threshold(&dense(40, 90, weight), norm(&u) * norm(&v));
         let affine = dense(2, 2, vec![1.0, -1.0, -1.0, 1.0]);
         assert!(proves_absolute(&affine, 2.0 + 1e-8) && !proves_absolute(&affine, 2.0 - 1e-12));
+    }
+
+    #[test]
+    fn the_norm_of_zeros_is_0() {
+        let cyclic = Some(Cyclic { kernel: 2, height: 4, width: 3 });
+        let zeros = dense(2, 4, vec![0.0; 8]);
+        for affine in [Affine { n_pixels: 12, cyclic, ..dense(1, 4, vec![0.0; 4]) }, zeros] {
+            assert!(proves_lipschitz(&affine, 0.0) && proves_absolute(&affine, 0.0));
+        }
+        let tiny = dense(1, 2, vec![0.0, f64::MIN_POSITIVE]);
+        assert!(!proves_lipschitz(&tiny, 0.0) && !proves_absolute(&tiny, 0.0));
     }
 
     #[test]

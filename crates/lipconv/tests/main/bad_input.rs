@@ -73,6 +73,28 @@ fn layers_that_do_not_fit() {
 }
 
 #[test]
+fn sizes_that_a_few_bytes_can_describe_and_no_memory_can_hold() {
+    let flat = |input| network(input, vec![LayerSpec::Flatten, LINEAR]);
+    says(
+        flat(ImageShape::new(1, 8192, 8192)),
+        "an image has 67108864 values, expected at most 4194304",
+    );
+    says(
+        flat(ImageShape::new(1 << 40, 1 << 40, 1 << 40)),
+        "an image has 18446744073709551615 values, expected at most 4194304",
+    );
+    says(
+        network(ImageShape::new(1, 64, 64), vec![conv(1 << 60, 2, 2)]),
+        "the output of conv1 has 18446744073709551615 values, expected at most 4194304",
+    );
+    let kernel = PlainLayer::CyclicConv(CyclicConv::new(zeros(&[1, 1, 5, 5]), None, 1).unwrap());
+    says(
+        PlainNetwork::new(ImageShape::new(1, 8192, 8192), vec![kernel, PlainLayer::Flatten]),
+        "an image has 67108864 values, expected at most 4194304",
+    );
+}
+
+#[test]
 fn tensors_that_do_not_fit() {
     says(
         Activation::MaxMin.forward(&zeros(&[1, 3, 2, 2])),

@@ -56,6 +56,34 @@ fn a_resumed_run_ends_with_the_same_bits() {
 }
 
 #[test]
+fn a_run_goes_on_for_more_epochs_at_the_rates_of_the_longer_run() {
+    let mut short = trainer(DType::F32, 1);
+    short.fit(&mut stripes(DType::F32), &mut ()).unwrap();
+    let mut three = trainer(DType::F32, 3);
+    let schedule = three.config().schedule;
+    let mut longer = short.planned_for(3, schedule).unwrap();
+    assert!(!longer.is_finished());
+    let mut rates = Vec::new();
+    struct Rates<'a>(&'a mut Vec<f64>);
+    impl Observer for Rates<'_> {
+        fn after_step(
+            &mut self,
+            _: &Trainer,
+            report: &StepReport,
+        ) -> lipconv::Result<ControlFlow<()>> {
+            self.0.push(report.learning_rate);
+            Ok(ControlFlow::Continue(()))
+        }
+    }
+    longer.fit(&mut stripes(DType::F32), &mut Rates(&mut rates)).unwrap();
+    let mut whole = Vec::new();
+    three.fit(&mut stripes(DType::F32), &mut Rates(&mut whole)).unwrap();
+    assert_eq!(rates, whole[whole.len() - rates.len()..]);
+    let text = longer.planned_for(2, schedule).unwrap_err().to_string();
+    assert_eq!(text, "epochs is 2, expected at least the epochs done");
+}
+
+#[test]
 fn a_plain_network_survives_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("plain.safetensors");

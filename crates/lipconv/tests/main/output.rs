@@ -53,6 +53,21 @@ fn an_input_is_left_alone_by_whatever_name() {
     write(&other, b"free again").unwrap();
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn links_of_the_system_are_followed_and_those_below_dev_are_not() {
+    write(Path::new("/dev/fd/2"), b"").unwrap();
+    let Ok(dir) = tempfile::tempdir_in("/dev/shm") else { return };
+    let (victim, link) = (dir.path().join("victim"), dir.path().join("link"));
+    fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink("victim", &link).unwrap();
+    for outcome in [check(&link), write(&link, b"x")] {
+        let text = outcome.unwrap_err().to_string();
+        assert!(text.starts_with("it is a symbolic link"), "{text}");
+    }
+    assert_eq!(fs::read(&victim).unwrap(), b"precious");
+}
+
 #[test]
 fn what_a_killed_process_left_is_removed_and_what_is_in_use_stays() {
     let dir = tempfile::tempdir().unwrap();
