@@ -9,6 +9,7 @@ mod bench;
 mod check_layers;
 mod code;
 mod cuda;
+mod fuzz;
 mod process;
 mod release;
 mod reproduce;
@@ -53,6 +54,7 @@ enum Command {
     Bench(bench::Options),
     Verify(verify::Options),
     Cuda(cuda::Options),
+    Fuzz(fuzz::Options),
     /// Look for OpenBLAS and a C compiler, and install what is missing
     ///
     /// Every command that compiles the crates does this first. On its own it prepares a machine or a container image.
@@ -85,6 +87,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bench(options) => bench::run(options, install),
         Command::Verify(options) => verify::run(options, install),
         Command::Cuda(options) => cuda::run(&options, install),
+        Command::Fuzz(options) => fuzz::run(options, install),
         Command::Setup => setup::prepare(install.policy()).map(|_| ()),
         Command::CheckLayers => check_layers::run(),
         Command::Tidy => tidy::run(),
