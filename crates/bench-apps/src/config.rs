@@ -56,6 +56,9 @@ pub struct DataConfig {
     /// Evaluate on this many first test images only. Default: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_limit: Option<usize>,
+    /// Bring every image to this height and width, 1 to 4096. Default: as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<usize>,
     /// Seed of the synthetic digits. Default 0.
     pub synthetic_seed: u64,
 }
@@ -272,6 +275,8 @@ impl RunConfig {
         self.network.validate()?;
         count("data.train_limit", self.data.train_limit.unwrap_or(1))?;
         count("data.test_limit", self.data.test_limit.unwrap_or(1))?;
+        let size = self.data.size.unwrap_or(1);
+        require((1..=4096).contains(&size), "data.size", size, "1 to 4096")?;
         count("training.epochs", training.epochs)?;
         count("training.batch_size", training.batch_size)?;
         positive("training.learning_rate", training.learning_rate)?;
@@ -372,7 +377,8 @@ fn seed(key: &'static str, got: u64) -> Result<()> {
     require(i64::try_from(got).is_ok(), key, got, "0 to 9223372036854775807")
 }
 
-fn ascending(key: &'static str, eps: &[Eps]) -> Result<()> {
+/// Refuses radii that are none, stand twice or are not in order.
+pub(crate) fn ascending(key: &'static str, eps: &[Eps]) -> Result<()> {
     let texts: Vec<&str> = eps.iter().map(Eps::text).collect();
     let holds = !eps.is_empty() && eps.windows(2).all(|pair| pair[0].value() < pair[1].value());
     require(

@@ -178,7 +178,8 @@ impl PlainLines {
             _ if ends => format!("{} in all", spoken(now)),
             0 => "time left unknown".into(),
             fresh => {
-                format!("{} left", spoken(now.mul_f64((self.total - done) as f64 / fresh as f64)))
+                let left = now.as_secs_f64() * (self.total - done) as f64 / fresh as f64;
+                format!("{} left", spoken_seconds(left))
             }
         };
         let message = if message.is_empty() { String::new() } else { format!(", {message}") };

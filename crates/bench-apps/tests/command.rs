@@ -285,12 +285,42 @@ fn a_run_is_resumed_by_one_process_on_the_same_images() {
         text.starts_with("error: run was begun on other images than those found now ("),
         "{text}"
     );
-    fs::write(place.path("run/config.toml"), config.replace("epochs = 3", "epochs = 4")).unwrap();
+    let other = config.replace("learning_rate = 0.001", "learning_rate = 0.002");
+    assert_ne!(other, config);
+    fs::write(place.path("run/config.toml"), other).unwrap();
     let text = place.fail(&["train", "--resume", "run"]);
     let expected = "run/checkpoint.safetensors holds another network or other training settings than config.toml beside it";
     assert_eq!(text, format!("error: {expected}"));
-    let output = place.run(&["train", "--resume", "run", "--epochs", "5"]);
-    assert_eq!(output.status.code(), Some(2), "a resumed run takes no settings");
+    let text = place.fail(&["train", "--resume", "run", "--epochs", "5", "--seed", "1"]);
+    assert!(text.ends_with("of the flags of training only --epochs goes with --resume"), "{text}");
+}
+
+#[test]
+fn a_run_goes_on_for_more_epochs() {
+    let place = Place::new();
+    place.succeed(&short(&["--out", "run"]));
+    place.succeed(&["eval", "run", "--pgd-steps", "2", "--strong-restarts", "0", "--quiet"]);
+    let before = weights(&place, "run");
+    let text = place.fail(&["train", "--resume", "run", "--epochs", "2", "--quiet"]);
+    assert_eq!(text, "error: --epochs is 2, expected at least 3, as the run was planned");
+    place.succeed(&["train", "--resume", "run", "--epochs", "3", "--quiet"]);
+    assert!(weights(&place, "run") == before && place.path("run/eval.json").exists());
+
+    let output = place.run(&["train", "--resume", "run", "--epochs", "5", "--quiet"]);
+    let notes = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{notes}");
+    assert!(notes.contains("note: 5 epochs in place of 3: further steps take "), "{notes}");
+    assert!(weights(&place, "run") != before);
+    assert!(!place.path("run/eval.json").exists(), "it was about the network before");
+    assert_eq!(history(&place, "run").len(), 5);
+    assert!(place.succeed(&["inspect", "run"]).contains("trained for 5 of 5 epochs"));
+    // further steps have the rates of a run of five epochs
+    let longer = SHORT.map(|word| if word == "3" { "5" } else { word });
+    place.succeed(&[&longer[..], &["--out", "whole"]].concat());
+    let rates = |out| -> Vec<serde_json::Value> {
+        history(&place, out)[3..].iter().map(|row| row["learning_rate"].clone()).collect()
+    };
+    assert_eq!(rates("run"), rates("whole"));
 }
 
 #[test]

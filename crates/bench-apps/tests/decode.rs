@@ -136,3 +136,17 @@ fn what_is_no_image_file_is_named() {
     fs::write(&path, encoded(&DynamicImage::new_luma8(2, 2), ImageFormat::Png)).unwrap();
     assert!(!has_colour(&path).unwrap());
 }
+
+#[test]
+fn a_few_bytes_are_not_a_picture_of_a_hundred_million() {
+    let mut bytes = encoded(&DynamicImage::ImageRgb8(drawing()), ImageFormat::Bmp);
+    for at in [18, 22] {
+        bytes[at..at + 4].copy_from_slice(&10_000_u32.to_le_bytes());
+    }
+    let text = decoded(&bytes).unwrap_err();
+    let expected = format!(
+        "the image is 10000 x 10000, more than 4096 times the file's {} bytes",
+        bytes.len()
+    );
+    assert_eq!(text, expected);
+}

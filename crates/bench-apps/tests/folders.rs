@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use bench_apps::Error;
-use bench_apps::data::folders::{idx_folder, image_folder};
+use bench_apps::data::folders::{idx_folder, image_folder, image_folder_at};
 use image::{GrayImage, Luma, Rgb, RgbImage};
 
 use crate::support::{idx_images, idx_labels, write};
@@ -60,7 +60,7 @@ fn what_does_not_fit_is_named() {
     colour(&at("test/a/2.png"), [1, 2, 3], (4, 4));
     let error = image_folder(dir.path()).unwrap_err();
     let expected = format!(
-        "{}: 3 x 4 x 4, expected 3 x 4 x 5, the shape of {}",
+        "{}: 3 x 4 x 4, expected 3 x 4 x 5, the shape of {}; --size brings all to one",
         at("test/a/2.png").display(),
         at("train/a/1.png").display()
     );
@@ -125,6 +125,35 @@ fn idx_files_in_the_folder_itself_come_before_those_below_it() {
     place(dir.path(), 7);
     let own = idx_folder(dir.path()).unwrap();
     assert_eq!((own.test.labels(), own.notes.len()), (&[7][..], 0));
+}
+
+#[test]
+fn idx_files_are_found_by_the_words_in_their_names_where_there_is_one_of_each() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "emnist-letters-train-images-idx3-ubyte.gz", &idx_images(2, 2, 2));
+    write(dir.path(), "emnist-letters-train-labels-idx1-ubyte.gz", &idx_labels(&[1, 2]));
+    write(dir.path(), "emnist-letters-test-images-idx3-ubyte.gz", &idx_images(1, 2, 2));
+    write(dir.path(), "emnist-letters-test-labels-idx1-ubyte.gz", &idx_labels(&[1]));
+    write(dir.path(), "emnist-letters-mapping.txt", b"1 65 97");
+    let dataset = idx_folder(dir.path()).unwrap();
+    assert_eq!((dataset.train.len(), dataset.test.len(), dataset.train.n_classes()), (2, 1, 3));
+    // two of a kind are a choice that nobody made
+    write(dir.path(), "emnist-digits-test-labels-idx1-ubyte.gz", &idx_labels(&[1]));
+    let text = idx_folder(dir.path()).unwrap_err().to_string();
+    assert!(text.starts_with("no IDX files in "), "{text}");
+}
+
+#[test]
+fn images_of_any_size_are_brought_to_one() {
+    let dir = tempfile::tempdir().unwrap();
+    grey(&dir.path().join("train/a/1.png"), 9, (8, 4));
+    colour(&dir.path().join("train/b/1.png"), [10, 20, 30], (3, 7));
+    grey(&dir.path().join("test/a/1.png"), 5, (2, 2));
+    assert!(image_folder(dir.path()).is_err());
+    let dataset = image_folder_at(dir.path(), Some(6)).unwrap();
+    assert_eq!((dataset.train.shape(), dataset.test.shape()), ([3, 6, 6], [3, 6, 6]));
+    assert_eq!(dataset.train.image(1).unwrap(), [[10; 36], [20; 36], [30; 36]].as_flattened());
+    assert_eq!(dataset.test.pixels(), [5; 108]);
 }
 
 /// A folder with classes a and b, one image each in train and test.

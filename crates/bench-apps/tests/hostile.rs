@@ -308,3 +308,177 @@ fn permissions_follow_the_umask_in_every_file() {
         assert_eq!(text.lines().filter(|line| line.len() == 3).count(), 1, "{text}");
     }
 }
+
+/// A file of weights: a header of the format and the numbers.
+fn weights_file(place: &Place, name: &str, input: [usize; 3], kernel: usize) {
+    let layer = r#"{"type":"cyclic-conv","downsample":1,"bias":false},{"type":"flatten"}"#;
+    let [channels, height, width] = input;
+    let network = format!(
+        r#"{{"kind":"plain-network","format":1,"dtype":"f32","input":{{"channels":{channels},"height":{height},"width":{width}}},"layers":[{layer}]}}"#
+    );
+    let n = 4 * kernel * kernel;
+    let header = serde_json::json!({
+        "__metadata__": { "lipconv": network },
+        "conv1.weight": { "dtype": "F32", "shape": [1, 1, kernel, kernel], "data_offsets": [0, n] },
+    });
+    let header = header.to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(place.path(name), [&length[..], header.as_bytes(), &vec![0; n]].concat()).unwrap();
+}
+
+#[test]
+fn weights_of_a_few_bytes_ask_for_no_memory() {
+    let place = trained();
+    place.succeed(&["certify", "run", "--out", "c.json", "--test-limit", "2", "--quiet"]);
+    image::GrayImage::new(28, 28).save(place.path("x.png")).unwrap();
+    for (side, values) in [(8192, 67_108_864_u64), (1 << 40, u64::MAX)] {
+        weights_file(&place, "big.st", [1, side, side], 5);
+        for args in [
+            &["inspect", "big.st"][..],
+            &["predict", "big.st", "x.png"],
+            &["certify", "big.st", "--out", "big.json"],
+            &["eval", "big.st"],
+            &["attack", "big.st", "--attack", "fgsm", "--eps", "1"],
+            &["export", "big.st"],
+        ] {
+            let text = place.fail(args);
+            let end = format!("an image has {values} values, expected at most 4194304");
+            assert!(text.ends_with(&end), "{text}");
+        }
+        let verify = ["verify", "c.json", "--model", "big.st", "--dataset", "synthetic"];
+        assert!(place.fail(&verify).contains(" is refused: "));
+    }
+    // more classes than there are pairs to keep
+    weights_file(&place, "many.st", [1, 100, 100], 3);
+    let text = place.fail(&["predict", "many.st", "x.png"]);
+    assert!(text.contains("number of classes is 10000, expected at most 4096"), "{text}");
+}
+
+#[test]
+fn an_honest_certificate_of_a_layer_of_zeros_is_confirmed() {
+    let place = trained();
+    crate::command::edit_safetensors(&place.path("run/network.safetensors"), |header, data| {
+        let offsets = &header["linear2.weight"]["data_offsets"];
+        let at = |i: usize| offsets[i].as_u64().unwrap() as usize;
+        data[at(0)..at(1)].fill(0);
+    });
+    place.succeed(&["certify", "run", "--out", "c.json", "--test-limit", "4", "--quiet"]);
+    let text = place.succeed(&["verify", "c.json", "--model", "run", "--quiet"]);
+    assert!(text.starts_with("c.json is confirmed, in "), "{text}");
+}
+
+#[test]
+fn an_experiment_stays_in_its_folder() {
+    let place = Place::new();
+    let experiment = |datasets: &str, networks: &str| {
+        let text = format!(
+            "name = \"t\"\ntitle = \"T\"\n[[cells]]\ndatasets = [{datasets}]\nnetworks = [{networks}]\nmethods = [\"bcop\"]\n\
+             [budgets.quick]\nseeds = [0]\nschedule = \"linear\"\nsmall = {{ epochs = 1, train_limit = 64, test_limit = 16 }}\n"
+        );
+        fs::write(place.path("e.toml"), text).unwrap();
+    };
+    experiment("\"synthetic\"", "\"../../../outside/x\"");
+    let text = place.fail(&["reproduce", "e.toml", "--quick", "--out", "deep/o"]);
+    assert!(text.contains("is ../../../outside/x, expected "), "{text}");
+    assert!(!place.path("deep").exists());
+    // the folder of a cell has the name of its data set in it
+    experiment("\"images:../../../outside\", \"idx:/outside\"", "\"small\"");
+    let output = place.run(&["reproduce", "e.toml", "--quick", "--out", "deep/o", "--quiet"]);
+    assert_eq!(output.status.code(), Some(1));
+    let cells: Vec<_> = fs::read_dir(place.path("deep/o/cells/quick")).unwrap().collect();
+    assert_eq!(cells.len(), 2);
+    assert_eq!(fs::read_dir(place.path(".")).unwrap().count(), 2, "e.toml and deep");
+}
+
+#[test]
+fn a_batch_script_holds_what_was_asked_for_and_no_more() {
+    let place = Place::new();
+    let print = |out: &str, more: &[&str]| {
+        let args =
+            ["reproduce", "table1", "--quick", "--executor", "slurm", "--print", "--out", out];
+        place.run(&[&args[..], more].concat())
+    };
+    let text = String::from_utf8(print("my out%j", &[]).stdout).unwrap();
+    let line = text.lines().find(|line| line.starts_with("#SBATCH --output=")).unwrap();
+    assert!(line.ends_with("/my out%%j/slurm/1/%A_%a.log\""), "{line}");
+    for (out, more) in [
+        ("a\nb", &[][..]),
+        ("o", &["--partition", "a\nrm -rf x"]),
+        ("o", &["--time", "1 # x"]),
+        ("o", &["--account", "$(x)"]),
+    ] {
+        let output = print(out, more);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(output.stdout.is_empty() && text.contains("expected "), "{text}");
+    }
+}
+
+#[test]
+fn numbers_below_0_and_radii_in_disorder_get_the_flags_own_message() {
+    let place = trained();
+    for (args, expected) in [
+        (&["train", "--seed", "-1"][..], "invalid value '-1' for '--seed <N>'"),
+        (&["train", "--epochs", "-1"], "invalid value '-1' for '--epochs <N>'"),
+        (&["wasserstein", "mnist", "cifar10", "--size", "-3"], "invalid value '-3' for '--size <"),
+        (&["attack", "run", "--attack", "pgd", "--eps", "-1"], "expected a positive number"),
+        (&["attack", "run", "--attack", "pgd", "--eps", "-1/-2"], "expected a positive number"),
+    ] {
+        let output = place.run(args);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && text.contains(expected), "{text}");
+    }
+    for args in [
+        &["certify", "run", "--out", "c.json"][..],
+        &["eval", "run"],
+        &["verify", "run/network.safetensors", "--model", "run"],
+    ] {
+        for eps in ["0.5,0.25", "0.5,0.50"] {
+            let text = place.fail(&[args, &["--eps", eps]].concat());
+            let is_eps = text.contains(", expected at least one radius, in ascending order");
+            assert!(is_eps || text.contains("is refused: certificate"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn images_are_brought_to_the_size_that_is_asked_for_and_a_run_remembers_it() {
+    let place = Place::new();
+    let args = train(&["--out", "run", "--size", "30"]);
+    // 30 x 30 does not fit the network
+    let text = place.fail(&args);
+    assert!(text.contains("image height 15 is not divisible by the stride 2"), "{text}");
+    place.succeed(&train(&["--out", "run", "--size", "32"]));
+    let text =
+        place.succeed(&["certify", "run", "--out", "c.json", "--test-limit", "4", "--quiet"]);
+    assert!(text.contains("4 images, written to c.json"), "{text}");
+    let text = place.succeed(&["verify", "c.json", "--model", "run", "--quiet"]);
+    assert!(text.contains("synthetic digits"), "{text}");
+    let certificate = fs::read_to_string(place.path("c.json")).unwrap();
+    assert!(certificate.contains("\"name\":\"synthetic digits at 32 x 32\""), "{certificate}");
+    assert!(place.succeed(&["inspect", "run"]).contains("images 1 x 32 x 32"));
+    place.succeed(&["train", "--resume", "run", "--quiet"]);
+}
+
+#[test]
+fn a_single_class_has_no_radius() {
+    let place = Place::new();
+    for part in ["train", "test"] {
+        let folder = place.path(&format!("solo/{part}/a"));
+        fs::create_dir_all(&folder).unwrap();
+        image::GrayImage::from_pixel(28, 28, image::Luma([99])).save(folder.join("1.png")).unwrap();
+    }
+    place.succeed(&[
+        "train",
+        "--dataset",
+        "images:solo",
+        "--epochs",
+        "1",
+        "--quiet",
+        "--out",
+        "run",
+    ]);
+    let text = place.succeed(&["predict", "run", "solo/test"]);
+    let cells: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!(cells[1..], ["a", "any", "any", "any"], "{text}");
+}

@@ -23,6 +23,8 @@ mod image_set;
 mod locate;
 mod manifest;
 mod metrics;
+#[cfg(unix)]
+mod moments;
 mod progress;
 mod reproduction;
 mod reproduction_spec;

@@ -147,6 +147,24 @@ fn figures_for_networks_that_do_not_exist_are_refused() {
 }
 
 #[test]
+fn lists_whose_product_nobody_can_run_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("many.toml");
+    let list = |word: &str| vec![word; 400].join(", ");
+    let (datasets, networks, methods) = (list("\"mnist\""), list("\"small\""), list("\"bcop\""));
+    let text = format!(
+        "name = \"many\"\ntitle = \"Many\"\n[[cells]]\ndatasets = [{datasets}]\nnetworks = [{networks}]\nmethods = [{methods}]\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    let experiment = Experiment::find(path.to_str().unwrap()).unwrap();
+    let text = experiment.jobs(choice("quick")).unwrap_err().to_string();
+    assert!(
+        text.starts_with("number of cells is ") && text.ends_with(", expected at most 100000"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_curve_counts_the_radii_strictly_beyond() {
     let curve = CertifiedCurve::from_radii(
         vec![0.0, 1.0, 2.0],

@@ -36,6 +36,18 @@ fn smaller_images_average_and_keep_what_is_constant() {
 }
 
 #[test]
+fn the_pixels_are_those_of_the_image_crate() {
+    for (h, w, height, width) in [(7, 9, 4, 4), (28, 20, 30, 45), (1, 50, 3, 2), (33, 31, 32, 62)] {
+        let pixels: Vec<u8> = (0..h * w).map(|i| (i * i * 31 + 7 * i) as u8).collect();
+        let image = image::GrayImage::from_raw(w as u32, h as u32, pixels.clone()).unwrap();
+        let filter = image::imageops::FilterType::Triangle;
+        let expected = image::imageops::resize(&image, width as u32, height as u32, filter);
+        let found = resized_image(&pixels, [1, h, w], height, width).unwrap();
+        assert_eq!(found.as_ref(), expected.as_raw(), "{h} x {w} to {height} x {width}");
+    }
+}
+
+#[test]
 fn sizes_outside_the_domain_are_refused() {
     let text = resized_image(&[1], [1, 1, 1], 0, 1).unwrap_err().to_string();
     assert_eq!(text, "image size is 0, expected 1 to 4096");

@@ -87,6 +87,9 @@ pub(super) struct TrainFlags {
     /// Images: mnist, cifar10, stl10, synthetic, idx:DIR or images:DIR (train/CLASS/*.png, test/CLASS/*.png)
     #[arg(long, value_name = "NAME")]
     dataset: Option<DatasetName>,
+    /// Bring every image to N x N pixels
+    #[arg(long, value_name = "N")]
+    size: Option<usize>,
     /// Train on the first N images only
     #[arg(long, value_name = "N")]
     train_limit: Option<usize>,
@@ -144,6 +147,12 @@ impl TrainFlags {
         (*self == alone).then_some(self.device)
     }
 
+    /// The number of epochs, where nothing else is said.
+    pub(super) fn epochs_alone(&self) -> Option<Option<usize>> {
+        let alone = Self { epochs: self.epochs, ..Self::default() };
+        (*self == alone).then_some(self.epochs)
+    }
+
     /// The configuration file, or the data set's defaults, with the flags over it.
     pub(super) fn config(&self) -> Result<RunConfig> {
         let dataset = || self.dataset.clone().unwrap_or_default();
@@ -157,6 +166,7 @@ impl TrainFlags {
         if let DatasetName::Idx(dir) | DatasetName::Images(dir) = &mut config.data.dataset {
             *dir = std::path::absolute(&*dir)?;
         }
+        config.data.size = self.size.or(config.data.size);
         config.data.train_limit = self.train_limit.or(config.data.train_limit);
         config.data.test_limit = self.test_limit.or(config.data.test_limit);
         set(&mut config.network.name, self.network);

@@ -8,7 +8,7 @@ use certify::{Arithmetic, CertificateFile, CertificateOrigin, certified_accuracy
 
 use super::args::DataArgs;
 use super::model::{Model, tensors};
-use crate::config::DatasetName;
+use crate::config::{DatasetName, ascending};
 use crate::eps::Eps;
 use crate::files::{Provenance, check_output};
 use crate::progress::{Display, Progress};
@@ -48,6 +48,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let (model, bytes) = Model::load_trained(&args.model)?;
+    ascending("--eps", args.eps.as_deref().unwrap_or(&model.config.evaluation.eps))?;
     let eps = args.eps.clone().unwrap_or_else(|| model.radii(args.dataset.as_ref()));
     let images = model.test_images(&args.data, args.dataset.as_ref(), args.test_limit, display)?;
     check_output(&args.out)?;

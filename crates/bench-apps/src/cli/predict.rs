@@ -119,19 +119,21 @@ fn rows(model: &Model, subjects: &[Subject]) -> Result<Vec<Vec<String>>> {
     let predicted: Vec<usize> = logits.iter().map(|row| largest(row)).collect();
     let certificates = Certifier::new(network)?.certify(&images, &predicted)?;
     let executed = &certificates.executed[&Arithmetic::of_dtype(network.dtype())?];
+    // what has one class keeps it whatever happens to the image
+    let has_others = network.n_classes() > 1;
+    let shown = |x: f64| if has_others { format!("{x:.4}") } else { "any".into() };
     let heading = ["image", "class", "radius", "nominal", "margin", "runner-up"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for (i, subject) in subjects.iter().enumerate() {
         let mut others = logits[i].clone();
         others[predicted[i]] = f64::NEG_INFINITY;
-        // a single class has none
-        let runner_up = (others.len() > 1).then(|| model.class_name(largest(&others)));
+        let runner_up = has_others.then(|| model.class_name(largest(&others)));
         rows.push(vec![
             escaped(&subject.name).into_owned(),
             model.class_name(predicted[i]),
-            format!("{:.4}", executed[i]),
-            format!("{:.4}", certificates.nominal[i]),
-            format!("{:.4}", certificates.margins[i]),
+            shown(executed[i]),
+            shown(certificates.nominal[i]),
+            shown(certificates.margins[i]),
             runner_up.unwrap_or_default(),
         ]);
     }

@@ -367,7 +367,7 @@ impl Call<'_> {
             at_a_time: self.flags.jobs,
         };
         if self.flags.print {
-            out!("{}", array.script());
+            out!("{}", array.script()?);
             return Ok(ExitCode::SUCCESS);
         }
         let number = array.submit()?;

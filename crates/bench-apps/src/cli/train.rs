@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
 use super::args::{DataArgs, TrainFlags, log_to};
 use crate::config::{DatasetName, RunConfig};
@@ -15,14 +15,15 @@ use crate::files::Provenance;
 use crate::files::RunDir;
 use crate::interrupt;
 use crate::progress::{Display, spoken_seconds};
-use crate::stdout::outln;
+use crate::stdout::{note, outln};
 use crate::words::percent;
 
 /// Train a network in a run directory
 ///
 /// The folder holds the configuration, the versions of everything, the history (metrics.jsonl), the checkpoint, the log
 /// and, at the end, the trained network. Ctrl-C saves and stops; so does kill, up to the last few seconds. A resumed run
-/// ends with the same weights, to the bit, as one that was never interrupted.
+/// ends with the same weights, to the bit, as one that was never interrupted. With more epochs than it was planned for, its
+/// further steps take the learning rates that a run of so many epochs has there.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -30,13 +31,14 @@ Examples:
   lipconv train --config examples/configs/bcop-small-mnist-paper.toml --out runs/paper --seed 1
   lipconv train --dataset cifar10 --network large --recipe certified --out runs/cifar
   lipconv train --recipe certified --target-eps 1.58 --print-config
-  lipconv train --resume runs/paper")]
+  lipconv train --resume runs/paper
+  lipconv train --resume runs/first --epochs 10")]
 pub(super) struct Args {
     /// Folder of a new run [default: runs/LAYER-NETWORK-seedN, with the data set's name before it except for MNIST]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the run in this folder, as it is configured there
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "TrainFlags"])]
+    /// Go on with the run in this folder, as it is configured there; with --epochs N, until N epochs are done
+    #[arg(long, value_name = "DIR", conflicts_with = "out")]
     resume: Option<PathBuf>,
     /// Print the whole configuration and train nothing
     #[arg(long, conflicts_with = "resume")]
@@ -59,6 +61,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let (run, config, dataset) = match &args.resume {
         Some(dir) => {
             let run = RunDir::resume(dir)?;
+            plan_epochs(&run, &args.flags)?;
             let config = run.files().config_as_trained()?;
             let dataset = args.data.load(&config, true, display)?;
             (run, config, dataset)
@@ -69,6 +72,27 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     run.bind_data(&dataset)?;
     let job = TrainJob { config: &config, dataset: &dataset, run: &run, display, checkpoint_every };
     finish(&run, train(&job)?, dataset.is_synthetic())
+}
+
+/// Takes more epochs into the configuration of a run.
+fn plan_epochs(run: &RunDir, flags: &TrainFlags) -> Result<()> {
+    let epochs = flags.epochs_alone().context(
+        "a resumed run keeps its settings: of the flags of training only --epochs goes with --resume",
+    )?;
+    let mut config = run.files().config()?;
+    let Some(epochs) = epochs.filter(|epochs| *epochs != config.training.epochs) else {
+        return Ok(());
+    };
+    let planned = std::mem::replace(&mut config.training.epochs, epochs);
+    ensure!(
+        epochs > planned,
+        "--epochs is {epochs}, expected at least {planned}, as the run was planned"
+    );
+    config.validate()?;
+    note(&format!(
+        "{epochs} epochs in place of {planned}: further steps take the learning rates of a run of {epochs} epochs"
+    ));
+    Ok(run.put_config(&config)?)
 }
 
 /// Images and configuration come before the folder, so that a mistake in them leaves nothing behind.
@@ -109,7 +133,12 @@ fn finish(run: &RunDir, trained: Trained, synthetic: bool) -> Result<ExitCode> {
     let dir = run.files().path().display();
     match trained {
         Trained::Finished { network, seconds } => {
-            network.materialize()?.save(&run.files().network())?;
+            let file = run.files().network();
+            let before = std::fs::read(&file).ok();
+            network.materialize()?.save(&file)?;
+            if before.is_some_and(|before| std::fs::read(&file).is_ok_and(|now| now != before)) {
+                run.forget_evaluation()?;
+            }
             let history = run.files().metrics()?;
             let last = history.last().and_then(|row| row.test_clean);
             let label = if synthetic { " (synthetic digits)" } else { "" };

@@ -15,7 +15,7 @@ use rand::rngs::OsRng;
 
 use super::args::DataArgs;
 use super::model::{assumed_config, tensors, trained_file};
-use crate::config::{DatasetName, RunConfig};
+use crate::config::{DatasetName, RunConfig, ascending};
 use crate::data::ImageSet;
 use crate::data::known::{has_known_hash, published_name, published_test_set};
 use crate::eps::Eps;
@@ -129,6 +129,7 @@ fn images(
     }
     let mut eps = RunConfig::of(config.data.dataset.clone()).evaluation.eps;
     if let Some(asked) = &args.eps {
+        ascending("--eps", asked)?;
         eps.clone_from(asked);
     }
     // a published set is recognised as a whole; drawn digits need no more than are asked for

@@ -39,6 +39,7 @@ fn known() -> Table {
     let mut config = RunConfig::default();
     config.data.train_limit = Some(1);
     config.data.test_limit = Some(1);
+    config.data.size = Some(1);
     config.network.width = Some(1.0);
     config.network.more_convolutions = 1;
     config.network.head = Some(LinearMethod::Bjorck);

@@ -20,6 +20,10 @@ use crate::error::{Error, Result};
 pub const MAX_SIDE: u32 = 16_384;
 /// A picture of 12,000 x 10,000 in 8-bit colour with transparency is the largest.
 pub const MAX_BYTES: u64 = 480_000_000;
+/// Bytes of pixels that are not held against the file's length.
+const SMALL: u64 = 64 << 20;
+/// An empty page is compressed a thousandfold at most by deflate, and three times that by the other kinds.
+const EXPANSION: u64 = 4096;
 /// Compressed, a picture is hardly ever longer.
 const MAX_FILE: u64 = 256 << 20;
 /// Enough to tell the kind.
@@ -53,10 +57,12 @@ impl Picture {
             (1, 3) => Ok(self.pixels.repeat(3)),
             (3, 1) => {
                 let [_, h, w] = self.shape;
-                let interleaved = (0..h * w)
-                    .flat_map(|i| (0..3).map(move |c| (c, i)))
-                    .map(|(c, i)| self.pixels[c * h * w + i]);
-                let image = RgbImage::from_raw(w as u32, h as u32, interleaved.collect());
+                let mut samples = vec![0; 3 * h * w];
+                for (channel, plane) in self.pixels.chunks_exact(h * w).enumerate() {
+                    let places = samples[channel..].iter_mut().step_by(3);
+                    places.zip(plane).for_each(|(sample, &pixel)| *sample = pixel);
+                }
+                let image = RgbImage::from_raw(w as u32, h as u32, samples);
                 let image = image.map(DynamicImage::ImageRgb8).unwrap_or_default();
                 Ok(image.into_luma8().into_raw())
             }
@@ -89,6 +95,14 @@ pub fn decode(path: &Path) -> Result<Picture> {
     if decoder.total_bytes() > MAX_BYTES {
         let what = format!(
             "the image is {width} x {height}, expected at most {MAX_BYTES} bytes of pixels"
+        );
+        return Err(Error::malformed(path, what));
+    }
+    let bytes_of_pixels = decoder.total_bytes();
+    if bytes_of_pixels > SMALL && bytes_of_pixels / EXPANSION > bytes.len() as u64 {
+        let what = format!(
+            "the image is {width} x {height}, more than {EXPANSION} times the file's {} bytes",
+            bytes.len()
         );
         return Err(Error::malformed(path, what));
     }
@@ -169,7 +183,7 @@ fn grey(image: DynamicImage) -> GrayImage {
 fn colour(image: DynamicImage) -> Vec<u8> {
     let (samples, step) = if image.color().has_alpha() {
         let mut image = image.into_rgba8();
-        for pixel in image.pixels_mut() {
+        for pixel in image.pixels_mut().filter(|pixel| pixel.0[3] < 255) {
             let [r, g, b, alpha] = pixel.0;
             pixel.0 = [on_white(r, alpha), on_white(g, alpha), on_white(b, alpha), 255];
         }
@@ -177,7 +191,13 @@ fn colour(image: DynamicImage) -> Vec<u8> {
     } else {
         (image.into_rgb8().into_raw(), 3)
     };
-    (0..3).flat_map(|channel| samples.iter().skip(channel).step_by(step).copied()).collect()
+    let n = samples.len() / step;
+    let mut planes = vec![0; 3 * n];
+    for (channel, plane) in planes.chunks_exact_mut(n.max(1)).enumerate() {
+        let values = samples[channel..].iter().step_by(step);
+        plane.iter_mut().zip(values).for_each(|(pixel, &value)| *pixel = value);
+    }
+    planes
 }
 
 /// Whether the end marker comes before the end of the file; decoders fill up what is missing.

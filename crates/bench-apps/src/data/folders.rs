@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::dataset::{DataSource, Dataset};
-use super::decode::{Picture, decode, has_colour, is_image};
+use super::decode::{decode, has_colour, is_image};
 use super::image_set::{ImageSet, ImageSetParts};
 use super::manifest::Manifest;
 use super::mnist::MnistFiles;
@@ -54,8 +54,13 @@ pub fn idx_folder(dir: &Path) -> Result<Dataset> {
     Ok(Dataset { train: found.train, test: found.test, classes: Vec::new(), source, notes })
 }
 
-/// The images of `images:DIR`.
+/// The images of `images:DIR`, all of one shape.
 pub fn image_folder(dir: &Path) -> Result<Dataset> {
+    image_folder_at(dir, None)
+}
+
+/// The images of `images:DIR`, of any shapes where they are to be brought to `size` x `size`.
+pub fn image_folder_at(dir: &Path, size: Option<usize>) -> Result<Dataset> {
     let mut left_out = LeftOut::default();
     for entry in entries(dir, &mut left_out)? {
         if !["train", "test"].iter().any(|known| entry.name() == *known) {
@@ -82,8 +87,9 @@ pub fn image_folder(dir: &Path) -> Result<Dataset> {
     if let Some(empty) = (0..classes.len()).find(|&label| !with_images(label)) {
         return Err(no_images(&train_dir.join(&classes[empty])));
     }
-    let first = First::of(&train_files[0].0)?;
-    let set = |files: &[(PathBuf, u8)]| read_all(files, &first, &folder_name(dir), classes.len());
+    let all: Vec<&Path> = train_files.iter().chain(&test_files).map(|(path, _)| &**path).collect();
+    let shaped = Shaped::of(&all, size.map(|side| (side, side)))?;
+    let set = |files: &[(PathBuf, u8)]| read_all(files, &shaped, &folder_name(dir), classes.len());
     let (train, test) = (set(&train_files)?, set(&test_files)?);
     let mut notes = vec![format!("classes of {}: {}", dir.display(), shown(&classes))];
     let tested = |label: usize| test.labels().iter().any(|&l| usize::from(l) == label);
@@ -149,39 +155,64 @@ fn no_images(dir: &Path) -> Error {
     }
 }
 
-/// The image that gives its shape to all.
-struct First<'a> {
-    path: &'a Path,
-    shape: [usize; 3],
+/// The shape that all images have, or are brought to.
+enum Shaped<'a> {
+    /// That of the first one.
+    AsFirst { path: &'a Path, shape: [usize; 3] },
+    /// Any image, resized.
+    Resized([usize; 3]),
 }
 
-impl<'a> First<'a> {
-    fn of(path: &'a Path) -> Result<Self> {
-        Ok(Self { path, shape: decode(path)?.shape })
+impl<'a> Shaped<'a> {
+    /// Of all `files`, or of `size` (height and width). Grey images then become colour where any has colour.
+    fn of(files: &[&'a Path], size: Option<(usize, usize)>) -> Result<Self> {
+        let Some((height, width)) = size else {
+            let path = files[0];
+            return Ok(Self::AsFirst { path, shape: decode(path)?.shape });
+        };
+        let any_colour = files.par_iter().map(|path| has_colour(path));
+        let any_colour = any_colour.try_reduce(|| false, |a, b| Ok(a | b))?;
+        Ok(Self::Resized([if any_colour { 3 } else { 1 }, height, width]))
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        match self {
+            Self::AsFirst { shape, .. } | Self::Resized(shape) => *shape,
+        }
     }
 
     /// The pixels [c, h, w] of one file.
     fn read(&self, path: &Path) -> Result<Vec<u8>> {
-        let Picture { shape, pixels } = decode(path)?;
-        if shape == self.shape {
-            return Ok(pixels);
+        let picture = decode(path)?;
+        let [_, h, w] = picture.shape;
+        match self {
+            Self::Resized([channels, height, width]) => {
+                let pixels = picture.with_channels(*channels)?;
+                Ok(resized_image(&pixels, [*channels, h, w], *height, *width)?.into_owned())
+            }
+            Self::AsFirst { shape, .. } if picture.shape == *shape => Ok(picture.pixels),
+            Self::AsFirst { path: first, shape } => {
+                let (got, expected, first) = (by(&picture.shape), by(shape), first.display());
+                let what = format!(
+                    "{got}, expected {expected}, the shape of {first}; --size brings all to one"
+                );
+                Err(Error::malformed(path, what))
+            }
         }
-        let (got, expected, first) = (by(&shape), by(&self.shape), self.path.display());
-        Err(Error::malformed(path, format!("{got}, expected {expected}, the shape of {first}")))
     }
 }
 
 fn read_all(
     files: &[(PathBuf, u8)],
-    first: &First<'_>,
+    shaped: &Shaped<'_>,
     name: &str,
     n_classes: usize,
 ) -> Result<ImageSet> {
     let images: Vec<Vec<u8>> =
-        files.par_iter().map(|(path, _)| first.read(path)).collect::<Result<_>>()?;
+        files.par_iter().map(|(path, _)| shaped.read(path)).collect::<Result<_>>()?;
     ImageSet::new(ImageSetParts {
         name: name.to_owned(),
-        shape: first.shape,
+        shape: shaped.shape(),
         n_classes,
         pixels: images.concat(),
         labels: files.iter().map(|(_, label)| *label).collect(),
@@ -210,41 +241,10 @@ pub fn flat_folder(
         let (found, at_least) = (counted(files.len(), "image"), at_least.max(1));
         return Err(Error::malformed(dir, format!("{found}, expected at least {at_least}")));
     }
-    let (shape, images) = match size {
-        Some((height, width)) => read_at_size(&files, height, width)?,
-        None => {
-            let first = First::of(&files[0])?;
-            let images = files.par_iter().map(|path| first.read(path));
-            (first.shape, images.collect::<Result<Vec<_>>>()?)
-        }
-    };
-    let set = ImageSet::new(ImageSetParts {
-        name: folder_name(dir),
-        shape,
-        n_classes: 1,
-        pixels: images.concat(),
-        labels: vec![0; files.len()],
-        synthetic: false,
-    })?;
+    let labelled: Vec<(PathBuf, u8)> = files.into_iter().map(|path| (path, 0)).collect();
+    let all: Vec<&Path> = labelled.iter().map(|(path, _)| &**path).collect();
+    let set = read_all(&labelled, &Shaped::of(&all, size)?, &folder_name(dir), 1)?;
     Ok((set, notes))
-}
-
-fn read_at_size(
-    files: &[PathBuf],
-    height: usize,
-    width: usize,
-) -> Result<([usize; 3], Vec<Vec<u8>>)> {
-    let any_colour = files.par_iter().map(|path| has_colour(path));
-    let any_colour = any_colour.try_reduce(|| false, |a, b| Ok(a | b))?;
-    let channels = if any_colour { 3 } else { 1 };
-    let resized = |path: &PathBuf| {
-        let picture = decode(path)?;
-        let [_, h, w] = picture.shape;
-        let pixels = picture.with_channels(channels)?;
-        Ok(resized_image(&pixels, [channels, h, w], height, width)?.into_owned())
-    };
-    let images = files.par_iter().map(resized).collect::<Result<Vec<_>>>()?;
-    Ok(([channels, height, width], images))
 }
 
 /// What may be found below a folder.

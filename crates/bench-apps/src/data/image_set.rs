@@ -147,6 +147,14 @@ impl ImageSet {
         Ok(&self.parts.pixels[index * n..(index + 1) * n])
     }
 
+    /// The same images under another name.
+    pub fn named(&self, name: &str) -> Self {
+        let parts = &self.parts;
+        let (pixels, labels) = (parts.pixels.clone(), parts.labels.clone());
+        let parts = ImageSetParts { name: name.to_owned(), pixels, labels, ..**parts };
+        Self { parts: Arc::new(parts) }
+    }
+
     /// The first `n` images, or all where there are fewer.
     pub fn head(&self, n: usize) -> Self {
         if n >= self.len() {

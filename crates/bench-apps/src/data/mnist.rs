@@ -2,11 +2,13 @@
 //!
 //! Definition: four IDX files, each gzipped or raw. Training images and labels are `train-…`, test images and labels `t10k-…`;
 //! `train-images.idx3-ubyte` is as good a name as `train-images-idx3-ubyte`. MNIST is looked for in `DIR/mnist`, in
-//! `DIR/MNIST/raw` (torchvision's layout) and in `DIR` itself, other images (`idx:DIR`) in `DIR` first.
+//! `DIR/MNIST/raw` (torchvision's layout) and in `DIR` itself, other images (`idx:DIR`) in `DIR` first. Files of `idx:DIR` may have
+//! other names, if there is one each that holds the words `train` or `test` (`t10k`) and `image` or `label`.
 //!
 //! Guarantee: images and labels agree in number. A file whose uncompressed content is not MNIST's is used as MNIST with a note
 //! that names both hashes.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::idx::{labels_sha256, read_images, read_labels};
@@ -43,9 +45,32 @@ impl MnistFiles {
         FOLDERS.iter().find_map(|folder| Self::in_folder(&dir.join(folder)))
     }
 
-    /// As [`Self::find`], with `dir` itself before the folders below it.
+    /// As [`Self::find`], with `dir` itself before the folders below it, and last with files in `dir` by what their names tell.
     pub fn find_any(dir: &Path) -> Option<Self> {
-        FOLDERS.iter().rev().find_map(|folder| Self::in_folder(&dir.join(folder)))
+        let found = FOLDERS.iter().rev().find_map(|folder| Self::in_folder(&dir.join(folder)));
+        found.or_else(|| Self::by_words(dir))
+    }
+
+    /// The one file each whose name tells its part and its content, as in `emnist-letters-test-labels-idx1-ubyte.gz`.
+    fn by_words(dir: &Path) -> Option<Self> {
+        let names =
+            fs::read_dir(dir).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
+        let one = |parts: &[&str], content: &str| {
+            let has = |name: &&String| {
+                let name = name.to_lowercase();
+                parts.iter().any(|part| name.contains(part)) && name.contains(content)
+            };
+            let mut found = names.iter().filter(has).map(|name| dir.join(name));
+            found.next().filter(|path| path.is_file() && found.next().is_none())
+        };
+        let (train, test) = (&["train"][..], &["test", "t10k"][..]);
+        Some(Self([
+            one(train, "image")?,
+            one(train, "label")?,
+            one(test, "image")?,
+            one(test, "label")?,
+        ]))
     }
 
     fn in_folder(dir: &Path) -> Option<Self> {

@@ -10,8 +10,6 @@
 
 use std::borrow::Cow;
 
-use image::imageops::{FilterType, resize};
-use image::{ImageBuffer, Luma};
 use rayon::prelude::*;
 
 use super::image_set::{ImageSet, ImageSetParts};
@@ -79,8 +77,42 @@ fn repeated(plane: &[u8], w: usize, factor: usize) -> Vec<u8> {
     plane.chunks_exact(w).flat_map(|line| row(line).repeat(factor)).collect()
 }
 
+/// The plane by rows, then by columns.
+///
+/// The sums are those of `image::imageops::resize` with its triangle filter, to the bit; that one walks down the columns, which
+/// takes minutes for the largest pictures.
 fn resampled(plane: &[u8], h: usize, w: usize, height: usize, width: usize) -> Vec<u8> {
-    let image = ImageBuffer::<Luma<u8>, _>::from_raw(w as u32, h as u32, plane)
-        .expect("a plane has h x w pixels");
-    resize(&image, width as u32, height as u32, FilterType::Triangle).into_raw()
+    let columns = windows(w, width);
+    let mut row = vec![0.0_f32; w];
+    let mut pixels = Vec::with_capacity(height * width);
+    for (first, weights) in windows(h, height) {
+        row.fill(0.0);
+        for (line, weight) in plane.chunks_exact(w).skip(first).zip(&weights) {
+            row.iter_mut().zip(line).for_each(|(sum, &pixel)| *sum += f32::from(pixel) * weight);
+        }
+        pixels.extend(columns.iter().map(|(first, weights)| {
+            let terms = row[*first..].iter().zip(weights).map(|(value, weight)| value * weight);
+            // the cast is of a whole number between 0 and 255
+            terms.fold(0.0, |sum: f32, term| sum + term).clamp(0.0, 255.0).round() as u8
+        }));
+    }
+    pixels
+}
+
+/// For each of `new` positions, the first of `old` ones that counts, and the weights from there on.
+fn windows(old: usize, new: usize) -> Vec<(usize, Vec<f32>)> {
+    let ratio = old as f32 / new as f32;
+    let support = ratio.max(1.0);
+    let window = |out: usize| {
+        let centre = (out as f32 + 0.5) * ratio;
+        let first = ((centre - support).floor().max(0.0) as usize).min(old - 1);
+        let end = ((centre + support).ceil() as usize).clamp(first + 1, old);
+        let centre = centre - 0.5;
+        let weight = |i: usize| (1.0 - ((i as f32 - centre) / support).abs()).max(0.0);
+        let mut weights: Vec<f32> = (first..end).map(weight).collect();
+        let sum = weights.iter().fold(0.0, |sum: f32, weight| sum + weight);
+        weights.iter_mut().for_each(|weight| *weight /= sum);
+        (first, weights)
+    };
+    (0..new).map(window).collect()
 }

@@ -11,7 +11,8 @@ use crate::config::{
     TrainingConfig,
 };
 use crate::data::download::DownloadProgress;
-use crate::data::folders::{idx_folder, image_folder};
+use crate::data::folders::{idx_folder, image_folder_at};
+use crate::data::resize::resized;
 use crate::data::synthetic::{self, SyntheticDigits};
 use crate::data::{
     Augmentation, Dataset, Fallback, ImageSet, LocateOptions, locate_cifar10, locate_mnist,
@@ -160,13 +161,19 @@ pub fn dataset(config: &RunConfig, options: &DataOptions) -> Result<Dataset> {
         DatasetName::Cifar10 => located(Fallback::Refuse, options, locate_cifar10)?,
         DatasetName::Stl10 => located(Fallback::Refuse, options, locate_stl10)?,
         DatasetName::Idx(dir) => idx_folder(dir)?,
-        DatasetName::Images(dir) => image_folder(dir)?,
+        DatasetName::Images(dir) => image_folder_at(dir, config.data.size)?,
     };
     if let Some(n) = config.data.train_limit {
         dataset.train = dataset.train.head(n);
     }
     if let Some(n) = config.data.test_limit {
         dataset.test = dataset.test.head(n);
+    }
+    if let Some(side) = config.data.size {
+        let sized = |set: &ImageSet| -> crate::error::Result<ImageSet> {
+            Ok(resized(set, side, side)?.named(&format!("{} at {side} x {side}", set.name())))
+        };
+        (dataset.train, dataset.test) = (sized(&dataset.train)?, sized(&dataset.test)?);
     }
     Ok(dataset)
 }

@@ -103,7 +103,11 @@ fn open_trainer(job: &TrainJob<'_>, device: &Device) -> Result<Trainer> {
         let network = Network::new(&spec, DType::F32, device, job.config.training.seed)?;
         return on_device(Trainer::new(network, settings)?, job.config.device);
     }
-    let trainer = Trainer::resume(&checkpoint, device)?;
+    let mut trainer = Trainer::resume(&checkpoint, device)?;
+    // a run may go on for more epochs than its checkpoint was planned for
+    if settings.epochs > trainer.config().epochs {
+        trainer = trainer.planned_for(settings.epochs, settings.schedule)?;
+    }
     let fits = *trainer.network().spec() == spec && *trainer.config() == settings;
     anyhow::ensure!(
         fits,

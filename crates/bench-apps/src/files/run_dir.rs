@@ -194,6 +194,22 @@ impl RunDir {
         Self::locked(path)
     }
 
+    /// Replaces the configuration.
+    pub fn put_config(&self, config: &RunConfig) -> Result<()> {
+        write_atomic(&self.files.path.join(CONFIG), config.to_toml()?.as_bytes())
+    }
+
+    /// Removes an evaluation of another network than the present one.
+    pub fn forget_evaluation(&self) -> Result<()> {
+        let path = self.files.eval();
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(Error::Write { path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// What can be read.
     pub fn files(&self) -> &RunFiles {
         &self.files

@@ -4,9 +4,10 @@
 //! command as the queue's workers. The folder must be shared by all machines. Slurm signals a task a minute before its limit
 //! or when it is cancelled; the task saves and exits. A task that is killed loses the time since its last checkpoint.
 //!
-//! Guarantee: submitting again lists only cells without a result, and a task whose cell has one meanwhile ends at once.
+//! Guarantee: what stands in the script is quoted, for the shell and for Slurm, or refused: a request or a path cannot add a line
+//! or a command. Submitting again lists only cells without a result, and a task whose cell has one meanwhile ends at once.
 //!
-//! Errors: [`Error::Write`], [`Error::BatchSystem`] when `sbatch` cannot be started or refuses.
+//! Errors: [`Error::InvalidArgument`] and [`Error::Malformed`] for what a script cannot hold, [`Error::Write`], [`Error::BatchSystem`] when `sbatch` cannot be started or refuses.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -60,16 +61,18 @@ impl JobArray {
     }
 
     /// The script.
-    #[must_use]
-    pub fn script(&self) -> String {
+    ///
+    /// # Errors
+    /// See the module.
+    pub fn script(&self) -> Result<String> {
         let options = &self.options;
         let limit = self.at_a_time.map_or(String::new(), |n| format!("%{n}"));
-        let mut text = String::from("#!/bin/sh\n#SBATCH --job-name=lipconv\n");
+        let mut script = String::from("#!/bin/sh\n#SBATCH --job-name=lipconv\n");
         let mut directive = |name: &str, value: &str| {
-            writeln!(text, "#SBATCH --{name}={value}").expect("a String takes every text");
+            writeln!(script, "#SBATCH --{name}={value}").expect("a String takes every text");
         };
         directive("array", &format!("1-{}{limit}", self.cells.len()));
-        directive("output", &self.folder.join("%A_%a.log").display().to_string());
+        directive("output", &log_pattern(&self.folder)?);
         // a minute before the time is up: enough to save
         directive("signal", "B:TERM@60");
         let asked = [
@@ -81,21 +84,21 @@ impl JobArray {
         ];
         for (name, value) in asked {
             if let Some(value) = value {
-                directive(name, &value);
+                directive(name, request(name, &value)?);
             }
         }
-        text.push_str("set -eu\n");
+        script.push_str("set -eu\n");
         for (name, value) in &self.environment {
-            text += &format!("export {name}={}\n", quoted(value));
+            script += &format!("export {name}={}\n", quoted(value));
         }
-        let list = quoted(&self.list().display().to_string());
-        text += &format!("cell=$(sed -n \"${{SLURM_ARRAY_TASK_ID}}p\" {list})\n");
+        let list = quoted(text(&self.list())?);
+        script += &format!("cell=$(sed -n \"${{SLURM_ARRAY_TASK_ID}}p\" {list})\n");
         let threads = options.cpus.map_or(String::new(), |n| format!(" --threads {n}"));
-        let program = quoted(&self.program.display().to_string());
+        let program = quoted(text(&self.program)?);
         let arguments: String = self.arguments.iter().map(|a| format!(" {}", quoted(a))).collect();
         // exec: the request to end reaches the worker itself
-        text += &format!("exec {program} --quiet{threads} experiment run \"$cell\"{arguments}\n");
-        text
+        script += &format!("exec {program} --quiet{threads} experiment run \"$cell\"{arguments}\n");
+        Ok(script)
     }
 
     /// Writes list and script, hands the script to `sbatch` and returns the job's number.
@@ -103,11 +106,13 @@ impl JobArray {
     /// # Errors
     /// See the module.
     pub fn submit(&self) -> Result<String> {
-        let lines: String = self.cells.iter().map(|cell| format!("{}\n", cell.display())).collect();
+        let script = self.script()?;
+        let lines = self.cells.iter().map(|cell| Ok(format!("{}\n", text(cell)?)));
+        let lines = lines.collect::<Result<String>>()?;
         write_atomic(&self.list(), lines.as_bytes())?;
-        let script = self.folder.join("job.sh");
-        write_atomic(&script, self.script().as_bytes())?;
-        sbatch(&script)
+        let path = self.folder.join("job.sh");
+        write_atomic(&path, script.as_bytes())?;
+        sbatch(&path)
     }
 }
 
@@ -127,6 +132,41 @@ fn sbatch(script: &Path) -> Result<String> {
         return Err(failed(format!("it answered {:?}, expected a job number", text.trim())));
     }
     Ok(number)
+}
+
+/// Whether neither the shell nor Slurm sees more in a character than itself.
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_-.:,+=@/~".contains(c)
+}
+
+/// The value of a request, which stands in the script as it is.
+fn request<'a>(name: &'static str, value: &'a str) -> Result<&'a str> {
+    if !value.is_empty() && value.chars().all(is_plain) {
+        return Ok(value);
+    }
+    Err(Error::argument(name, format!("{value:?}"), "letters, digits and _-.:,+=@/~"))
+}
+
+/// A path that can stand in the script and in the list.
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().filter(|text| !text.contains(char::is_control)).ok_or_else(|| {
+        Error::malformed(
+            path,
+            "expected a path of UTF-8 without control characters, which a batch script can hold",
+        )
+    })
+}
+
+/// The logs in a folder, as Slurm reads a name: in quotes where it needs them, a percent sign doubled.
+fn log_pattern(folder: &Path) -> Result<String> {
+    let folder_text = text(folder)?;
+    if folder_text.contains(['"', '\\']) {
+        let what = "expected a path without quotation marks and backslashes, which Slurm takes for its own";
+        return Err(Error::malformed(folder, what));
+    }
+    let pattern = format!("{}/%A_%a.log", folder_text.replace('%', "%%"));
+    let plain = pattern.chars().all(|c| is_plain(c) || c == '%');
+    Ok(if plain { pattern } else { format!("\"{pattern}\"") })
 }
 
 /// A word for the shell, whatever it holds.
@@ -161,7 +201,7 @@ mod tests {
             export LIPCONV_DATA='/data'\n\
             cell=$(sed -n \"${SLURM_ARRAY_TASK_ID}p\" '/shared/out/slurm/1/cells.txt')\n\
             exec '/bin/lip conv' --quiet experiment run \"$cell\" '--data-dir' 'it'\\''s'\n";
-        assert_eq!(array().script(), expected);
+        assert_eq!(array().script().unwrap(), expected);
     }
 
     #[test]
@@ -173,7 +213,7 @@ mod tests {
             account: Some("me".into()),
             cpus: Some(8),
         };
-        let script = JobArray { options, at_a_time: Some(4), ..array() }.script();
+        let script = JobArray { options, at_a_time: Some(4), ..array() }.script().unwrap();
         for line in [
             "#SBATCH --array=1-2%4",
             "#SBATCH --partition=gpu",
@@ -185,5 +225,33 @@ mod tests {
             assert!(script.lines().any(|l| l == line), "{line}\n{script}");
         }
         assert!(script.contains("--quiet --threads 8 experiment run"), "{script}");
+    }
+
+    #[test]
+    fn what_is_no_plain_text_is_quoted_or_refused() {
+        let folder = "/shared/my out%j/slurm/1";
+        let script = JobArray { folder: folder.into(), ..array() }.script().unwrap();
+        let output = "#SBATCH --output=\"/shared/my out%%j/slurm/1/%A_%a.log\"";
+        assert!(script.lines().any(|line| line == output), "{script}");
+        assert!(script.contains("'/shared/my out%j/slurm/1/cells.txt'"), "{script}");
+        for folder in ["/a\nb", "/a\"b", "/a\\b", "/a\u{1b}b"] {
+            let text =
+                JobArray { folder: folder.into(), ..array() }.script().unwrap_err().to_string();
+            assert!(text.contains(": expected a path "), "{text}");
+        }
+        let program = JobArray { program: "/bin/a\nb".into(), ..array() };
+        assert!(program.script().is_err());
+        for value in ["a\nrm -rf x", "", "a b", "a;b", "$(x)", "a#b", "é"] {
+            for options in [
+                SlurmOptions { partition: Some(value.into()), ..SlurmOptions::default() },
+                SlurmOptions { time: Some(value.into()), ..SlurmOptions::default() },
+                SlurmOptions { account: Some(value.into()), ..SlurmOptions::default() },
+                SlurmOptions { gpus: Some(value.into()), ..SlurmOptions::default() },
+            ] {
+                let text = JobArray { options, ..array() }.script().unwrap_err().to_string();
+                assert!(text.ends_with("expected letters, digits and _-.:,+=@/~"), "{text}");
+                assert!(!text.contains('\n'), "{text}");
+            }
+        }
     }
 }

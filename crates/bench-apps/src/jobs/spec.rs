@@ -28,6 +28,9 @@ const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/experiments.r
 /// The file that holds no experiment.
 const BUDGETS: &str = "budgets";
 
+/// Jobs of an experiment.
+const MOST_JOBS: usize = 100_000;
+
 /// Published figures by quantity.
 pub type Figures = BTreeMap<What, Figure>;
 
@@ -276,6 +279,7 @@ impl Experiment {
     /// experiment measures some.
     pub fn jobs(&self, choice: Choice<'_>) -> Result<Jobs> {
         let budget = self.budget(choice.budget)?;
+        self.check_number(&budget, choice)?;
         let mut found = Jobs::default();
         for block in &self.cells {
             block.jobs(&budget, choice, &mut found);
@@ -293,6 +297,26 @@ impl Experiment {
             found.impossible.extend(unknown.iter().map(|e| format!("{}: {e}", self.name)));
         }
         Ok(found)
+    }
+
+    /// A few lists of some length have a product that nobody can run.
+    fn check_number(&self, budget: &Budget, choice: Choice<'_>) -> Result<()> {
+        let product = |sides: [usize; 4]| sides.into_iter().fold(1, usize::saturating_mul);
+        let n_seeds = |own: &[u64]| choice.seeds.unwrap_or(own).len();
+        let cells = self.cells.iter().map(|block| {
+            let seeds = block.seeds.as_ref().map_or_else(|| n_seeds(&budget.seeds), Vec::len);
+            product([block.datasets.len(), block.networks.len(), block.methods.len(), seeds])
+        });
+        let distances = self.wasserstein.iter().zip(&budget.wasserstein).map(|(of, budget)| {
+            let seeds = n_seeds(&budget.seeds);
+            product([of.datasets.len(), of.methods.len(), of.activations.len(), seeds])
+        });
+        let n = cells.chain(distances).fold(0, usize::saturating_add);
+        if n <= MOST_JOBS {
+            return Ok(());
+        }
+        let (key, expected) = ("number of cells", format!("at most {MOST_JOBS}"));
+        Err(Error::ConfigValue { key, got: n.to_string(), expected })
     }
 }
 
