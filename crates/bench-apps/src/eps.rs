@@ -40,7 +40,10 @@ impl FromStr for Eps {
         let text = text.trim();
         let number = |part: &str| part.trim().parse::<f64>().ok();
         let value = match text.split_once('/') {
-            Some((above, below)) => number(above).zip(number(below)).map(|(a, b)| a / b),
+            Some((above, below)) => {
+                let both = number(above).zip(number(below));
+                both.filter(|(above, below)| *above > 0.0 && *below > 0.0).map(|(a, b)| a / b)
+            }
             None => number(text),
         };
         match value {
