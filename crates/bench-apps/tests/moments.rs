@@ -67,8 +67,8 @@ const WORKS: [Work; 5] = [
     },
     Work {
         name: "wasserstein",
-        begin: "$L wasserstein synthetic images:b --size 32 --width 0.125 --epochs 3 --epoch-steps 4 --pairs 10 --checkpoint-every 0 --out $out",
-        again: "$L wasserstein synthetic images:b --size 32 --width 0.125 --epochs 3 --epoch-steps 4 --pairs 10 --checkpoint-every 0 --out $out",
+        begin: "$L wasserstein images:b images:c --size 32 --width 0.125 --epochs 3 --epoch-steps 4 --pairs 10 --checkpoint-every 0 --out $out",
+        again: "$L wasserstein images:b images:c --size 32 --width 0.125 --epochs 3 --epoch-steps 4 --pairs 10 --checkpoint-every 0 --out $out",
         results: &["critic.safetensors"],
     },
     Work {
@@ -93,10 +93,13 @@ fn shell(place: &Place, out: &str, line: &str) -> std::process::Output {
 fn place() -> Place {
     let place = Place::new();
     fs::write(place.path("e.toml"), EXPERIMENT).unwrap();
-    fs::create_dir(place.path("b")).unwrap();
-    for i in 0..24_u8 {
-        let image = image::GrayImage::from_fn(32, 32, |x, y| image::Luma([(x * y) as u8 ^ i]));
-        image.save(place.path("b").join(format!("{i}.png"))).unwrap();
+    for (folder, shift) in [("b", 0), ("c", 60)] {
+        fs::create_dir(place.path(folder)).unwrap();
+        for i in 0..24_u8 {
+            let pixel = |x, y| image::Luma([((x * y) as u8 ^ i).saturating_add(shift)]);
+            let image = image::GrayImage::from_fn(32, 32, pixel);
+            image.save(place.path(folder).join(format!("{i}.png"))).unwrap();
+        }
     }
     let train =
         "$L train --dataset synthetic --train-limit 64 --test-limit 300 --epochs 1 --out $out";
