@@ -4,33 +4,26 @@
 //!     cargo run --release -p certify --example certify_trained -- network.safetensors
 //!
 //! The file holds `0.weight`, `0.bias`, `2.weight`, `2.bias` and so on, as `torch.nn.Sequential(Linear, ReLU, Linear, …)` has them.
-//! Without a file the example writes one with small weights first. It prints the bound of each layer's norm and the radii of
+//! Without a file the example writes one first, with the weights that candle starts from. It prints the bound of each layer's norm and the radii of
 //! some inputs. Nothing is assumed of the weights: the radius divides by the product of the bounds.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor, safetensors};
+use candle_nn::{VarBuilder, VarMap};
 use certify::{Arithmetic, Certifier};
 use lipconv::{Activation, Dense, ImageShape, PlainLayer, PlainNetwork};
 
 /// Any error ends the example.
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Weights of 6 to 8 to 3 features that some other program could have written.
+/// A network of 6 to 8 to 3 features, as candle initialises it.
 fn write_one(path: &Path) -> Outcome<()> {
-    let matrix = |rows: usize, columns: usize| -> Outcome<Tensor> {
-        let values = (0..rows * columns).map(|index| (index as f32 * 1.7).sin() * 0.6);
-        Ok(Tensor::from_vec(values.collect::<Vec<_>>(), (rows, columns), &Device::Cpu)?)
-    };
-    let zeros = |n: usize| Tensor::zeros(n, DType::F32, &Device::Cpu);
-    let tensors = HashMap::from([
-        ("0.weight", matrix(8, 6)?),
-        ("0.bias", zeros(8)?),
-        ("2.weight", matrix(3, 8)?),
-        ("2.bias", zeros(3)?),
-    ]);
-    Ok(safetensors::save(&tensors, path)?)
+    let variables = VarMap::new();
+    let vb = VarBuilder::from_varmap(&variables, DType::F32, &Device::Cpu);
+    candle_nn::linear(6, 8, vb.pp("0"))?;
+    candle_nn::linear(8, 3, vb.pp("2"))?;
+    Ok(variables.save(path)?)
 }
 
 fn network(path: &Path) -> Outcome<PlainNetwork> {

@@ -55,7 +55,7 @@ pub struct Conv2d {
 /// A convolution from `c_in` to `c_out` channels; parameters `weight` and `bias`.
 ///
 /// # Errors
-/// See the [module](self).
+/// [`Error::Zero`], [`Error::StrideDoesNotDivide`], [`Error::InvalidSetting`].
 pub fn conv2d(
     c_in: usize,
     c_out: usize,

@@ -50,7 +50,7 @@ pub struct Linear {
 /// A dense layer from `n_in` to `n_out` features; parameters `weight` and `bias`.
 ///
 /// # Errors
-/// See the [module](self).
+/// [`Error::Zero`](crate::Error::Zero), [`Error::InvalidSetting`](crate::Error::InvalidSetting).
 pub fn linear(
     n_in: usize,
     n_out: usize,

@@ -86,7 +86,7 @@ pub struct Sll {
 /// A residual layer of `channels`; parameters `weight`, `q` (SLL) and `bias`.
 ///
 /// # Errors
-/// See the [module](self).
+/// [`Error::Zero`].
 pub fn sll(
     channels: usize,
     kernel_size: usize,

@@ -67,7 +67,7 @@ pub struct SocConv2d {
 /// A convolution from `c_in` to `c_out` channels; parameters `weight` and `bias`.
 ///
 /// # Errors
-/// See the [module](self).
+/// [`Error::Zero`], [`Error::StrideDoesNotDivide`], [`Error::InvalidSetting`] for an even kernel.
 pub fn soc_conv2d(
     c_in: usize,
     c_out: usize,

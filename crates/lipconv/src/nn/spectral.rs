@@ -84,7 +84,7 @@ pub struct SpectralConv2d {
 /// A convolution from `c_in` to `c_out` channels; parameters `weight`, `alpha` (Cayley) and `bias`.
 ///
 /// # Errors
-/// See the [module](self).
+/// [`Error::Zero`], [`Error::StrideDoesNotDivide`].
 pub fn spectral_conv2d(
     c_in: usize,
     c_out: usize,
