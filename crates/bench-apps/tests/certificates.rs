@@ -127,12 +127,24 @@ fn check_other_weights(place: &Place, start: &str) {
 
 /// Every attack on a few images, with its table and its file.
 pub(crate) fn check_attacks(place: &Place) {
-    for attack in ["fgsm", "pgd", "boundary", "pointwise"] {
+    let attacks = ["fgsm", "pgd", "boundary", "pointwise", "auto", "apgd", "fab", "square"];
+    for attack in attacks {
         let args = ["attack", "run", "--attack", attack, "--eps", "1.58", "--test-limit", "12"];
         let args = [&args[..], &["--steps", "20", "--json", "attack.json", "--quiet"]].concat();
+        let budget: &[&str] = match attack {
+            "auto" => &["--max-queries", "30", "--attack-certified"],
+            "square" => &["--max-queries", "30"],
+            _ => &[],
+        };
+        let args = [&args[..], budget].concat();
         let text = place.succeed(&args);
         assert!(text.starts_with("12 test images of synthetic digits"), "{text}");
-        assert!(text.contains(&format!("under {attack} at 1.58")), "{text}");
+        let name = match attack {
+            "apgd" => "apgd-t",
+            "fab" => "fab-t",
+            name => name,
+        };
+        assert!(text.contains(&format!("under {name} at 1.58")), "{text}");
         let end = "no image was broken inside its certified radius (f32)\n";
         assert!(text.ends_with(end), "{text}");
         let json = fs::read_to_string(place.path("attack.json")).unwrap();
@@ -146,6 +158,16 @@ pub(crate) fn check_attacks(place: &Place) {
         }
         let (clean, accuracy) = (value["clean"].as_f64().unwrap(), value["accuracy"].as_f64());
         assert!(accuracy.unwrap() <= clean);
+        assert_eq!(value["radii"].as_array().map(Vec::len), Some(12));
+        let parts = value["parts"].as_array().map(Vec::len);
+        assert_eq!(parts, (attack == "auto").then_some(4));
+    }
+    for (attack, loss, others) in
+        [("pgd", "dlr-t", "fgsm and pgd"), ("apgd", "cw", "--attack apgd")]
+    {
+        let text = place.fail(&["attack", "run", "--attack", attack, "--eps", "1", "--loss", loss]);
+        let start = format!("error: --loss {loss} belongs to ");
+        assert!(text.starts_with(&start) && text.contains(&format!("{others} take")), "{text}");
     }
     let args = ["attack", "run", "--attack", "pgd", "--eps", "1", "--architecture", "kw-small"];
     let text = place.fail(&args);

@@ -34,7 +34,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let labels: Vec<usize> = logits.iter().map(|row| predicted_class(row)).collect();
 
     let pgd = Pgd::strong(0.3, 40, 2, 0);
-    let settings = EvaluationSettings { eps: &[0.1, 0.3], attacks: &[&pgd], batch_size: 100 };
+    let settings = EvaluationSettings {
+        eps: &[0.1, 0.3],
+        attacks: &[&pgd],
+        attack_certified: true,
+        batch_size: 100,
+    };
     let evaluation = evaluate(&network, &images, &labels, &settings, &mut |_| {})?;
     for row in &evaluation.certified {
         println!(

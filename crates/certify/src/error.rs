@@ -63,6 +63,26 @@ pub enum Error {
         /// The number of classes.
         n_classes: usize,
     },
+    /// A classifier has too few classes to be attacked.
+    #[error(
+        "the classifier has {got} classes, expected at least {expected} for an attack on its class"
+    )]
+    TooFewClasses {
+        /// The number of classes.
+        got: usize,
+        /// The number needed.
+        expected: usize,
+    },
+    /// Random numbers that were handed in for a replay ran out.
+    #[error(
+        "sample {sample}: {got} random numbers, expected more: the search went on after the last one"
+    )]
+    TooFewDraws {
+        /// Index of the sample.
+        sample: usize,
+        /// The numbers handed in.
+        got: usize,
+    },
     /// A setting is outside its domain.
     #[error("{name} is {value}, expected {expected}")]
     InvalidSetting {

@@ -29,8 +29,9 @@ mod zero_padded;
 
 pub use arithmetic::Arithmetic;
 pub use attack::{
-    Attack, AttackOutcome, AttackProgress, AttackStart, Boundary, Fgsm, Loss, Pgd, Pointwise,
-    Stopping,
+    Apgd, ApgdLoss, Attack, AttackOutcome, AttackProgress, AttackStart, AutoAttack, AutoAttackFlag,
+    AutoAttackPart, AutoAttackReport, Boundary, Fab, Fgsm, Loss, PartReport, Pgd, Pointwise,
+    Replay, Square, Stopping, Trace, TracedAttack,
 };
 pub use bounds::{LayerBound, LogitBound, NetworkBounds};
 pub use certificate::{

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use candle_core::Tensor;
 use certify::batched_logits;
 use certify::{
-    Arithmetic, Attack, AttackOutcome, AttackStart, Boundary, Certifier, Classifier, Fgsm, Loss,
-    Pgd, Pointwise, Stopping, ZeroPaddedNetwork, ZeroPaddedSpec, check_soundness,
+    Apgd, ApgdLoss, Arithmetic, Attack, AttackOutcome, AttackProgress, AttackStart, AutoAttack,
+    AutoAttackFlag, AutoAttackPart, Boundary, Certifier, Classifier, Fab, Fgsm, Loss, PartReport,
+    Pgd, Pointwise, Square, Stopping, ZeroPaddedNetwork, ZeroPaddedSpec, check_soundness,
 };
 use clap::ValueEnum;
 use lipconv::output;
@@ -27,12 +28,17 @@ use crate::words::{percent, text_table};
 
 /// Attack a network
 ///
-/// FGSM and PGD use gradients, the boundary and the pointwise attack only the predicted class. All are measured in the L2 norm of
-/// pixels from 0 to 1; an image counts as broken when an image of another class was found within --eps. Networks of this program are
-/// certified as well, and an attack that succeeds inside an executed radius is an error.
+/// FGSM, PGD, APGD and FAB use gradients, Square the logits, the boundary and the pointwise attack only the predicted class; "auto" is
+/// AutoAttack, the attack to report: APGD with cross-entropy, APGD towards nine classes, FAB and Square, each on the images that
+/// the others have left. All are measured in the L2 norm of pixels from 0 to 1; an image counts as broken when an image of another
+/// class was found within --eps. Networks of this program are certified as well, and an attack that succeeds inside an executed
+/// radius is an error. A certified image cannot be broken: auto, apgd, fab and square leave it out, unless --attack-certified wants
+/// the certificates tested.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
+  lipconv attack runs/first --attack auto --eps 1.58
+  lipconv attack runs/first --attack auto --eps 1.58 --attack-certified --to-the-end --json nearest.json
   lipconv attack runs/first --attack pgd --eps 1.58
   lipconv attack runs/first --attack pgd --eps 1.58 --steps 100 --step-size 0.04 --restarts 5 --loss ce
   lipconv attack runs/first --attack boundary --eps 1.58 --test-limit 100 --json boundary.json")]
@@ -71,27 +77,30 @@ pub(super) struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Attack")]
 struct Settings {
-    /// Steps of PGD (200) and of the boundary attack (5000)
+    /// Steps of PGD (200), of APGD and FAB (100) and of the boundary attack (5000)
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
     /// Length of a PGD step
     #[arg(long, value_name = "X", default_value_t = 0.01, allow_negative_numbers = true)]
     step_size: f64,
-    /// Random starts of PGD
+    /// Random starts of PGD, APGD, FAB and Square
     #[arg(long, value_name = "N", default_value_t = 1)]
     restarts: usize,
-    /// What FGSM and PGD climb
-    #[arg(long, value_enum, default_value_t = LossKind::Cw)]
-    loss: LossKind,
+    /// What FGSM and PGD (cw) and APGD (dlr-t) climb
+    #[arg(long, value_enum)]
+    loss: Option<LossKind>,
     /// κ of the cw loss
     #[arg(long, value_name = "X", default_value_t = 50.0, allow_negative_numbers = true)]
     kappa: f64,
     /// Decides all random draws
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Queries for one image, boundary and pointwise attack
-    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
-    max_queries: usize,
+    /// Queries for one image: Square (5000), boundary and pointwise attack (1000000)
+    #[arg(long, value_name = "N")]
+    max_queries: Option<usize>,
+    /// Attack certified images as well, which tests the certificates; fgsm, pgd, boundary and pointwise always do
+    #[arg(long)]
+    attack_certified: bool,
     /// Go on with images that are broken, to find smaller distances
     #[arg(long)]
     to_the_end: bool,
@@ -106,6 +115,14 @@ enum AttackKind {
     Fgsm,
     /// Projected gradient descent
     Pgd,
+    /// AutoAttack: apgd twice, fab and square
+    Auto,
+    /// Auto-PGD: gradient ascent that chooses its own steps
+    Apgd,
+    /// FAB: looks for the nearest image of each other class
+    Fab,
+    /// Random search with square windows, without gradients
+    Square,
     /// Random walk along the decision boundary
     Boundary,
     /// Pixel by pixel back from noise
@@ -118,6 +135,10 @@ enum LossKind {
     Cw,
     /// Cross-entropy
     Ce,
+    /// Difference of logits ratio, which no scale of the logits changes
+    Dlr,
+    /// The same towards each of the nine next classes in turn; apgd only
+    DlrT,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -141,10 +162,60 @@ struct Written<'a> {
     /// null where no adversarial image was found
     distances: Vec<Option<f64>>,
     predictions: &'a [usize],
+    /// Certified radii as executed, for networks of this program.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    radii: Option<&'a [f64]>,
+    /// What each part of "auto" did.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    parts: &'a [PartReport],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    flags: &'a [AutoAttackFlag],
+}
+
+/// What attacks, on which images of which network.
+struct Target<'a> {
+    classifier: &'a dyn Classifier,
+    images: &'a ImageSet,
+    pixels: &'a Tensor,
+    labels: &'a [usize],
+    radii: Option<&'a [f64]>,
+}
+
+enum Chosen {
+    Single(Box<dyn Attack>),
+    Auto(AutoAttack),
+}
+
+impl Chosen {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Single(attack) => attack.name(),
+            Self::Auto(attack) => attack.name(),
+        }
+    }
+
+    fn run(
+        &self,
+        samples: &[usize],
+        target: &Target<'_>,
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> certify::Result<(AttackOutcome, Vec<PartReport>, Vec<AutoAttackFlag>)> {
+        let Target { classifier, pixels, labels, .. } = *target;
+        match self {
+            Self::Single(attack) => {
+                let outcome = attack.run_on(samples, classifier, pixels, labels, progress)?;
+                Ok((outcome, Vec::new(), Vec::new()))
+            }
+            Self::Auto(attack) => {
+                let report = attack.report(samples, classifier, pixels, labels, progress)?;
+                Ok((report.outcome, report.parts, report.flags))
+            }
+        }
+    }
 }
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
-    let attack = attack(args);
+    let attack = attack(args)?;
     match args.architecture {
         Architecture::Own => {
             let model = Model::load(&args.model, args.device)?;
@@ -153,12 +224,13 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
             let network = &model.network;
             let (pixels, labels) = tensors(&images, network.dtype())?;
             let pixels = pixels.to_device(network.device())?;
-            let outcome =
-                report(args, attack.as_ref(), network, &images, &pixels, &labels, display)?;
             let arithmetic = Arithmetic::of_dtype(network.dtype())?;
             let certificates = Certifier::new(network)?.certify(&pixels, &labels)?;
-            let radii = &certificates.executed[&arithmetic];
-            check_soundness(attack.name(), &outcome, &labels, radii, arithmetic)?;
+            let radii = certificates.executed[&arithmetic].as_slice();
+            let (images, pixels, labels) = (&images, &pixels, labels.as_slice());
+            let target = Target { classifier: network, images, pixels, labels, radii: Some(radii) };
+            let outcome = report(args, &attack, &target, display)?;
+            check_soundness(attack.name(), &outcome, labels, radii, arithmetic)?;
             outln!("no image was broken inside its certified radius ({})", arithmetic.name());
         }
         Architecture::KwSmall => {
@@ -169,7 +241,9 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
             let (dataset, limit) = (args.dataset.as_ref(), args.test_limit);
             let images = test_images(config, &args.data, dataset, limit, display)?;
             let (pixels, labels) = tensors(&images, network.dtype())?;
-            report(args, attack.as_ref(), &network, &images, &pixels, &labels, display)?;
+            let (images, pixels, labels) = (&images, &pixels, labels.as_slice());
+            let target = Target { classifier: &network, images, pixels, labels, radii: None };
+            report(args, &attack, &target, display)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -179,23 +253,40 @@ fn load_kw_small(path: &Path) -> Result<ZeroPaddedNetwork> {
     Ok(ZeroPaddedNetwork::load(path, &ZeroPaddedSpec::kw_small())?)
 }
 
-fn attack(args: &Args) -> Box<dyn Attack> {
+fn attack(args: &Args) -> Result<Chosen> {
     let (eps, s) = (args.eps.value(), &args.settings);
-    let loss = match s.loss {
-        LossKind::Cw => Loss::CarliniWagner { confidence: s.kappa },
-        LossKind::Ce => Loss::CrossEntropy,
-    };
     let stopping = if s.to_the_end { Stopping::Never } else { Stopping::WhenBroken };
-    let (seed, batch_size, max_queries) = (s.seed, s.batch_size, s.max_queries);
-    match args.attack {
-        AttackKind::Fgsm => Box::new(Fgsm { eps, loss, batch_size }),
+    let (seed, batch_size, restarts) = (s.seed, s.batch_size, s.restarts);
+    let max_queries = s.max_queries.unwrap_or(1_000_000);
+    let single: Box<dyn Attack> = match args.attack {
+        AttackKind::Auto => {
+            let standard = AutoAttack::standard(eps, seed);
+            let auto = standard.with_batch_size(batch_size).with_stopping(stopping);
+            return Ok(Chosen::Auto(with_budgets(auto, s)));
+        }
+        AttackKind::Apgd => {
+            let defaults = Apgd::standard(eps, apgd_loss(s)?, seed);
+            let steps = s.steps.unwrap_or(defaults.steps);
+            Box::new(Apgd { steps, restarts, stopping, batch_size, ..defaults })
+        }
+        AttackKind::Fab => {
+            let defaults = Fab::standard(eps, seed);
+            let steps = s.steps.unwrap_or(defaults.steps);
+            Box::new(Fab { steps, restarts, stopping, batch_size, ..defaults })
+        }
+        AttackKind::Square => {
+            let defaults = Square::standard(eps, seed);
+            let queries = s.max_queries.unwrap_or(defaults.queries);
+            Box::new(Square { queries, restarts, stopping, batch_size, ..defaults })
+        }
+        AttackKind::Fgsm => Box::new(Fgsm { eps, loss: loss(s)?, batch_size }),
         AttackKind::Pgd => Box::new(Pgd {
             eps,
             steps: s.steps.unwrap_or(200),
             step_size: s.step_size,
-            loss,
+            loss: loss(s)?,
             start: AttackStart::Random,
-            restarts: s.restarts,
+            restarts,
             seed,
             stopping,
             batch_size,
@@ -209,46 +300,99 @@ fn attack(args: &Args) -> Box<dyn Attack> {
             let defaults = Pointwise::new(eps, seed);
             Box::new(Pointwise { stopping, max_queries, batch_size, ..defaults })
         }
+    };
+    Ok(Chosen::Single(single))
+}
+
+/// Other numbers of steps and queries than the standard version's, where they were asked for.
+fn with_budgets(mut auto: AutoAttack, settings: &Settings) -> AutoAttack {
+    for part in &mut auto.parts {
+        match part {
+            AutoAttackPart::Apgd(apgd) => apgd.steps = settings.steps.unwrap_or(apgd.steps),
+            AutoAttackPart::Fab(fab) => fab.steps = settings.steps.unwrap_or(fab.steps),
+            AutoAttackPart::Square(square) => {
+                square.queries = settings.max_queries.unwrap_or(square.queries);
+            }
+        }
     }
+    auto
+}
+
+/// What FGSM and PGD climb.
+fn loss(settings: &Settings) -> Result<Loss> {
+    match settings.loss.unwrap_or(LossKind::Cw) {
+        LossKind::Cw => Ok(Loss::CarliniWagner { confidence: settings.kappa }),
+        LossKind::Ce => Ok(Loss::CrossEntropy),
+        LossKind::Dlr => Ok(Loss::DifferenceOfLogitsRatio),
+        LossKind::DlrT => {
+            bail!("--loss dlr-t belongs to --attack apgd; fgsm and pgd take cw, ce or dlr")
+        }
+    }
+}
+
+/// What APGD climbs.
+fn apgd_loss(settings: &Settings) -> Result<ApgdLoss> {
+    match settings.loss.unwrap_or(LossKind::DlrT) {
+        LossKind::Ce => Ok(ApgdLoss::CrossEntropy),
+        LossKind::Dlr => Ok(ApgdLoss::Dlr),
+        LossKind::DlrT => Ok(ApgdLoss::TargetedDlr { targets: 9 }),
+        LossKind::Cw => {
+            bail!("--loss cw belongs to fgsm and pgd; --attack apgd takes ce, dlr or dlr-t")
+        }
+    }
+}
+
+/// The images to attack: not those that a certificate says will withstand, where nobody wants it tested.
+fn samples(args: &Args, target: &Target<'_>) -> Vec<usize> {
+    let skips = match args.attack {
+        AttackKind::Auto | AttackKind::Apgd | AttackKind::Fab | AttackKind::Square => {
+            !args.settings.attack_certified
+        }
+        _ => false,
+    };
+    let eps = args.eps.value();
+    let is_certified = |i: usize| target.radii.is_some_and(|radii| radii[i] > eps);
+    (0..target.labels.len()).filter(|&i| !(skips && is_certified(i))).collect()
 }
 
 /// Attacks, prints and writes.
 fn report(
     args: &Args,
-    attack: &dyn Attack,
-    classifier: &dyn Classifier,
-    images: &ImageSet,
-    pixels: &Tensor,
-    labels: &[usize],
+    attack: &Chosen,
+    target: &Target<'_>,
     display: Display,
 ) -> Result<AttackOutcome> {
     args.json.as_deref().map_or(Ok(()), check_output)?;
+    let Target { classifier, images, pixels, labels, radii } = *target;
     let logits = batched_logits(classifier, pixels, args.settings.batch_size.max(1))?;
     let margins = certify::margins(&logits, labels)?;
     let clean = certify::certified_accuracy(&margins, 0.0);
     const WHOLE: u64 = 1000;
     let mut bar = Progress::new(display, attack.name(), 0, WHOLE);
     let start = Instant::now();
-    let outcome = attack.run(classifier, pixels, labels, &mut |report| {
+    let samples = samples(args, target);
+    let (outcome, parts, flags) = attack.run(&samples, target, &mut |report| {
         let message = format!("{} of {} broken", report.n_broken, report.n_samples);
         bar.update((report.fraction * WHOLE as f64) as u64, &message);
     })?;
     bar.finish();
     let seconds = start.elapsed().as_secs_f64();
-    let name = images.label();
-    let time = spoken_seconds(seconds);
-    outln!("{} test images of {name}, {time}\n", labels.len());
-    let rows = [
-        ["accuracy, %".to_owned(), String::new()],
-        ["clean".to_owned(), percent(Some(clean))],
-        [format!("under {} at {}", attack.name(), args.eps), percent(Some(outcome.accuracy()))],
-    ];
-    outln!("{}", text_table(&rows.map(|row| row.to_vec())));
+    let n = labels.len();
+    outln!("{n} test images of {}, {}", images.label(), spoken_seconds(seconds));
+    if samples.len() < n {
+        outln!("{} of them are certified at {} and were left out", n - samples.len(), args.eps);
+    }
+    outln!("");
+    let row = |name: &str, value: f64| vec![name.to_owned(), percent(Some(value))];
+    let mut rows = vec![vec!["accuracy, %".to_owned(), String::new()], row("clean", clean)];
+    rows.extend(parts.iter().map(|part| row(&format!("after {}", part.attack), part.accuracy)));
+    rows.push(row(&format!("under {} at {}", attack.name(), args.eps), outcome.accuracy()));
+    outln!("{}", text_table(&rows));
+    flags.iter().for_each(|flag| outln!("doubtful: {flag}"));
     if let Some(path) = &args.json {
         let is_adversarial = |i: usize| outcome.broken[i] || outcome.predictions[i] != labels[i];
         let found =
             |i: usize| Some(outcome.distances[i]).filter(|d| is_adversarial(i) && d.is_finite());
-        let distances = (0..labels.len()).map(found).collect();
         let written = Written {
             attack: attack.name(),
             eps: args.eps.value(),
@@ -257,8 +401,11 @@ fn report(
             accuracy: outcome.accuracy(),
             seconds,
             broken: &outcome.broken,
-            distances,
+            distances: (0..n).map(found).collect(),
             predictions: &outcome.predictions,
+            radii,
+            parts: &parts,
+            flags: &flags,
         };
         write_json(path, &written)?;
         outln!("written to {}", path.display());

@@ -77,8 +77,12 @@ pub fn evaluate(
     let values: Vec<f64> = eps.iter().map(Eps::value).collect();
     let plan = attacks(config);
     let attacks: Vec<&dyn Attack> = plan.iter().map(|(_, _, attack)| attack.as_ref()).collect();
-    let settings =
-        EvaluationSettings { eps: &values, attacks: &attacks, batch_size: config.batch_size };
+    let settings = EvaluationSettings {
+        eps: &values,
+        attacks: &attacks,
+        attack_certified: true,
+        batch_size: config.batch_size,
+    };
     let mut shown: Option<(&'static str, Progress)> = None;
     let evaluation = certify::evaluate(network, &pixels, &labels, &settings, &mut |report| {
         show(&mut shown, display, report);

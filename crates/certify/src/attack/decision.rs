@@ -7,18 +7,17 @@
 
 use std::collections::VecDeque;
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-use super::objective::best_rival;
+use super::ledger::Ledger;
 use super::step::{distance_up, retain_rows};
 use super::{AttackOutcome, AttackProgress, Query, Stopping};
-use crate::classifier::{Classifier, is_correct, logit_rows, predicted_class};
+use crate::classifier::logit_rows;
 use crate::error::{Error, Result};
-use crate::evaluation::batched_logits;
-use crate::tensor::{Pixel, batch_size};
+use crate::tensor::Pixel;
 
 /// What such attacks have in common.
 #[derive(Debug, Clone, Copy)]
@@ -77,16 +76,9 @@ pub(super) fn run<A: DecisionAttack>(
 struct Run<'a, T, A> {
     attack: &'a A,
     limits: Limits,
-    classifier: &'a dyn Classifier,
-    shape: Vec<usize>,
-    n_values: usize,
-    labels: &'a [usize],
-    images: Vec<T>,
+    ledger: Ledger<'a, T>,
+    n_channels: usize,
     starts: Option<Vec<T>>,
-    /// What the classifier takes the images themselves for.
-    classes: Vec<usize>,
-    correct: Vec<bool>,
-    found: Vec<Option<Found<T>>>,
     waiting: VecDeque<(usize, Start)>,
     n_ended: usize,
 }
@@ -101,14 +93,6 @@ enum Start {
     Neighbour(usize),
 }
 
-/// The nearest adversarial image of a sample.
-#[derive(Debug, Clone)]
-struct Found<T> {
-    image: Vec<T>,
-    class: usize,
-    distance: f64,
-}
-
 struct Slot<S> {
     sample: usize,
     start: Start,
@@ -121,27 +105,20 @@ struct Slot<S> {
 
 impl<'a, T: Pixel, A: DecisionAttack> Run<'a, T, A> {
     fn new(attack: &'a A, query: Query<'a>) -> Result<Self> {
-        let Query { classifier, images, labels, starts } = query;
         let limits = attack.limits();
-        let (n, n_values) = batch_size(images)?;
-        let rows = logit_rows(&batched_logits(classifier, images, limits.batch_size)?)?;
-        let start = if starts.is_some() { Start::Given } else { Start::Noise };
-        let correct: Vec<bool> = rows.iter().zip(labels).map(|(y, &t)| is_correct(y, t)).collect();
-        let waiting: VecDeque<_> = (0..n).filter(|&i| correct[i]).map(|i| (i, start)).collect();
+        let ledger = Ledger::new(limits.name, query, limits.eps, limits.batch_size)?;
+        let start = if query.starts.is_some() { Start::Given } else { Start::Noise };
+        let in_play = (0..ledger.len()).filter(|&i| ledger.is_correct(i));
+        let waiting: VecDeque<_> = in_play.map(|i| (i, start)).collect();
+        let dims = query.images.dims();
         Ok(Self {
             attack,
             limits,
-            classifier,
-            shape: images.dims().to_vec(),
-            n_values,
-            labels,
-            images: images.flatten_all()?.to_vec1()?,
-            starts: starts.map(|starts| starts.flatten_all()?.to_vec1()).transpose()?,
-            classes: rows.iter().map(|row| predicted_class(row)).collect(),
-            correct,
-            found: vec![None; n],
-            n_ended: n - waiting.len(),
+            n_channels: if dims.len() == 4 { dims[1] } else { 1 },
+            starts: query.starts.map(|starts| starts.flatten_all()?.to_vec1()).transpose()?,
+            n_ended: ledger.len() - waiting.len(),
             waiting,
+            ledger,
         })
     }
 
@@ -161,30 +138,27 @@ impl<'a, T: Pixel, A: DecisionAttack> Run<'a, T, A> {
             progress(self.progress(&slots));
         }
         progress(self.progress(&[]));
-        self.outcome()
-    }
-
-    fn row<'s>(&self, values: &'s [T], i: usize) -> &'s [T] {
-        &values[i * self.n_values..(i + 1) * self.n_values]
+        self.ledger.outcome()
     }
 
     fn slot(&self, sample: usize, start: Start) -> Slot<A::Search<T>> {
-        let n_channels = if self.shape.len() == 4 { self.shape[1] } else { 1 };
+        let (n_channels, n_values) = (self.n_channels, self.ledger.n_values);
+        let row = sample * n_values..(sample + 1) * n_values;
         let image = match start {
             Start::Noise => None,
-            Start::Given => self.starts.as_ref().map(|starts| self.row(starts, sample)),
-            Start::Neighbour(other) => Some(self.row(&self.images, other)),
+            Start::Given => self.starts.as_ref().map(|starts| &starts[row]),
+            Start::Neighbour(other) => Some(self.ledger.image(other)),
         };
-        let original = self.row(&self.images, sample);
+        let original = self.ledger.image(sample);
         let search = self.attack.search(Subject { original, start: image, n_channels });
         let mut rng = ChaCha8Rng::seed_from_u64(self.limits.seed);
-        rng.set_stream(sample as u64);
+        rng.set_stream(self.ledger.id(sample) as u64);
         Slot { sample, start, search, rng, n_queries: 0, asks: true }
     }
 
     /// The images of all searches that go on, in order; the others are marked.
     fn propose(&self, slots: &mut [Slot<A::Search<T>>]) -> Vec<T> {
-        let (n_values, max_queries) = (self.n_values, self.limits.max_queries);
+        let (n_values, max_queries) = (self.ledger.n_values, self.limits.max_queries);
         let mut proposals = vec![T::zero(); slots.len() * n_values];
         let rows = proposals.par_chunks_exact_mut(n_values.max(1)).zip(slots.par_iter_mut());
         rows.for_each(|(image, slot)| {
@@ -199,11 +173,11 @@ impl<'a, T: Pixel, A: DecisionAttack> Run<'a, T, A> {
     fn retire(&mut self, slots: Vec<Slot<A::Search<T>>>) -> Result<Vec<Slot<A::Search<T>>>> {
         let (kept, ended): (Vec<_>, Vec<_>) = slots.into_iter().partition(|slot| slot.asks);
         for Slot { sample, start, .. } in ended {
-            let label = self.labels[sample];
-            let neighbour = match (&self.found[sample], start) {
-                (None, Start::Given) => return Err(Error::StartNotAdversarial { sample, label }),
+            let label = self.ledger.labels[sample];
+            let neighbour = match (self.ledger.has_found(sample), start) {
+                (false, Start::Given) => return Err(Error::StartNotAdversarial { sample, label }),
                 // noise is often all one class, which may be the label: start from an image instead
-                (None, Start::Noise) => self.neighbour(sample),
+                (false, Start::Noise) => self.neighbour(sample),
                 _ => None,
             };
             match neighbour {
@@ -216,9 +190,9 @@ impl<'a, T: Pixel, A: DecisionAttack> Run<'a, T, A> {
 
     /// The nearest image of the list that the classifier takes for another class than `sample`'s label.
     fn neighbour(&self, sample: usize) -> Option<usize> {
-        let distance =
-            |&i: &usize| distance_up(self.row(&self.images, i), self.row(&self.images, sample));
-        let others = (0..self.labels.len()).filter(|&i| self.classes[i] != self.labels[sample]);
+        let ledger = &self.ledger;
+        let distance = |&i: &usize| distance_up(ledger.image(i), ledger.image(sample));
+        let others = (0..ledger.len()).filter(|&i| ledger.class(i) != ledger.labels[sample]);
         others.min_by(|a, b| distance(a).total_cmp(&distance(b)))
     }
 
@@ -227,64 +201,23 @@ impl<'a, T: Pixel, A: DecisionAttack> Run<'a, T, A> {
         if slots.is_empty() {
             return Ok(());
         }
-        let mut shape = self.shape.clone();
-        shape[0] = slots.len();
-        let batch = Tensor::from_slice(proposals, shape, self.classifier.device())?;
-        let rows = logit_rows(&self.classifier.logits(&batch)?)?;
-        let images = proposals.chunks_exact(self.n_values.max(1));
+        let batch = self.ledger.tensor(proposals)?;
+        let rows = logit_rows(&self.ledger.classifier.logits(&batch)?)?;
+        let images = proposals.chunks_exact(self.ledger.n_values.max(1));
         for ((slot, row), image) in slots.iter_mut().zip(&rows).zip(images) {
-            let adversarial = !is_correct(row, self.labels[slot.sample]);
             slot.n_queries += 1;
-            slot.search.answer(adversarial);
-            if adversarial {
-                self.note(slot.sample, image, best_rival(row, self.labels[slot.sample]));
-            }
+            slot.search.answer(self.ledger.note(slot.sample, image, row));
         }
         if self.limits.stopping == Stopping::WhenBroken {
             let before = slots.len();
-            slots.retain(|slot| !self.is_broken(slot.sample));
+            slots.retain(|slot| !self.ledger.is_broken(slot.sample));
             self.n_ended += before - slots.len();
         }
         Ok(())
     }
 
-    /// Keeps an adversarial image if it is the nearest so far.
-    fn note(&mut self, sample: usize, image: &[T], class: Option<usize>) {
-        let distance = distance_up(image, self.row(&self.images, sample));
-        if self.found[sample].as_ref().is_none_or(|found| distance < found.distance) {
-            let class = class.unwrap_or(self.labels[sample]);
-            self.found[sample] = Some(Found { image: image.to_vec(), class, distance });
-        }
-    }
-
-    fn is_broken(&self, sample: usize) -> bool {
-        let near = |found: &Found<T>| found.distance <= self.limits.eps;
-        !self.correct[sample] || self.found[sample].as_ref().is_some_and(near)
-    }
-
     fn progress(&self, slots: &[Slot<A::Search<T>>]) -> AttackProgress {
-        let n_samples = self.labels.len();
         let under_way: f64 = slots.iter().map(|slot| slot.search.progress()).sum();
-        let fraction = (self.n_ended as f64 + under_way) / n_samples.max(1) as f64;
-        let n_broken = (0..n_samples).filter(|&i| self.is_broken(i)).count();
-        let fraction = if n_samples == 0 { 1.0 } else { fraction.min(1.0) };
-        AttackProgress { attack: self.limits.name, fraction, n_broken, n_samples }
-    }
-
-    fn outcome(self) -> Result<AttackOutcome> {
-        let n = self.labels.len();
-        let broken = (0..n).map(|i| self.is_broken(i)).collect();
-        let (mut distances, mut predictions) = (vec![f64::INFINITY; n], self.classes);
-        let mut adversarial = self.images;
-        for (i, found) in self.found.into_iter().enumerate() {
-            if let Some(Found { image, class, distance }) = found {
-                adversarial[i * self.n_values..(i + 1) * self.n_values].copy_from_slice(&image);
-                (distances[i], predictions[i]) = (distance, class);
-            } else if !self.correct[i] {
-                distances[i] = 0.0;
-            }
-        }
-        let adversarial = Tensor::from_vec(adversarial, self.shape, self.classifier.device())?;
-        Ok(AttackOutcome { adversarial, predictions, broken, distances })
+        self.ledger.progress(self.n_ended as f64 + under_way)
     }
 }

@@ -10,6 +10,9 @@
 //!
 //! sample by sample, for a [`Loss`]. [`Fgsm`] is one step of length ε from x itself, [`Pgd`] many, from several starts.
 //!
+//! [`Apgd`] chooses its steps itself, [`Fab`] looks for the nearest adversarial image, [`Square`] searches at random without
+//! gradients, and [`AutoAttack`] is all of these in turn: the figure to report beside a certified accuracy.
+//!
 //! The decision attacks, [`Boundary`] and [`Pointwise`], ask only for the class: they start from an image of another
 //! class and walk towards x, wherever that leads; ε decides what counts in the end.
 //!
@@ -31,26 +34,42 @@
 //! [`Error::PixelRange`](crate::Error) for pixels outside [0, 1], NaN included;
 //! [`Error::StartNotAdversarial`](crate::Error) for a given start of the sample's own class.
 //!
+//! [`Error::TooFewClasses`](crate::Error) for a classifier of one class.
+//!
 //! Source: Li et al. 2019, section 5; Carlini and Wagner 2017 for the loss; Madry et al. 2018; Goodfellow et al. 2015;
-//! Brendel et al. 2018 and Schott et al. 2019 for the decision attacks.
+//! Brendel et al. 2018 and Schott et al. 2019 for the decision attacks; Croce and Hein 2020 and Andriushchenko et al. 2020
+//! for AutoAttack.
 
+mod apgd;
+mod auto;
 mod boundary;
 mod decision;
+mod fab;
 mod fgsm;
+mod ledger;
 mod noise;
 mod objective;
 mod pgd;
 mod pointwise;
+mod rounds;
 mod setup;
+mod square;
 mod step;
+mod subset;
 
+pub use apgd::{Apgd, ApgdLoss};
+pub use auto::{AutoAttack, AutoAttackFlag, AutoAttackPart, AutoAttackReport, PartReport};
 pub use boundary::Boundary;
+pub use fab::Fab;
 pub use fgsm::Fgsm;
 pub use objective::Loss;
 pub use pgd::Pgd;
 pub use pointwise::Pointwise;
+pub use rounds::Trace;
+pub use square::Square;
 
 use candle_core::{DType, Tensor};
+use rounds::Rounds;
 use serde::{Deserialize, Serialize};
 
 use crate::classifier::Classifier;
@@ -83,7 +102,7 @@ pub enum Stopping {
 
 /// An attack with its settings.
 pub trait Attack {
-    /// Its name in reports: `fgsm`, `pgd`, `boundary`, `pointwise`.
+    /// Its name in reports: `fgsm`, `pgd`, `apgd-ce`, `apgd-dlr`, `apgd-t`, `fab-t`, `square`, `auto`, `boundary`, `pointwise`.
     fn name(&self) -> &'static str;
 
     /// The radius of the ball in which it wants to break samples.
@@ -101,12 +120,64 @@ pub trait Attack {
         labels: &[usize],
         progress: &mut dyn FnMut(AttackProgress),
     ) -> Result<AttackOutcome>;
+
+    /// Attacks the samples named, by their places in the list; the others come back as they were: not broken, at distance +∞.
+    ///
+    /// A certified sample can only withstand, so that the accuracy needs the others alone.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run); [`Error::InvalidSetting`] for a place that does not exist.
+    fn run_on(
+        &self,
+        samples: &[usize],
+        classifier: &dyn Classifier,
+        images: &Tensor,
+        labels: &[usize],
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<AttackOutcome> {
+        let query = Query::new(classifier, images, labels);
+        query.check()?;
+        subset::run_on(samples, query, &mut |subset| {
+            self.run(classifier, subset.images(), subset.labels(), progress)
+        })
+    }
+}
+
+/// An attack whose run can be replayed and followed.
+pub trait TracedAttack: Attack {
+    /// As [`Attack::run`], with starts and random numbers handed in, and with a trace of every search: one for each round
+    /// of each sample that was in play, sample by sample.
+    ///
+    /// # Errors
+    /// Those of [`Attack::run`]; shape and value errors of the starts; [`Error::TooFewDraws`].
+    fn run_traced(
+        &self,
+        classifier: &dyn Classifier,
+        images: &Tensor,
+        labels: &[usize],
+        replay: Replay<'_>,
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<(AttackOutcome, Vec<Trace>)>;
+}
+
+/// What takes the place of random choices.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Replay<'a> {
+    /// Where each sample starts, in every round; pixels in [0, 1].
+    pub starts: Option<&'a Tensor>,
+    /// Uniform random numbers in [0, 1) for each sample, the same in every round.
+    pub draws: Option<&'a [Vec<f64>]>,
 }
 
 /// What sets one attack of this crate apart from the others; the frame around it is one for all.
 trait Strategy {
     /// Its name in reports.
     const NAME: &'static str;
+
+    /// The name of a form of it.
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
 
     /// The radius of the ball.
     fn eps(&self) -> f64;
@@ -135,7 +206,7 @@ trait Strategy {
 
 impl<W: Strategy> Attack for W {
     fn name(&self) -> &'static str {
-        W::NAME
+        Strategy::name(self)
     }
 
     fn eps(&self) -> f64 {
@@ -149,7 +220,46 @@ impl<W: Strategy> Attack for W {
         labels: &[usize],
         progress: &mut dyn FnMut(AttackProgress),
     ) -> Result<AttackOutcome> {
-        self.attack_checked(Query { classifier, images, labels, starts: None }, progress)
+        self.attack_checked(Query::new(classifier, images, labels), progress)
+    }
+
+    fn run_on(
+        &self,
+        samples: &[usize],
+        classifier: &dyn Classifier,
+        images: &Tensor,
+        labels: &[usize],
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<AttackOutcome> {
+        self.check()?;
+        let query = Query::new(classifier, images, labels);
+        query.check()?;
+        // the samples keep their random streams
+        subset::run_on(samples, query, &mut |subset| {
+            self.attack(subset.query(classifier), progress)
+        })
+    }
+}
+
+impl<A: Strategy + Rounds> TracedAttack for A {
+    fn run_traced(
+        &self,
+        classifier: &dyn Classifier,
+        images: &Tensor,
+        labels: &[usize],
+        replay: Replay<'_>,
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<(AttackOutcome, Vec<Trace>)> {
+        self.check()?;
+        let Replay { starts, draws } = replay;
+        let query = Query { starts, draws, ..Query::new(classifier, images, labels) };
+        query.check()?;
+        let mut traces = Vec::new();
+        let outcome = rounds::run(self, query, progress, &mut |sample, round, search| {
+            traces.push(Trace { sample, round, ..search.trace() });
+        })?;
+        traces.sort_by_key(|trace| (trace.sample, trace.round));
+        Ok((outcome, traces))
     }
 }
 
@@ -159,11 +269,19 @@ struct Query<'a> {
     classifier: &'a dyn Classifier,
     images: &'a Tensor,
     labels: &'a [usize],
-    /// Adversarial images to start from, for the decision attacks.
+    /// Images to start from; adversarial ones for the decision attacks.
     starts: Option<&'a Tensor>,
+    /// Random numbers in place of streams.
+    draws: Option<&'a [Vec<f64>]>,
+    /// The numbers of the samples' random streams, where they are not their places.
+    ids: Option<&'a [usize]>,
 }
 
-impl Query<'_> {
+impl<'a> Query<'a> {
+    const fn new(classifier: &'a dyn Classifier, images: &'a Tensor, labels: &'a [usize]) -> Self {
+        Self { classifier, images, labels, starts: None, draws: None, ids: None }
+    }
+
     fn check(&self) -> Result<()> {
         setup::check(self.classifier, self.images, self.labels)?;
         let Some(starts) = self.starts else { return Ok(()) };
@@ -194,13 +312,13 @@ pub struct AttackProgress {
 #[derive(Debug, Clone)]
 pub struct AttackOutcome {
     /// Perturbed images, of the images' shape: where broken, one that breaks; otherwise the last iterate of a
-    /// gradient attack, and the nearest adversarial image of a decision attack (the image itself if there is none).
+    /// FGSM and PGD, and the nearest adversarial image of the other attacks (the image itself if there is none).
     pub adversarial: Tensor,
     /// What the classifier takes them for.
     pub predictions: Vec<usize>,
     /// Whether the sample was broken.
     pub broken: Vec<bool>,
-    /// Euclidean norm of the perturbation, rounded up; +∞ where a decision attack found no adversarial image.
+    /// Euclidean norm of the perturbation, rounded up; +∞ where an attack other than FGSM and PGD found no adversarial image.
     pub distances: Vec<f64>,
 }
 

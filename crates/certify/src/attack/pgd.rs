@@ -126,6 +126,8 @@ struct Run<'a, T> {
     shape: Vec<usize>,
     n_values: usize,
     labels: &'a [usize],
+    /// What names the samples in random streams.
+    ids: Option<&'a [usize]>,
     images: Vec<T>,
     /// Where broken, an image that breaks; otherwise the last iterate.
     adversarial: Vec<T>,
@@ -142,7 +144,7 @@ struct Active<T> {
 
 impl<'a, T: Pixel> Run<'a, T> {
     fn new(pgd: &'a Pgd, name: &'static str, query: Query<'a>) -> Result<Self> {
-        let Query { classifier, images, labels, .. } = query;
+        let Query { classifier, images, labels, ids, .. } = query;
         let (n, n_values) = batch_size(images)?;
         let shape = images.dims().to_vec();
         let images: Vec<T> = images.flatten_all()?.to_vec1()?;
@@ -155,6 +157,7 @@ impl<'a, T: Pixel> Run<'a, T> {
             shape,
             n_values,
             labels,
+            ids,
             images,
             adversarial,
             predictions,
@@ -223,10 +226,11 @@ impl<'a, T: Pixel> Run<'a, T> {
         let (n_values, eps) = (self.n_values, self.pgd.eps);
         let mut d = vec![T::zero(); samples.len() * n_values];
         if self.pgd.start == AttackStart::Random {
-            let (image, seed) = (self.image_of(), self.pgd.seed);
+            let (image, seed, ids) = (self.image_of(), self.pgd.seed, self.ids);
             d.par_chunks_exact_mut(n_values.max(1)).zip(&samples).for_each(|(d, &i)| {
                 let mut rng = ChaCha8Rng::seed_from_u64(seed);
-                rng.set_stream((i as u64) << 16 | restart as u64);
+                let id = ids.map_or(i, |ids| ids[i]);
+                rng.set_stream((id as u64) << 16 | restart as u64);
                 random_start(d, image(i), eps, &mut rng);
             });
         }

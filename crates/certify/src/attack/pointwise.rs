@@ -56,7 +56,8 @@ impl Pointwise {
         starts: &Tensor,
         progress: &mut dyn FnMut(AttackProgress),
     ) -> Result<AttackOutcome> {
-        self.attack_checked(Query { classifier, images, labels, starts: Some(starts) }, progress)
+        let query = Query { starts: Some(starts), ..Query::new(classifier, images, labels) };
+        self.attack_checked(query, progress)
     }
 }
 

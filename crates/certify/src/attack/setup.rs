@@ -48,3 +48,12 @@ pub(super) fn check_at_least_one(name: &'static str, value: usize) -> Result<()>
     }
     Err(Error::InvalidSetting { name, value: 0.0, expected: "at least 1" })
 }
+
+/// Rounds are told apart by sixteen bits of a random stream's number.
+pub(super) fn check_restarts(restarts: usize) -> Result<()> {
+    if (1..=4096).contains(&restarts) {
+        return Ok(());
+    }
+    let (name, value) = ("restarts", restarts as f64);
+    Err(Error::InvalidSetting { name, value, expected: "1 to 4096" })
+}

@@ -31,7 +31,7 @@ pub(super) fn project<T: Pixel>(d: &mut [T], image: &[T], eps: f64) {
     }
 }
 
-fn clamp01<T: Pixel>(v: T) -> T {
+pub(super) fn clamp01<T: Pixel>(v: T) -> T {
     let v = if v < T::one() { v } else { T::one() };
     if v > T::zero() { v } else { T::zero() }
 }
@@ -65,8 +65,8 @@ pub(super) fn is_in_ball<T: Pixel>(point: &[T], image: &[T], eps: f64) -> bool {
     point.iter().all(is_pixel) && distance_up(point, image) <= rounded_eps
 }
 
-/// ε and what rounding adds in [`project`]: to the norm and the scaling, relative to ε, and to n sums `x + d` in [0, 1].
-fn with_rounding(eps: f64, n: usize, unit_roundoff: f64) -> f64 {
+/// The distance up to which a point counts as one of the ball: ε and what rounding adds in [`project`], to the norm and the scaling, relative to ε, and to n sums `x + d` in [0, 1].
+pub(super) fn with_rounding(eps: f64, n: usize, unit_roundoff: f64) -> f64 {
     eps * (1.0 + (n as f64 + 8.0) * unit_roundoff) + 2.0 * unit_roundoff * (n as f64).sqrt()
 }
 
@@ -81,7 +81,7 @@ pub(super) fn retain_rows<T: Copy>(values: &mut Vec<T>, n: usize, keep: &[bool])
 }
 
 /// Euclidean norm; eight partial sums, so that the compiler can use vector registers.
-fn norm<T: Pixel>(values: &[T]) -> f64 {
+pub(super) fn norm<T: Pixel>(values: &[T]) -> f64 {
     const LANES: usize = 8;
     let mut sums = [T::zero(); LANES];
     let mut chunks = values.chunks_exact(LANES);

@@ -98,7 +98,7 @@ fn settings_have_domains() {
         check_text(attack(pgd, &half, &[0, 0]), expected);
     }
     let evaluate_at = |eps: &[f64], batch_size: usize| {
-        let settings = EvaluationSettings { eps, attacks: &[], batch_size };
+        let settings = EvaluationSettings { eps, attacks: &[], attack_certified: true, batch_size };
         evaluate(&network(), &half, &[0, 0], &settings, &mut |_| {})
     };
     check_text(evaluate_at(&[-0.5], 1), "eps is -0.5, expected a finite number of at least 0");

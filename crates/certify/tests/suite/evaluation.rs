@@ -18,7 +18,12 @@ fn under(dtype: DType, attacks: &[&dyn Attack]) -> Evaluation {
     let mut labels = predictions(&network, &images);
     // every sixth label is wrong
     labels.iter_mut().step_by(6).for_each(|t| *t = (*t + 1) % 5);
-    let settings = EvaluationSettings { eps: &[0.0, 0.05, 0.3], attacks, batch_size: 7 };
+    let settings = EvaluationSettings {
+        eps: &[0.0, 0.05, 0.3],
+        attacks,
+        attack_certified: true,
+        batch_size: 7,
+    };
     evaluate(&network, &images, &labels, &settings, &mut |_| {}).unwrap()
 }
 

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests may unwrap, like tests")]
 
+mod attack_traces;
 mod attacks;
+mod auto_attack;
 mod bounds;
 mod certificate_files;
 mod certificates;

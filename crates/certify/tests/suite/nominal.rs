@@ -111,7 +111,12 @@ fn nominal_radii_are_the_proven_ones_up_to_rounding() {
         let network = mixed_network([scale, 1.0 / scale, scale, 4.0], DType::F64, seed as u64);
         let pixels = images(40, network.input(), DType::F64, &mut rng(seed as u64 + 20));
         let labels = predictions(&network, &pixels);
-        let settings = EvaluationSettings { eps: &[0.0, 0.01, 0.1], attacks: &[], batch_size: 7 };
+        let settings = EvaluationSettings {
+            eps: &[0.0, 0.01, 0.1],
+            attacks: &[],
+            attack_certified: true,
+            batch_size: 7,
+        };
         let found = evaluate(&network, &pixels, &labels, &settings, &mut |_| {}).unwrap();
         let certificates = &found.samples.certificates;
         let logits = network.logits(&pixels).unwrap();

@@ -1,0 +1,348 @@
+//! AutoAttack: the strongest attacks of the field in turn, each on what the others have left.
+//!
+//! Definition of the standard version: [`Apgd`] with cross-entropy, [`Apgd`] towards the nine next classes, [`Fab`], [`Square`]. Of
+//! several adversarial images of a sample the nearest is reported.
+//!
+//! The report raises [`AutoAttackFlag`]s where the figures should not be trusted: outputs that differ from call to call, outputs
+//! that are probabilities, gradients that are zero, a random search that does better than gradients. They are signs of a
+//! network that hides its gradients, which is then less robust than attacks by gradients say.
+//!
+//! Guarantee: no sample that one of the attacks breaks alone, on the same samples and with the same seed, is left.
+//! A sample's random numbers depend on its place in the list alone, whatever has been broken before.
+//!
+//! Cost: for a sample that withstands everything 1000 steps of APGD, 900 of FAB, and 5000 queries of Square. A certified sample
+//! can only withstand: leave it out, but to test the certificate ([`Attack::run_on`](crate::Attack::run_on)).
+//!
+//! Source: Croce and Hein 2020 (arXiv 2003.01690), its repository for the flags.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::setup::check_positive;
+use super::subset::Merged;
+use super::{
+    Apgd, ApgdLoss, AttackOutcome, AttackProgress, Fab, Query, Square, Stopping, Strategy,
+};
+use crate::classifier::{Classifier, logit_rows};
+use crate::error::{Error, Result};
+use crate::evaluation::batched_logits;
+use crate::margin::percent;
+
+/// AutoAttack in L2.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AutoAttack {
+    /// ε: radius of the ball, positive; the same for every part.
+    pub eps: f64,
+    /// The attacks in their order, at least one.
+    pub parts: Vec<AutoAttackPart>,
+    /// Whether every part attacks all samples, also those that are broken, to find smaller distances.
+    pub stopping: Stopping,
+}
+
+/// One of the attacks.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AutoAttackPart {
+    /// Auto-PGD.
+    Apgd(Apgd),
+    /// FAB, targeted.
+    Fab(Fab),
+    /// Square.
+    Square(Square),
+}
+
+/// What AutoAttack found.
+#[derive(Debug, Clone)]
+pub struct AutoAttackReport {
+    /// All attacks together.
+    pub outcome: AttackOutcome,
+    /// Each attack, in order.
+    pub parts: Vec<PartReport>,
+    /// Reasons to doubt the figures.
+    pub flags: Vec<AutoAttackFlag>,
+}
+
+/// What one attack added.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartReport {
+    /// The attack's name.
+    pub attack: String,
+    /// Samples that it attacked.
+    pub n_attacked: usize,
+    /// Samples that it broke and no attack before it.
+    pub n_broken: usize,
+    /// Accuracy after it, in percent of all samples.
+    pub accuracy: f64,
+}
+
+/// A reason to doubt the figures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AutoAttackFlag {
+    /// The same images have other logits in a second call: attacks on a random function need averages.
+    RandomisedOutput {
+        /// The largest difference of a logit.
+        largest_difference: f64,
+    },
+    /// Every output is in [0, 1] and they sum to 1: probabilities in place of logits, whose gradients vanish.
+    Probabilities,
+    /// The gradient at the start is zero.
+    ZeroGradients {
+        /// For how many samples.
+        samples: usize,
+    },
+    /// Square broke samples that attacks by gradients had left, more than 0.2 % of all.
+    SquareIsBetter {
+        /// How many samples.
+        samples: usize,
+    },
+}
+
+impl std::fmt::Display for AutoAttackFlag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::RandomisedOutput { largest_difference } => write!(
+                f,
+                "the logits of the same images differ by up to {largest_difference:.1e} from call to call; \
+                 attack a deterministic form of the network"
+            ),
+            Self::Probabilities => write!(
+                f,
+                "the outputs are probabilities, whose gradients vanish; attack the logits"
+            ),
+            Self::ZeroGradients { samples } => write!(
+                f,
+                "the gradient at the start is zero for {samples} images; the network may hide its gradients"
+            ),
+            Self::SquareIsBetter { samples } => write!(
+                f,
+                "Square, without gradients, broke {samples} images that attacks by gradients had left; the \
+                 network may hide its gradients"
+            ),
+        }
+    }
+}
+
+/// Square may break this share of the samples, in percent, before it is a sign of hidden gradients.
+const SQUARE_SHARE: f64 = 0.2;
+/// Logits that differ by more from call to call are random.
+const RANDOM_DIFFERENCE: f64 = 1e-4;
+
+impl AutoAttack {
+    /// The standard version: APGD with cross-entropy, APGD towards nine classes, FAB, Square.
+    #[must_use]
+    pub fn standard(eps: f64, seed: u64) -> Self {
+        let apgd = |loss| AutoAttackPart::Apgd(Apgd::standard(eps, loss, seed));
+        let parts = vec![
+            apgd(ApgdLoss::CrossEntropy),
+            apgd(ApgdLoss::TargetedDlr { targets: 9 }),
+            AutoAttackPart::Fab(Fab::standard(eps, seed)),
+            AutoAttackPart::Square(Square::standard(eps, seed)),
+        ];
+        Self { eps, parts, stopping: Stopping::WhenBroken }
+    }
+
+    /// The version "plus" without its untargeted FAB: five starts each of APGD with cross-entropy and with the ratio,
+    /// then Square, APGD towards nine classes, and FAB.
+    #[must_use]
+    pub fn plus(eps: f64, seed: u64) -> Self {
+        let apgd = |loss, restarts| {
+            AutoAttackPart::Apgd(Apgd { restarts, ..Apgd::standard(eps, loss, seed) })
+        };
+        let parts = vec![
+            apgd(ApgdLoss::CrossEntropy, 5),
+            apgd(ApgdLoss::Dlr, 5),
+            AutoAttackPart::Square(Square::standard(eps, seed)),
+            apgd(ApgdLoss::TargetedDlr { targets: 9 }, 1),
+            AutoAttackPart::Fab(Fab::standard(eps, seed)),
+        ];
+        Self { eps, parts, stopping: Stopping::WhenBroken }
+    }
+
+    /// The same with another number of images in one forward pass.
+    #[must_use]
+    pub fn with_batch_size(mut self, batch_size: usize) -> Self {
+        for part in &mut self.parts {
+            match part {
+                AutoAttackPart::Apgd(apgd) => apgd.batch_size = batch_size,
+                AutoAttackPart::Fab(fab) => fab.batch_size = batch_size,
+                AutoAttackPart::Square(square) => square.batch_size = batch_size,
+            }
+        }
+        self
+    }
+
+    /// The same, to the end or not: see [`Stopping`].
+    #[must_use]
+    pub fn with_stopping(mut self, stopping: Stopping) -> Self {
+        self.stopping = stopping;
+        for part in &mut self.parts {
+            match part {
+                AutoAttackPart::Apgd(apgd) => apgd.stopping = stopping,
+                AutoAttackPart::Fab(fab) => fab.stopping = stopping,
+                AutoAttackPart::Square(square) => square.stopping = stopping,
+            }
+        }
+        self
+    }
+
+    /// Attacks the samples named, and says what each part did. The other samples are not attacked.
+    ///
+    /// # Errors
+    /// Those of [`Attack::run`](crate::Attack::run).
+    pub fn report(
+        &self,
+        samples: &[usize],
+        classifier: &dyn Classifier,
+        images: &Tensor,
+        labels: &[usize],
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<AutoAttackReport> {
+        self.check()?;
+        let query = Query::new(classifier, images, labels);
+        query.check()?;
+        self.report_checked(samples, query, progress)
+    }
+
+    fn report_checked(
+        &self,
+        samples: &[usize],
+        query: Query<'_>,
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<AutoAttackReport> {
+        let n = query.labels.len();
+        let mut merged = Merged::new(query);
+        let mut flags = output_flags(query)?;
+        let mut parts = Vec::new();
+        let (mut n_flat, mut n_by_square) = (0, 0);
+        for (index, part) in self.parts.iter().enumerate() {
+            let in_play = |&&i: &&usize| self.stopping == Stopping::Never || !merged.broken[i];
+            let remaining: Vec<usize> = samples.iter().filter(in_play).copied().collect();
+            let before = merged.n_broken();
+            let subset = merged.subset(&remaining)?;
+            let mut report = |inner: AttackProgress| {
+                let fraction = (index as f64 + inner.fraction) / self.parts.len() as f64;
+                let n_broken = match self.stopping {
+                    Stopping::Never => before.max(inner.n_broken),
+                    Stopping::WhenBroken => before + inner.n_broken,
+                };
+                let attack = inner.attack;
+                progress(AttackProgress { attack, fraction, n_broken, n_samples: n });
+            };
+            let (outcome, flat) = part.attack(subset.query(query.classifier), &mut report)?;
+            n_flat = n_flat.max(flat);
+            merged.take(&remaining, &outcome)?;
+            let n_broken = merged.n_broken() - before;
+            if index > 0 && matches!(part, AutoAttackPart::Square(_)) {
+                n_by_square += n_broken;
+            }
+            let (attack, n_attacked) = (part.name().to_owned(), remaining.len());
+            let accuracy = percent(n - merged.n_broken(), n);
+            parts.push(PartReport { attack, n_attacked, n_broken, accuracy });
+        }
+        if n_flat > 0 {
+            flags.push(AutoAttackFlag::ZeroGradients { samples: n_flat });
+        }
+        if percent(n_by_square, samples.len()) > SQUARE_SHARE {
+            flags.push(AutoAttackFlag::SquareIsBetter { samples: n_by_square });
+        }
+        Ok(AutoAttackReport { outcome: merged.outcome()?, parts, flags })
+    }
+}
+
+impl AutoAttackPart {
+    /// Its name in reports.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Apgd(apgd) => Strategy::name(apgd),
+            Self::Fab(fab) => Strategy::name(fab),
+            Self::Square(square) => Strategy::name(square),
+        }
+    }
+
+    fn check(&self, eps: f64) -> Result<()> {
+        let value = match self {
+            Self::Apgd(apgd) => {
+                apgd.check()?;
+                apgd.eps
+            }
+            Self::Fab(fab) => {
+                fab.check()?;
+                fab.eps
+            }
+            Self::Square(square) => {
+                square.check()?;
+                square.eps
+            }
+        };
+        if value == eps {
+            return Ok(());
+        }
+        let (name, expected) = ("eps of a part", "that of the whole attack");
+        Err(Error::InvalidSetting { name, value, expected })
+    }
+
+    /// The outcome, and the number of samples that had a zero gradient at the start.
+    fn attack(
+        &self,
+        query: Query<'_>,
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<(AttackOutcome, usize)> {
+        match self {
+            Self::Apgd(apgd) => apgd.count_flat(query, progress),
+            Self::Fab(fab) => Ok((fab.attack(query, progress)?, 0)),
+            Self::Square(square) => Ok((square.attack(query, progress)?, 0)),
+        }
+    }
+}
+
+impl Strategy for AutoAttack {
+    const NAME: &'static str = "auto";
+
+    fn eps(&self) -> f64 {
+        self.eps
+    }
+
+    fn check(&self) -> Result<()> {
+        check_positive("eps", self.eps)?;
+        super::setup::check_at_least_one("parts", self.parts.len())?;
+        self.parts.iter().try_for_each(|part| part.check(self.eps))
+    }
+
+    fn attack(
+        &self,
+        query: Query<'_>,
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<AttackOutcome> {
+        let all: Vec<usize> = (0..query.labels.len()).collect();
+        Ok(self.report_checked(&all, query, progress)?.outcome)
+    }
+}
+
+/// What the outputs themselves give away, for the first images.
+fn output_flags(query: Query<'_>) -> Result<Vec<AutoAttackFlag>> {
+    const IMAGES: usize = 200;
+    let n = query.labels.len().min(IMAGES);
+    let mut flags = Vec::new();
+    if n == 0 {
+        return Ok(flags);
+    }
+    let images = query.images.narrow(0, 0, n)?;
+    let rows = || logit_rows(&batched_logits(query.classifier, &images, n)?);
+    let (first, second) = (rows()?, rows()?);
+    let pairs = first.iter().flatten().zip(second.iter().flatten());
+    let largest_difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    if largest_difference > RANDOM_DIFFERENCE {
+        flags.push(AutoAttackFlag::RandomisedOutput { largest_difference });
+    }
+    let is_distribution = |row: &Vec<f64>| {
+        let sum: f64 = row.iter().sum();
+        (sum - 1.0).abs() < 1e-5 && row.iter().all(|p| (0.0..=1.0).contains(p))
+    };
+    if first.iter().all(is_distribution) {
+        flags.push(AutoAttackFlag::Probabilities);
+    }
+    Ok(flags)
+}
