@@ -12,6 +12,8 @@ mod config;
 mod decode;
 mod distances;
 mod download;
+#[cfg(feature = "cuda-emulation")]
+mod emulated;
 mod eps;
 mod errors;
 mod export;
