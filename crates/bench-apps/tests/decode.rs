@@ -150,3 +150,29 @@ fn a_few_bytes_are_not_a_picture_of_a_hundred_million() {
     );
     assert_eq!(text, expected);
 }
+
+#[test]
+fn a_palette_of_parts_of_colours_is_refused() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/fuzz/seeds/images/colour");
+    let bytes = fs::read(seeds.join("train/a/7.png")).unwrap();
+    assert_eq!(decoded(&bytes).unwrap().shape, [3, 7, 9]);
+    let at = bytes.windows(4).position(|name| name == b"PLTE").unwrap();
+    let length = u32::from_be_bytes(bytes[at - 4..at].try_into().unwrap()) as usize;
+    for n in [1, 2, 4, 100, length + 1] {
+        let mut chunk = b"PLTE".to_vec();
+        chunk.extend(bytes[at + 4..at + 4 + length].iter().cycle().take(n));
+        let mut crc = flate2::Crc::new();
+        crc.update(&chunk);
+        let mut file = bytes[..at - 4].to_vec();
+        file.extend((n as u32).to_be_bytes());
+        file.extend(&chunk);
+        file.extend(crc.sum().to_be_bytes());
+        file.extend(&bytes[at + 8 + length..]);
+        let text = decoded(&file).unwrap_err();
+        let by_decoder = text.starts_with("the image cannot be decoded: ");
+        assert!(
+            by_decoder || text == "the palette of the PNG file is not made of colours",
+            "{text}"
+        );
+    }
+}

@@ -52,3 +52,15 @@ fn manifests_that_cannot_be_right_are_refused() {
         assert!(!error.contains('\n'), "{error}");
     }
 }
+
+#[test]
+fn sizes_beyond_every_disk_do_not_overflow() {
+    let file =
+        VALID[VALID.find("[[files]]").unwrap()..].replace("size = 3", "size = 9223372036854775807");
+    let text = format!(
+        "{VALID}{file}{}{}",
+        file.replace("toy.gz", "b.gz"),
+        file.replace("toy.gz", "c.gz")
+    );
+    assert_eq!(Manifest::parse("toy.toml", &text).unwrap().total_size(), u64::MAX);
+}

@@ -109,6 +109,9 @@ pub fn decode(path: &Path) -> Result<Picture> {
     if kind(&bytes) == Some(ImageFormat::Jpeg) && !jpeg_is_complete(&bytes) {
         return Err(Error::malformed(path, "the JPEG file is cut off: it has no end marker"));
     }
+    if kind(&bytes) == Some(ImageFormat::Png) && !png_palette_is_whole(&bytes) {
+        return Err(Error::malformed(path, "the palette of the PNG file is not made of colours"));
+    }
     // what an orientation cannot be read from has none
     let orientation = decoder.orientation().ok();
     let mut image = DynamicImage::from_decoder(decoder).map_err(|e| refused(path, e))?;
@@ -198,6 +201,20 @@ fn colour(image: DynamicImage) -> Vec<u8> {
         plane.iter_mut().zip(values).for_each(|(pixel, &value)| *pixel = value);
     }
     planes
+}
+
+/// Whether every palette has three bytes for each colour, which the decoder takes for granted.
+fn png_palette_is_whole(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(8..).unwrap_or_default();
+    while let Some((length, after)) = rest.split_first_chunk() {
+        let length = u32::from_be_bytes(*length) as usize;
+        if after.starts_with(b"PLTE") && !length.is_multiple_of(3) {
+            return false;
+        }
+        // name and checksum
+        rest = after.get(length.saturating_add(8)..).unwrap_or_default();
+    }
+    true
 }
 
 /// Whether the end marker comes before the end of the file; decoders fill up what is missing.

@@ -131,7 +131,7 @@ impl Manifest {
 
     /// Length of all files together, in bytes.
     pub fn total_size(&self) -> u64 {
-        self.files.iter().map(|file| file.size).sum()
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.size))
     }
 }
 
