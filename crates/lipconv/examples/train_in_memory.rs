@@ -9,8 +9,8 @@ use std::ops::ControlFlow;
 use candle_core::{DType, Device, Tensor};
 use lipconv::train::EpochReport;
 use lipconv::{
-    ImageShape, InMemory, Loss, Methods, Network, NetworkSpec, Observer, Result, TrainConfig,
-    Trainer,
+    Activation, ImageShape, InMemory, LayerSpec, LinearMethod, Loss, Network, NetworkSpec,
+    Observer, Result, TrainConfig, Trainer,
 };
 
 /// Prints the epochs.
@@ -37,10 +37,13 @@ fn rings(n: u32) -> Result<(Tensor, Vec<u32>)> {
 
 fn main() -> Result<()> {
     let (points, labels) = rings(512)?;
-    let spec = NetworkSpec::fc3(ImageShape::vector(2), 2, Methods::BCOP);
+    let linear = |out_features| LayerSpec::Linear { out_features, method: LinearMethod::Bjorck };
+    let max_min = LayerSpec::Activation(Activation::MaxMin);
+    let layers = vec![LayerSpec::Flatten, linear(32), max_min, linear(32), max_min, linear(2)];
+    let spec = NetworkSpec { input: ImageShape::vector(2), layers };
     let network = Network::new(&spec, DType::F32, &Device::Cpu, 0)?;
     let loss = Loss::MultiClassHinge { margin: 0.3 };
-    let config = TrainConfig { epochs: 5, learning_rate: 5e-3, loss, ..Default::default() };
+    let config = TrainConfig { epochs: 20, learning_rate: 5e-3, loss, ..Default::default() };
     let mut trainer = Trainer::new(network, config)?;
     trainer.fit(&mut InMemory::new(points.clone(), labels.clone(), 64)?, &mut Print)?;
 
