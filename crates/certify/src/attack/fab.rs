@@ -291,7 +291,7 @@ fn to_hyperplane(p: &[f64], w: &[f64], b: f64) -> Vec<f64> {
         }
         let next = (c - bound) / free;
         // NaN ends the iteration as well
-        if !(next > lambda) {
+        if next.is_nan() || next <= lambda {
             break;
         }
         lambda = next;

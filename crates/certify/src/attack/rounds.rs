@@ -47,7 +47,7 @@ pub(super) struct Subject<'a, T> {
 /// Uniform random numbers in [0, 1): a stream, or a list that was handed in.
 #[derive(Debug, Clone)]
 pub(super) enum Draws {
-    Stream(ChaCha8Rng),
+    Stream(Box<ChaCha8Rng>),
     Given { values: Vec<f64>, next: usize },
 }
 
@@ -250,7 +250,7 @@ impl<'a, T: Pixel, A: Rounds> Run<'a, T, A> {
             None => {
                 let mut rng = ChaCha8Rng::seed_from_u64(self.plan.seed);
                 rng.set_stream((self.ledger.id(sample) as u64) << 16 | round as u64);
-                Draws::Stream(rng)
+                Draws::Stream(Box::new(rng))
             }
         }
     }

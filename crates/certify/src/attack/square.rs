@@ -165,7 +165,7 @@ impl Grid {
     fn side(self, share: f64) -> usize {
         let side = (share * (self.height * self.width) as f64).sqrt().round() as usize;
         let largest = self.height.min(self.width).max(1);
-        let largest = if largest % 2 == 0 { largest - 1 } else { largest };
+        let largest = if largest.is_multiple_of(2) { largest - 1 } else { largest };
         (side.max(3) | 1).min(largest)
     }
 }
