@@ -97,6 +97,35 @@ pub(crate) fn logit_gradient(logits: &Tensor, objective: &Objective<'_>) -> Resu
     Ok(input_gradient(logits, objective, |x| Ok(x.clone()))?.1)
 }
 
+/// Logits (n x n_classes) of all images, `batch_size` at a time.
+///
+/// # Errors
+/// Those of the classifier; [`Error::InvalidSetting`] for a batch size of 0.
+pub fn batched_logits(
+    classifier: &dyn Classifier,
+    images: &Tensor,
+    batch_size: usize,
+) -> Result<Tensor> {
+    check_batch_size(batch_size)?;
+    let (n, _) = crate::tensor::batch_size(images)?;
+    let batch =
+        |start: usize| classifier.logits(&images.narrow(0, start, batch_size.min(n - start))?);
+    let batches = (0..n).step_by(batch_size).map(batch).collect::<Result<Vec<_>>>()?;
+    match batches.as_slice() {
+        [] => Ok(Tensor::zeros((0, classifier.n_classes()), DType::F64, classifier.device())?),
+        batches => Ok(Tensor::cat(batches, 0)?),
+    }
+}
+
+/// A batch holds an image at least.
+pub(crate) fn check_batch_size(batch_size: usize) -> Result<()> {
+    let (name, expected) = ("batch_size", "at least 1");
+    if batch_size == 0 {
+        return Err(Error::InvalidSetting { name, value: 0.0, expected });
+    }
+    Ok(())
+}
+
 /// The class of a row of logits: the index of its largest entry, the first of equals; 0 where a NaN leaves
 /// no largest.
 #[must_use]

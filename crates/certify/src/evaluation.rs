@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use lipconv::PlainNetwork;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,9 @@ use crate::arithmetic::Arithmetic;
 use crate::attack::{Attack, AttackOutcome, AttackProgress};
 use crate::bounds::{LayerBound, LogitBound};
 use crate::certifier::{Certificates, Certifier};
-use crate::classifier::{Classifier, check_labels, is_correct, logit_rows};
+use crate::classifier::{
+    Classifier, batched_logits, check_batch_size, check_labels, is_correct, logit_rows,
+};
 use crate::error::{Error, Result};
 use crate::margin::{certified_accuracy, percent};
 use crate::soundness::{check_accuracy, check_soundness};
@@ -162,26 +164,6 @@ pub fn evaluate(
     })
 }
 
-/// Logits (n x n_classes) of all images, `batch_size` at a time.
-///
-/// # Errors
-/// Those of the classifier; [`Error::InvalidSetting`] for a batch size of 0.
-pub fn batched_logits(
-    classifier: &dyn Classifier,
-    images: &Tensor,
-    batch_size: usize,
-) -> Result<Tensor> {
-    check_batch_size(batch_size)?;
-    let (n, _) = crate::tensor::batch_size(images)?;
-    let batch =
-        |start: usize| classifier.logits(&images.narrow(0, start, batch_size.min(n - start))?);
-    let batches = (0..n).step_by(batch_size).map(batch).collect::<Result<Vec<_>>>()?;
-    match batches.as_slice() {
-        [] => Ok(Tensor::zeros((0, classifier.n_classes()), DType::F64, classifier.device())?),
-        batches => Ok(Tensor::cat(batches, 0)?),
-    }
-}
-
 impl Certificates {
     /// Certified accuracy at `eps`, in percent.
     #[must_use]
@@ -206,14 +188,6 @@ fn check_settings(settings: &EvaluationSettings<'_>) -> Result<()> {
         }
         None => Ok(()),
     }
-}
-
-fn check_batch_size(batch_size: usize) -> Result<()> {
-    let (name, expected) = ("batch_size", "at least 1");
-    if batch_size == 0 {
-        return Err(Error::InvalidSetting { name, value: 0.0, expected });
-    }
-    Ok(())
 }
 
 fn attacked(

@@ -39,11 +39,12 @@ pub use certificate::{
     ModelRecord, Pixels, ROOM, SampleRecord, data_sha256,
 };
 pub use certifier::{Certificates, Certifier};
-pub use classifier::{Classifier, Objective, input_gradient, is_correct, predicted_class};
+pub use classifier::{
+    Classifier, Objective, batched_logits, input_gradient, is_correct, predicted_class,
+};
 pub use error::{Error, Result};
 pub use evaluation::{
-    AttackedAccuracy, CertifiedAccuracy, Evaluation, EvaluationSettings, SampleResults,
-    batched_logits, evaluate,
+    AttackedAccuracy, CertifiedAccuracy, Evaluation, EvaluationSettings, SampleResults, evaluate,
 };
 pub use executed::ExecutedNetwork;
 pub use linear::LinearClassifier;

@@ -25,11 +25,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Strategy;
 use super::objective::{Goal, Loss, ranking};
+use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
 use super::rounds::{self, Draws, Ended, Plan, Rounds, Search, Subject, Trace, Wish};
 use super::setup::{check_at_least_one, check_positive, check_restarts};
 use super::step::{norm, perturbed, project};
-use super::{AttackOutcome, AttackProgress, Query, Stopping, Strategy};
 use crate::error::Result;
 use crate::tensor::{Pixel, widened};
 

@@ -18,14 +18,12 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
 use super::setup::check_positive;
 use super::subset::Merged;
-use super::{
-    Apgd, ApgdLoss, AttackOutcome, AttackProgress, Fab, Query, Square, Stopping, Strategy,
-};
-use crate::classifier::{Classifier, logit_rows};
+use super::{Apgd, ApgdLoss, Fab, Square, Strategy};
+use crate::classifier::{Classifier, batched_logits, logit_rows};
 use crate::error::{Error, Result};
-use crate::evaluation::batched_logits;
 use crate::margin::percent;
 
 /// AutoAttack in L2.

@@ -23,10 +23,11 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 
+use super::Strategy;
 use super::decision::{self, DecisionAttack, Limits, Search, Subject};
 use super::noise::{Blended, Verdict};
+use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
 use super::setup::{check_at_least_one, check_positive};
-use super::{AttackOutcome, AttackProgress, Query, Stopping, Strategy};
 use crate::classifier::Classifier;
 use crate::error::{Error, Result};
 use crate::tensor::{Pixel, widened};

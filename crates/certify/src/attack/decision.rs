@@ -13,8 +13,8 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::ledger::Ledger;
+use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
 use super::step::{distance_up, retain_rows};
-use super::{AttackOutcome, AttackProgress, Query, Stopping};
 use crate::classifier::logit_rows;
 use crate::error::{Error, Result};
 use crate::tensor::Pixel;

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Strategy;
 use super::objective::Loss;
+use super::outcome::{AttackOutcome, AttackProgress, AttackStart, Query, Stopping};
 use super::pgd::Pgd;
-use super::{AttackOutcome, AttackProgress, AttackStart, Query, Stopping, Strategy};
 use crate::error::Result;
 
 /// One step of length ε along the normalised gradient, from the image itself, clipped to [0, 1].

@@ -3,11 +3,10 @@
 use candle_core::Tensor;
 
 use super::objective::best_rival;
+use super::outcome::{AttackOutcome, AttackProgress, Query};
 use super::step::distance_up;
-use super::{AttackOutcome, AttackProgress, Query};
-use crate::classifier::{Classifier, is_correct, logit_rows, predicted_class};
+use crate::classifier::{Classifier, batched_logits, is_correct, logit_rows, predicted_class};
 use crate::error::Result;
-use crate::evaluation::batched_logits;
 use crate::tensor::{Pixel, batch_size};
 
 pub(super) struct Ledger<'a, T> {

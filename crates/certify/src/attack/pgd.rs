@@ -6,10 +6,11 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::Strategy;
 use super::objective::Loss;
+use super::outcome::{AttackOutcome, AttackProgress, AttackStart, Query, Stopping};
 use super::setup::{check_at_least_one, check_positive};
 use super::step::{ascend, distance_up, is_in_ball, perturbed, random_start, retain_rows};
-use super::{AttackOutcome, AttackProgress, AttackStart, Query, Stopping, Strategy};
 use crate::classifier::{Classifier, is_correct, logit_rows, predicted_class};
 use crate::error::{Error, Result};
 use crate::tensor::{Pixel, batch_size};

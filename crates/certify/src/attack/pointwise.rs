@@ -12,10 +12,11 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::Strategy;
 use super::decision::{self, DecisionAttack, Limits, Search, Subject};
 use super::noise::SaltAndPepper;
+use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
 use super::setup::{check_at_least_one, check_positive};
-use super::{AttackOutcome, AttackProgress, Query, Stopping, Strategy};
 use crate::classifier::Classifier;
 use crate::error::Result;
 use crate::tensor::{Pixel, widened};

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ledger::Ledger;
 use super::objective::Goal;
+use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
 use super::step::with_rounding;
-use super::{AttackOutcome, AttackProgress, Query, Stopping};
 use crate::classifier::logit_rows;
 use crate::error::{Error, Result};
 use crate::tensor::Pixel;

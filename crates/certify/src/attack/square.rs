@@ -27,10 +27,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Strategy;
 use super::objective::best_rival;
+use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
 use super::rounds::{self, Draws, Ended, Plan, Rounds, Search, Subject, Trace, Wish};
 use super::setup::{check_at_least_one, check_positive, check_restarts};
-use super::{AttackOutcome, AttackProgress, Query, Stopping, Strategy};
 use crate::error::{Error, Result};
 use crate::tensor::{Pixel, widened};
 

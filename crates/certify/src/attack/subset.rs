@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{AttackOutcome, Query};
+use super::outcome::{AttackOutcome, Query};
 use crate::classifier::Classifier;
 use crate::error::{Error, Result};
 
