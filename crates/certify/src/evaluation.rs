@@ -22,9 +22,7 @@ use crate::arithmetic::Arithmetic;
 use crate::attack::{Attack, AttackOutcome, AttackProgress};
 use crate::bounds::{LayerBound, LogitBound};
 use crate::certifier::{Certificates, Certifier};
-use crate::classifier::{
-    Classifier, batched_logits, check_batch_size, check_labels, is_correct, logit_rows,
-};
+use crate::classifier::{batched_logits, check_batch_size, check_labels, is_correct, logit_rows};
 use crate::error::{Error, Result};
 use crate::margin::{certified_accuracy, percent};
 use crate::soundness::{check_accuracy, check_soundness};
