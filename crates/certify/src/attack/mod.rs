@@ -88,7 +88,8 @@ pub trait Attack {
     /// Attacks every image (n x …, the classifier's dtype) with its label.
     ///
     /// # Errors
-    /// [`Error::InvalidSetting`] for settings outside their domain; label and shape errors; [`Error::PixelRange`] for pixels
+    /// [`Error::InvalidSetting`](crate::Error::InvalidSetting) for settings outside their domain; label and shape errors;
+    /// [`Error::PixelRange`](crate::Error::PixelRange) for pixels
     /// outside [0, 1], NaN included; those of the classifier.
     fn run(
         &self,
@@ -103,7 +104,7 @@ pub trait Attack {
     /// A certified sample can only withstand, so that the accuracy needs the others alone.
     ///
     /// # Errors
-    /// Those of [`run`](Self::run); [`Error::InvalidSetting`] for a place that does not exist.
+    /// Those of [`run`](Self::run); [`Error::InvalidSetting`](crate::Error::InvalidSetting) for a place that does not exist.
     fn run_on(
         &self,
         samples: &[usize],
@@ -126,7 +127,7 @@ pub trait TracedAttack: Attack {
     /// of each sample that was in play, sample by sample.
     ///
     /// # Errors
-    /// Those of [`Attack::run`]; shape and value errors of the starts; [`Error::TooFewDraws`].
+    /// Those of [`Attack::run`]; shape and value errors of the starts; [`Error::TooFewDraws`](crate::Error::TooFewDraws).
     fn run_traced(
         &self,
         classifier: &dyn Classifier,

@@ -1,8 +1,8 @@
 //! AOL: almost orthogonal layers, a kernel whose channels are divided by a bound from its autocorrelation.
 //!
-//! Definition. With K the parameter and C_τ = Σ_a K[a]ᵗ K[a+τ] the correlation of the kernel with itself, (2k-1)² taps of
+//! Definition. With K the parameter and C_τ = Σ_a K_aᵗ K_{a+τ} the correlation of the kernel with itself, (2k-1)² taps of
 //! c_in x c_in, let D_i = Σ_{j,τ} |C_τ|_ij. The weight is K with input channel i divided by √D_i. Where c_out < c_in, the same for
-//! the output channels with Σ_a K[a] K[a+τ]ᵗ. A channel with D_i = 0 is zero and stays so.
+//! the output channels with Σ_a K_a K_{a+τ}ᵗ. A channel with D_i = 0 is zero and stays so.
 //!
 //! Guarantee. With J the operator of K, D - JᵗJ is symmetric and diagonally dominant: in row i the entries of JᵗJ are sums of
 //! entries (C_τ)_ij, whose absolute values add up to at most D_i. So JᵗJ <= D and ‖J D^(-1/2)‖ <= 1, for every image size
@@ -12,7 +12,7 @@
 //! Shapes. Parameter and weight OIHW; the parameter starts as RKO's.
 //!
 //! Pullback. With G the gradient in the weight and r_i = D_i^(-1/2), the gradient in D_i is δ_i = -½ r_i³ Σ G K over
-//! channel i, and K[a] has the gradient G[a] r + Σ_τ K[a+τ] S_τᵗ with (S_τ)_ij = (δ_i + δ_j) sgn (C_τ)_ij. At a kink the
+//! channel i, and K_a has the gradient G_a r + Σ_τ K_{a+τ} S_τᵗ with (S_τ)_ij = (δ_i + δ_j) sgn (C_τ)_ij. At a kink the
 //! slope counts as 0.
 //!
 //! Cost. k⁴ / 2 products c_out x c_in x c_in, and three times as many for the pullback: they do not depend on the image.
