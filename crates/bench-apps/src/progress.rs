@@ -1,4 +1,4 @@
-//! Progress for people: a bar on a terminal, a line every few seconds elsewhere.
+//! Progress display: a bar on a terminal, a line every few seconds elsewhere.
 //!
 //! Both go to standard error; results go to standard output. Not here: what is being done.
 

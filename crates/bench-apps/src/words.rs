@@ -39,7 +39,7 @@ pub fn counted(n: usize, what: &str) -> String {
     format!("{n} {what}{plural}")
 }
 
-/// A percentage with two decimals; nothing for what was not computed.
+/// A percentage with two decimals; empty where there is no value.
 pub fn percent(value: Option<f64>) -> String {
     value.filter(|v| v.is_finite()).map_or(String::new(), |v| format!("{v:.2}"))
 }

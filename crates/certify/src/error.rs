@@ -212,7 +212,7 @@ pub enum Error {
         /// The longest one allowed.
         limit: usize,
     },
-    /// A network that is to be a critic has another number of outputs than one.
+    /// A critic must have one output, and the network has another number.
     #[error("the network has {n_outputs} outputs, expected 1 for a critic")]
     NotACritic {
         /// The network's number.

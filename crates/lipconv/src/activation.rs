@@ -2,7 +2,7 @@
 //!
 //! Definition, on the c channels of an image or the c features of a vector:
 //! * MaxMin: `y[i] = max(x[i], x[i + c/2])`, `y[i + c/2] = min(x[i], x[i + c/2])` for i < c/2.
-//! * GroupSort: consecutive groups of so many channels, each ascending.
+//! * GroupSort: consecutive groups of `group` channels, each sorted in ascending order.
 //! * ReLU: `max(x, 0)`.
 //!
 //! Guarantee. Each is 1-Lipschitz and only compares and moves values: it is exact in any arithmetic. MaxMin and GroupSort

@@ -1,4 +1,4 @@
-//! What every custom operation of candle's has to say, once.
+//! The boilerplate of a custom operation of candle's, in one macro.
 
 use candle_core::{CpuStorage, Layout};
 

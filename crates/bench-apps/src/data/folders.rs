@@ -107,7 +107,7 @@ fn shown(classes: &[OsString]) -> String {
     classes.iter().map(|class| class.to_string_lossy()).collect::<Vec<_>>().join(", ")
 }
 
-/// The last part of a folder's path, for people.
+/// The last component of a folder's path, as text.
 fn folder_name(dir: &Path) -> String {
     dir.file_name().map_or_else(|| "images".into(), |name| name.to_string_lossy().into_owned())
 }

@@ -110,7 +110,7 @@ fn text(role: Role) -> TextStyle<'static> {
 }
 
 impl Chart {
-    /// The chart as an `svg` element of so many units.
+    /// The chart as an `svg` element, `width` x `height` units.
     pub(super) fn draw(&self, width: u32, height: u32) -> Result<String> {
         let mut svg = String::new();
         {

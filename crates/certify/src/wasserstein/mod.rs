@@ -214,8 +214,8 @@ impl DualEstimator<'_> {
 }
 
 impl DualEstimate {
-    /// A number that is at most the distance of the distributions with probability `confidence` (in (0, 1)): the
-    /// value less so many standard errors as the normal distribution says. One-sided.
+    /// A one-sided lower confidence bound of the distance of the distributions, at level `confidence` in (0, 1): the
+    /// value minus z standard errors, with z the normal quantile.
     ///
     /// # Errors
     /// [`Error::InvalidSetting`] for a confidence outside (0, 1).

@@ -195,6 +195,12 @@ impl Kernel {
         Ok(Self { name, plan, convolution, frame, config })
     }
 
+    /// K of all groups, OIHW.
+    fn weight(&self) -> Result<Tensor> {
+        let groups = (0..self.config.groups).map(|group| self.of_group(group));
+        Ok(Tensor::cat(&groups.collect::<Result<Vec<_>>>()?, 0)?)
+    }
+
     /// K of one group, OIHW.
     fn of_group(&self, group: usize) -> Result<Tensor> {
         let factor = |method: Method, sizes: Option<Sizes>, parameter: &Option<Tensor>| {
@@ -360,8 +366,7 @@ impl AocConv2d {
     /// # Errors
     /// As for [`ops::weight`].
     pub fn weight(&self) -> Result<Tensor> {
-        let groups = (0..self.kernel.config.groups).map(|group| self.kernel.of_group(group));
-        Ok(Tensor::cat(&groups.collect::<Result<Vec<_>>>()?, 0)?)
+        self.kernel.weight()
     }
 
     /// The settings.
@@ -424,8 +429,7 @@ impl AocConvTranspose2d {
     /// # Errors
     /// As for [`ops::weight`].
     pub fn weight(&self) -> Result<Tensor> {
-        let groups = (0..self.kernel.config.groups).map(|group| self.kernel.of_group(group));
-        Ok(Tensor::cat(&groups.collect::<Result<Vec<_>>>()?, 0)?)
+        self.kernel.weight()
     }
 
     /// The settings.

@@ -77,7 +77,7 @@ impl<T: Real> DenseBlock<'_, T> {
 }
 
 impl<'a, T: Real> Program<'a, T> {
-    /// No blocks on images of so many values.
+    /// A program without blocks, for images of `n_image` values.
     pub(crate) fn new(n_image: usize) -> Self {
         Self { n_image, convs: Vec::new(), denses: Vec::new() }
     }

@@ -168,7 +168,7 @@ impl Matrix {
         Self { at, ld, stride: 0, transposed: false }
     }
 
-    /// Matrices so many values apart.
+    /// Matrices `stride` values apart.
     pub(super) fn every(self, stride: usize) -> Self {
         Self { stride, ..self }
     }
@@ -209,7 +209,7 @@ impl Product {
         Self { alpha, ..self }
     }
 
-    /// For so many matrices.
+    /// For a batch of `batch` matrices.
     pub(super) fn batch(self, batch: usize) -> Self {
         Self { batch, ..self }
     }

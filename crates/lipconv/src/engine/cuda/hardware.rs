@@ -256,7 +256,7 @@ impl Backend for Hardware {
     fn copy(&mut self, from: Address, to: Address, bytes: usize) -> Result<()> {
         self.current()?;
         let stream = self.streams[0].stream;
-        // SAFETY: the caller has a tensor of so many bytes at `from`, and waits for the copy before it gives that up
+        // SAFETY: the caller has a tensor of `bytes` bytes at `from`, and waits for the copy before it gives that up
         unsafe { driver::memcpy_dtod_async(to, from, bytes, stream) }
             .map_err(failed("copy on the device"))
     }
