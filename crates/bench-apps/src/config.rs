@@ -148,6 +148,7 @@ pub struct EvaluationConfig {
     /// Projected gradient descent as in the paper.
     pub pgd: PgdConfig,
     pub strong_pgd: StrongPgdConfig,
+    pub auto_attack: AutoAttackConfig,
     /// Seed of random starts. Default 0.
     pub seed: u64,
 }
@@ -161,6 +162,7 @@ impl Default for EvaluationConfig {
             batch_size: 500,
             pgd: PgdConfig::default(),
             strong_pgd: StrongPgdConfig::default(),
+            auto_attack: AutoAttackConfig::default(),
             seed: 0,
         }
     }
@@ -198,6 +200,30 @@ impl Default for StrongPgdConfig {
     fn default() -> Self {
         Self { steps: 100, restarts: 0 }
     }
+}
+
+/// `[evaluation.auto_attack]`: AutoAttack, standard version, and the nearest adversarial examples. Certified images are left out of
+/// the attack; the nearest examples are looked for about all of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AutoAttackConfig {
+    /// Test images, the first ones; all where there are fewer. 0 leaves the attack out. Default 0.
+    pub images: usize,
+    /// Steps of APGD and FAB, at least 1. Default 100.
+    pub steps: usize,
+    /// Queries of Square, at least 1. Default 5000.
+    pub queries: usize,
+}
+
+impl Default for AutoAttackConfig {
+    fn default() -> Self {
+        Self { images: 0, steps: 100, queries: 5000 }
+    }
+}
+
+impl AutoAttackConfig {
+    /// Stands for all images.
+    pub const ALL: usize = 1_000_000_000;
 }
 
 impl RunConfig {
@@ -297,6 +323,12 @@ impl RunConfig {
         count("evaluation.strong_pgd.steps", evaluation.strong_pgd.steps)?;
         let restarts = evaluation.strong_pgd.restarts;
         require(restarts <= 65_536, "evaluation.strong_pgd.restarts", restarts, "0 to 65536")?;
+        let auto = &evaluation.auto_attack;
+        let expected = "0 to 1000000000";
+        let fits = auto.images <= AutoAttackConfig::ALL;
+        require(fits, "evaluation.auto_attack.images", auto.images, expected)?;
+        count("evaluation.auto_attack.steps", auto.steps)?;
+        count("evaluation.auto_attack.queries", auto.queries)?;
         seed("data.synthetic_seed", self.data.synthetic_seed)?;
         seed("training.seed", training.seed)?;
         seed("evaluation.seed", evaluation.seed)

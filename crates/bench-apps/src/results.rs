@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use certify::LogitBound;
+use certify::{AutoAttackFlag, LogitBound, PartReport};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Activation, Method, Net};
@@ -46,8 +46,60 @@ pub struct ResultRow {
     pub certified: Certified,
     /// Test accuracy under each attack.
     pub attacks: BTreeMap<String, ByEps>,
+    /// AutoAttack, at each radius.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub auto_attack: Vec<AutoAttacked>,
     /// The paper's figures for the same cell, where it has one.
     pub paper: Option<PaperFigures>,
+}
+
+/// Accuracy under AutoAttack at one radius, on the first test images.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AutoAttacked {
+    /// The radius, as it is written.
+    pub eps: String,
+    /// The images: percentages are of these.
+    pub n_images: usize,
+    pub clean: f64,
+    /// Certified accuracy as executed; null for a network without certificates.
+    pub certified: Option<f64>,
+    pub accuracy: f64,
+    /// Time of the attack.
+    pub seconds: f64,
+    /// What each part did.
+    pub parts: Vec<PartReport>,
+    /// Reasons to doubt the accuracy.
+    pub flags: Vec<AutoAttackFlag>,
+}
+
+/// What is known from both sides of the distance to the next class; one entry for each image.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Nearest {
+    /// Certified radii as executed, 0 for a mistake; none for a network without certificates.
+    pub radii: Vec<f64>,
+    /// The smallest distance at which any attack found an image of another class: 0 for a mistake, null where none did.
+    pub distances: Vec<Option<f64>>,
+}
+
+impl Nearest {
+    /// Whether nothing was looked for.
+    pub fn is_empty(&self) -> bool {
+        self.distances.is_empty()
+    }
+
+    /// Radius and distance of each image that the network takes for what it is and an attack for something else.
+    pub fn points(&self) -> impl Iterator<Item = (f64, f64)> {
+        let pairs = self.radii.iter().zip(&self.distances);
+        pairs.filter_map(|(&radius, distance)| Some((radius, (*distance)?))).filter(|p| p.1 > 0.0)
+    }
+
+    /// Images that a certificate calls safe at the distance of an adversarial example: there must be none.
+    pub fn n_refuted(&self) -> usize {
+        let pairs = self.radii.iter().zip(&self.distances);
+        pairs
+            .filter(|&(radius, distance)| distance.is_some_and(|d| d.is_nan() || d < *radius))
+            .count()
+    }
 }
 
 /// Certified accuracy over the radius, by what the certificate assumes.

@@ -55,6 +55,12 @@ pub fn attack_name(name: &str) -> &str {
         "pgd" => "PGD",
         "fgsm" => "FGSM",
         "strong_pgd" => "strong PGD",
+        "auto" => "AutoAttack",
+        "apgd-ce" => "APGD, cross-entropy",
+        "apgd-dlr" => "APGD, ratio",
+        "apgd-t" => "APGD, targeted",
+        "fab-t" => "FAB",
+        "square" => "Square",
         other => other,
     }
 }

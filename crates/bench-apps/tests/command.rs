@@ -103,6 +103,7 @@ fn a_run_is_trained_evaluated_inspected_and_used() {
     }
     assert_eq!(fs::read_to_string(place.path("run/metrics.jsonl")).unwrap().lines().count(), 3);
     check_eval(&place);
+    crate::nearest::check_auto_attack(&place);
     check_inspect(&place);
     check_predict(&place);
     crate::certificates::check_certificates(&place);

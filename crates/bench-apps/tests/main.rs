@@ -27,6 +27,7 @@ mod manifest;
 mod metrics;
 #[cfg(unix)]
 mod moments;
+mod nearest;
 mod progress;
 mod reproduction;
 mod reproduction_spec;

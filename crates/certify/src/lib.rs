@@ -30,8 +30,8 @@ mod zero_padded;
 pub use arithmetic::Arithmetic;
 pub use attack::{
     Apgd, ApgdLoss, Attack, AttackOutcome, AttackProgress, AttackStart, AutoAttack, AutoAttackFlag,
-    AutoAttackPart, AutoAttackReport, Boundary, Fab, Fgsm, Loss, PartReport, Pgd, Pointwise,
-    Replay, Square, Stopping, Trace, TracedAttack,
+    AutoAttackPart, Boundary, Fab, Fgsm, Loss, PartReport, Pgd, Pointwise, Replay, Square,
+    Stopping, Trace, TracedAttack,
 };
 pub use bounds::{LayerBound, LogitBound, NetworkBounds};
 pub use certificate::{
@@ -44,7 +44,8 @@ pub use classifier::{
 };
 pub use error::{Error, Result};
 pub use evaluation::{
-    AttackedAccuracy, CertifiedAccuracy, Evaluation, EvaluationSettings, SampleResults, evaluate,
+    AttackedAccuracy, CertifiedAccuracy, Evaluation, EvaluationSettings, Evaluator, SampleResults,
+    Scope, evaluate,
 };
 pub use executed::ExecutedNetwork;
 pub use linear::LinearClassifier;

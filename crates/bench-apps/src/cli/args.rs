@@ -209,7 +209,13 @@ pub(super) struct EvalFlags {
     /// Random starts of the stronger PGD; 0 leaves it out
     #[arg(long, value_name = "N")]
     strong_restarts: Option<usize>,
+    /// AutoAttack, and the nearest adversarial examples, on the first N test images; on all where no number is given
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = ALL_IMAGES)]
+    auto_attack: Option<usize>,
 }
+
+/// [`AutoAttackConfig::ALL`], as an argument.
+const ALL_IMAGES: &str = "1000000000";
 
 impl EvalFlags {
     pub(super) fn apply(&self, config: &mut RunConfig) -> Result<()> {
@@ -219,6 +225,7 @@ impl EvalFlags {
         set(&mut evaluation.pgd.steps, self.pgd_steps);
         set(&mut evaluation.pgd.step_size, self.pgd_step_size);
         set(&mut evaluation.strong_pgd.restarts, self.strong_restarts);
+        set(&mut evaluation.auto_attack.images, self.auto_attack);
         Ok(config.validate()?)
     }
 }

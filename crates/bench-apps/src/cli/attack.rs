@@ -8,9 +8,9 @@ use anyhow::{Result, bail};
 use candle_core::Tensor;
 use certify::batched_logits;
 use certify::{
-    Apgd, ApgdLoss, Arithmetic, Attack, AttackOutcome, AttackProgress, AttackStart, AutoAttack,
-    AutoAttackFlag, AutoAttackPart, Boundary, Certifier, Classifier, Fab, Fgsm, Loss, PartReport,
-    Pgd, Pointwise, Square, Stopping, ZeroPaddedNetwork, ZeroPaddedSpec, check_soundness,
+    Apgd, ApgdLoss, Arithmetic, Attack, AttackOutcome, AttackStart, AutoAttack, AutoAttackFlag,
+    Boundary, Certifier, Classifier, Fab, Fgsm, Loss, PartReport, Pgd, Pointwise, Square, Stopping,
+    ZeroPaddedNetwork, ZeroPaddedSpec, check_soundness,
 };
 use clap::ValueEnum;
 use lipconv::output;
@@ -181,41 +181,9 @@ struct Target<'a> {
     radii: Option<&'a [f64]>,
 }
 
-enum Chosen {
-    Single(Box<dyn Attack>),
-    Auto(AutoAttack),
-}
-
-impl Chosen {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Single(attack) => attack.name(),
-            Self::Auto(attack) => attack.name(),
-        }
-    }
-
-    fn run(
-        &self,
-        samples: &[usize],
-        target: &Target<'_>,
-        progress: &mut dyn FnMut(AttackProgress),
-    ) -> certify::Result<(AttackOutcome, Vec<PartReport>, Vec<AutoAttackFlag>)> {
-        let Target { classifier, pixels, labels, .. } = *target;
-        match self {
-            Self::Single(attack) => {
-                let outcome = attack.run_on(samples, classifier, pixels, labels, progress)?;
-                Ok((outcome, Vec::new(), Vec::new()))
-            }
-            Self::Auto(attack) => {
-                let report = attack.report(samples, classifier, pixels, labels, progress)?;
-                Ok((report.outcome, report.parts, report.flags))
-            }
-        }
-    }
-}
-
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let attack = attack(args)?;
+    let attack = attack.as_ref();
     match args.architecture {
         Architecture::Own => {
             let model = Model::load(&args.model, args.device)?;
@@ -229,7 +197,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
             let radii = certificates.executed[&arithmetic].as_slice();
             let (images, pixels, labels) = (&images, &pixels, labels.as_slice());
             let target = Target { classifier: network, images, pixels, labels, radii: Some(radii) };
-            let outcome = report(args, &attack, &target, display)?;
+            let outcome = report(args, attack, &target, display)?;
             check_soundness(attack.name(), &outcome, labels, radii, arithmetic)?;
             outln!("no image was broken inside its certified radius ({})", arithmetic.name());
         }
@@ -243,7 +211,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
             let (pixels, labels) = tensors(&images, network.dtype())?;
             let (images, pixels, labels) = (&images, &pixels, labels.as_slice());
             let target = Target { classifier: &network, images, pixels, labels, radii: None };
-            report(args, &attack, &target, display)?;
+            report(args, attack, &target, display)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -253,16 +221,16 @@ fn load_kw_small(path: &Path) -> Result<ZeroPaddedNetwork> {
     Ok(ZeroPaddedNetwork::load(path, &ZeroPaddedSpec::kw_small())?)
 }
 
-fn attack(args: &Args) -> Result<Chosen> {
+fn attack(args: &Args) -> Result<Box<dyn Attack>> {
     let (eps, s) = (args.eps.value(), &args.settings);
     let stopping = if s.to_the_end { Stopping::Never } else { Stopping::WhenBroken };
     let (seed, batch_size, restarts) = (s.seed, s.batch_size, s.restarts);
     let max_queries = s.max_queries.unwrap_or(1_000_000);
-    let single: Box<dyn Attack> = match args.attack {
+    Ok(match args.attack {
         AttackKind::Auto => {
             let standard = AutoAttack::standard(eps, seed);
             let auto = standard.with_batch_size(batch_size).with_stopping(stopping);
-            return Ok(Chosen::Auto(with_budgets(auto, s)));
+            Box::new(auto.with_budgets(s.steps, s.max_queries))
         }
         AttackKind::Apgd => {
             let defaults = Apgd::standard(eps, apgd_loss(s)?, seed);
@@ -300,22 +268,7 @@ fn attack(args: &Args) -> Result<Chosen> {
             let defaults = Pointwise::new(eps, seed);
             Box::new(Pointwise { stopping, max_queries, batch_size, ..defaults })
         }
-    };
-    Ok(Chosen::Single(single))
-}
-
-/// Other numbers of steps and queries than the standard version's, where they were asked for.
-fn with_budgets(mut auto: AutoAttack, settings: &Settings) -> AutoAttack {
-    for part in &mut auto.parts {
-        match part {
-            AutoAttackPart::Apgd(apgd) => apgd.steps = settings.steps.unwrap_or(apgd.steps),
-            AutoAttackPart::Fab(fab) => fab.steps = settings.steps.unwrap_or(fab.steps),
-            AutoAttackPart::Square(square) => {
-                square.queries = settings.max_queries.unwrap_or(square.queries);
-            }
-        }
-    }
-    auto
+    })
 }
 
 /// What FGSM and PGD climb.
@@ -358,7 +311,7 @@ fn samples(args: &Args, target: &Target<'_>) -> Vec<usize> {
 /// Attacks, prints and writes.
 fn report(
     args: &Args,
-    attack: &Chosen,
+    attack: &dyn Attack,
     target: &Target<'_>,
     display: Display,
 ) -> Result<AttackOutcome> {
@@ -371,7 +324,7 @@ fn report(
     let mut bar = Progress::new(display, attack.name(), 0, WHOLE);
     let start = Instant::now();
     let samples = samples(args, target);
-    let (outcome, parts, flags) = attack.run(&samples, target, &mut |report| {
+    let outcome = attack.run_on(&samples, classifier, pixels, labels, &mut |report| {
         let message = format!("{} of {} broken", report.n_broken, report.n_samples);
         bar.update((report.fraction * WHOLE as f64) as u64, &message);
     })?;
@@ -385,10 +338,14 @@ fn report(
     outln!("");
     let row = |name: &str, value: f64| vec![name.to_owned(), percent(Some(value))];
     let mut rows = vec![vec!["accuracy, %".to_owned(), String::new()], row("clean", clean)];
-    rows.extend(parts.iter().map(|part| row(&format!("after {}", part.attack), part.accuracy)));
+    let mut left = n;
+    rows.extend(outcome.parts.iter().map(|part| {
+        left -= part.n_broken;
+        row(&format!("after {}", part.attack), 100.0 * left as f64 / n as f64)
+    }));
     rows.push(row(&format!("under {} at {}", attack.name(), args.eps), outcome.accuracy()));
     outln!("{}", text_table(&rows));
-    flags.iter().for_each(|flag| outln!("doubtful: {flag}"));
+    outcome.flags.iter().for_each(|flag| outln!("doubtful: {flag}"));
     if let Some(path) = &args.json {
         let is_adversarial = |i: usize| outcome.broken[i] || outcome.predictions[i] != labels[i];
         let found =
@@ -404,8 +361,8 @@ fn report(
             distances: (0..n).map(found).collect(),
             predictions: &outcome.predictions,
             radii,
-            parts: &parts,
-            flags: &flags,
+            parts: &outcome.parts,
+            flags: &outcome.flags,
         };
         write_json(path, &written)?;
         outln!("written to {}", path.display());

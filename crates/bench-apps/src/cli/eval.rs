@@ -13,6 +13,7 @@ use crate::eps::ByEps;
 use crate::experiment::evaluation::{Evaluated, evaluate};
 use crate::files::{RunFiles, check_output, write_json};
 use crate::progress::{Display, spoken_seconds};
+use crate::results::AutoAttacked;
 use crate::stdout::{out, outln};
 use crate::words::{attack_name, percent, text_table};
 
@@ -26,6 +27,7 @@ use crate::words::{attack_name, percent, text_table};
 Examples:
   lipconv eval runs/first
   lipconv eval runs/first --eps 0.5,1,1.58 --attack-eps 1.58,2 --strong-restarts 5
+  lipconv eval runs/first --auto-attack 1000
   lipconv eval network.safetensors --data-dir ../datasets --json eval.json")]
 pub(super) struct Args {
     /// A run directory, or a file of weights
@@ -68,6 +70,11 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
         spoken_seconds(evaluated.seconds)
     );
     out!("{}", tables(&evaluated));
+    for auto in evaluated.auto_attacked() {
+        let seconds = spoken_seconds(auto.seconds);
+        outln!("AutoAttack at {} took {seconds}", auto.eps);
+        auto.flags.iter().for_each(|flag| outln!("doubtful: {flag}"));
+    }
     if let Some(path) = json {
         write_json(&path, &evaluated.summary(&test))?;
         outln!("\nwritten to {}", path.display());
@@ -83,6 +90,14 @@ fn tables(evaluated: &Evaluated) -> String {
         for (eps, value) in by_eps.iter() {
             rows.push(vec![format!("under {} at {eps}", attack_name(&name)), percent(Some(value))]);
         }
+    }
+    let n_all = evaluated.evaluation.n_samples;
+    for auto in evaluated.auto_attacked().iter().filter(|auto| auto.n_images < n_all) {
+        let AutoAttacked { eps, n_images, clean, certified, accuracy, .. } = auto;
+        let of = format!("of the first {n_images}");
+        rows.push(vec![format!("clean, {of}"), percent(Some(*clean))]);
+        rows.push(vec![format!("certified at {eps}, {of}"), percent(*certified)]);
+        rows.push(vec![format!("under AutoAttack at {eps}, {of}"), percent(Some(*accuracy))]);
     }
     let bound = evaluated.evaluation.lipschitz;
     let pairwise = match evaluated.evaluation.nominal_bound {

@@ -10,17 +10,17 @@ use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
 use certify::batched_logits;
 use certify::{
-    Arithmetic, Attack, AttackStart, Evaluation, EvaluationSettings, Fgsm, Loss, NominalRadius,
-    Pgd, Stopping, certified_accuracy,
+    Arithmetic, Attack, AttackProgress, AutoAttack, Evaluation, Evaluator, Fab, Fgsm, Loss,
+    NominalRadius, Pgd, Scope, Stopping, certified_accuracy,
 };
 use lipconv::{PlainNetwork, Trainer};
 use serde::{Deserialize, Serialize};
 
-use crate::config::EvaluationConfig;
+use crate::config::{AutoAttackConfig, EvaluationConfig, PgdConfig};
 use crate::data::ImageSet;
 use crate::eps::{ByEps, Eps};
 use crate::progress::{Display, Progress};
-use crate::results::Certified;
+use crate::results::{AutoAttacked, Certified, Nearest};
 
 /// Clean accuracy and nominal certified accuracy, for the history of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,10 +54,21 @@ pub struct Evaluated {
     pub evaluation: Evaluation,
     /// Radii of the certified accuracies, in their order.
     pub eps: Vec<Eps>,
-    /// Name and radius of the attacks, in their order.
-    pub attacks: Vec<(&'static str, Eps)>,
+    /// The attacks in their order.
+    pub attacks: Vec<AttackRun>,
     /// Arithmetic in which the network was executed and attacked.
     pub arithmetic: Arithmetic,
+    /// Images about which nearest adversarial examples were looked for, the first ones.
+    pub n_approached: usize,
+    pub seconds: f64,
+}
+
+/// An attack that was run.
+#[derive(Debug, Clone)]
+pub struct AttackRun {
+    /// Its name in results.
+    pub name: &'static str,
+    pub eps: Eps,
     pub seconds: f64,
 }
 
@@ -74,48 +85,60 @@ pub fn evaluate(
     let start = Instant::now();
     let (pixels, labels) = whole_set(network, images)?;
     let eps = all_radii(config);
-    let values: Vec<f64> = eps.iter().map(Eps::value).collect();
-    let plan = attacks(config);
-    let attacks: Vec<&dyn Attack> = plan.iter().map(|(_, _, attack)| attack.as_ref()).collect();
-    let settings = EvaluationSettings {
-        eps: &values,
-        attacks: &attacks,
-        attack_certified: true,
-        batch_size: config.batch_size,
-    };
-    let mut shown: Option<(&'static str, Progress)> = None;
-    let evaluation = certify::evaluate(network, &pixels, &labels, &settings, &mut |report| {
-        show(&mut shown, display, report);
-    })?;
-    if let Some((_, bar)) = shown {
-        bar.finish();
+    let mut evaluator = Evaluator::new(network, &pixels, &labels, config.batch_size)?;
+    let mut bars = AttackBars::new(display);
+    let mut runs = Vec::new();
+    for PlannedAttack { name, eps, attack, scope } in attacks(config) {
+        let start = Instant::now();
+        evaluator.attack(attack.as_ref(), scope, &mut |report| bars.show(report))?;
+        runs.push(AttackRun { name, eps, seconds: start.elapsed().as_secs_f64() });
     }
+    let first = config.auto_attack.images.min(labels.len());
+    if let Some((fab, scope)) = approach(config) {
+        evaluator.approach(&fab, scope, &mut |report| bars.show(report))?;
+    }
+    bars.finish();
+    let values: Vec<f64> = eps.iter().map(Eps::value).collect();
     Ok(Evaluated {
-        evaluation,
+        evaluation: evaluator.finish(&values)?,
         eps,
-        attacks: plan.iter().map(|(name, eps, _)| (*name, eps.clone())).collect(),
+        attacks: runs,
         arithmetic: Arithmetic::of_dtype(network.dtype())?,
+        n_approached: first,
         seconds: start.elapsed().as_secs_f64(),
     })
 }
 
-fn show(
-    shown: &mut Option<(&'static str, Progress)>,
+/// A progress bar for each attack in turn.
+pub(crate) struct AttackBars {
     display: Display,
-    report: certify::AttackProgress,
-) {
-    const WHOLE: u64 = 1000;
-    if shown.as_ref().is_none_or(|(name, _)| *name != report.attack) {
-        let label = crate::words::attack_name(report.attack);
-        if let Some((_, finished)) =
-            shown.replace((report.attack, Progress::new(display, label, 0, WHOLE)))
-        {
-            finished.finish();
+    shown: Option<(&'static str, Progress)>,
+}
+
+impl AttackBars {
+    pub(crate) fn new(display: Display) -> Self {
+        Self { display, shown: None }
+    }
+
+    pub(crate) fn show(&mut self, report: AttackProgress) {
+        const WHOLE: u64 = 1000;
+        if self.shown.as_ref().is_none_or(|(name, _)| *name != report.attack) {
+            let label = crate::words::attack_name(report.attack);
+            let next = (report.attack, Progress::new(self.display, label, 0, WHOLE));
+            if let Some((_, finished)) = self.shown.replace(next) {
+                finished.finish();
+            }
+        }
+        if let Some((_, bar)) = &mut self.shown {
+            let done = (report.fraction * WHOLE as f64) as u64;
+            bar.update(done, &format!("{} of {} broken", report.n_broken, report.n_samples));
         }
     }
-    if let Some((_, bar)) = shown {
-        let done = (report.fraction * WHOLE as f64) as u64;
-        bar.update(done, &format!("{} of {} broken", report.n_broken, report.n_samples));
+
+    pub(crate) fn finish(self) {
+        if let Some((_, bar)) = self.shown {
+            bar.finish();
+        }
     }
 }
 
@@ -131,38 +154,58 @@ fn all_radii(config: &EvaluationConfig) -> Vec<Eps> {
     eps
 }
 
-/// An attack with its name in results and its radius.
-pub(crate) type PlannedAttack = (&'static str, Eps, Box<dyn Attack>);
+/// An attack with its name in results, its radius, and the samples that it attacks.
+pub(crate) struct PlannedAttack {
+    pub(crate) name: &'static str,
+    pub(crate) eps: Eps,
+    pub(crate) attack: Box<dyn Attack>,
+    pub(crate) scope: Scope,
+}
 
 /// The attacks of a configuration, in their order.
 pub(crate) fn attacks(config: &EvaluationConfig) -> Vec<PlannedAttack> {
     let loss = Loss::CarliniWagner { confidence: config.pgd.kappa };
+    let (seed, batch_size) = (config.seed, config.batch_size);
     let mut plan: Vec<PlannedAttack> = Vec::new();
-    for eps in &config.attack_eps {
-        let fgsm = Fgsm { eps: eps.value(), loss, batch_size: config.batch_size };
-        plan.push(("fgsm", eps.clone(), Box::new(fgsm)));
-    }
-    for eps in &config.attack_eps {
-        let pgd = Pgd {
-            eps: eps.value(),
-            steps: config.pgd.steps,
-            step_size: config.pgd.step_size,
-            loss,
-            start: AttackStart::Random,
-            restarts: 1,
-            seed: config.seed,
-            stopping: Stopping::WhenBroken,
-            batch_size: config.batch_size,
-        };
-        plan.push(("pgd", eps.clone(), Box::new(pgd)));
-    }
+    // all images: what is certified is put to the test
+    let whole = Scope { first: None, certified: true };
+    let mut add = |name, scope, attack: &dyn Fn(f64) -> Box<dyn Attack>| {
+        let planned = config.attack_eps.iter().map(|eps| {
+            let attack = attack(eps.value());
+            PlannedAttack { name, eps: eps.clone(), attack, scope }
+        });
+        plan.extend(planned);
+    };
+    add("fgsm", whole, &|eps| Box::new(Fgsm { eps, loss, batch_size }));
+    add("pgd", whole, &|eps| {
+        let PgdConfig { steps, step_size, .. } = config.pgd;
+        Box::new(Pgd { steps, step_size, loss, batch_size, ..Pgd::paper(eps, seed) })
+    });
     let strong = &config.strong_pgd;
-    for eps in config.attack_eps.iter().filter(|_| strong.restarts > 0) {
-        let pgd = Pgd::strong(eps.value(), strong.steps, strong.restarts, config.seed);
-        let pgd = Pgd { loss, batch_size: config.batch_size, ..pgd };
-        plan.push(("strong_pgd", eps.clone(), Box::new(pgd)));
+    if strong.restarts > 0 {
+        add("strong_pgd", whole, &|eps| {
+            let pgd = Pgd::strong(eps, strong.steps, strong.restarts, seed);
+            Box::new(Pgd { loss, batch_size, ..pgd })
+        });
+    }
+    let auto = &config.auto_attack;
+    if auto.images > 0 {
+        let scope = Scope { first: Some(auto.images), certified: false };
+        add("auto", scope, &|eps| {
+            let attack = AutoAttack::standard(eps, seed).with_batch_size(batch_size);
+            Box::new(attack.with_budgets(Some(auto.steps), Some(auto.queries)))
+        });
     }
     plan
+}
+
+/// FAB to the end, for the nearest adversarial examples, where the configuration has AutoAttack.
+fn approach(config: &EvaluationConfig) -> Option<(Fab, Scope)> {
+    let AutoAttackConfig { images, steps, .. } = config.auto_attack;
+    let eps = config.attack_eps.first().filter(|_| images > 0)?.value();
+    let (stopping, batch_size) = (Stopping::Never, config.batch_size);
+    let fab = Fab { steps, stopping, batch_size, ..Fab::standard(eps, config.seed) };
+    Some((fab, Scope { first: Some(images), certified: true }))
 }
 
 fn whole_set(network: &PlainNetwork, images: &ImageSet) -> Result<(Tensor, Vec<usize>)> {
@@ -190,6 +233,12 @@ pub struct EvalSummary {
     pub nominal_pairwise: ByEps,
     /// Accuracy under each attack.
     pub attacks: BTreeMap<String, ByEps>,
+    /// AutoAttack, at each radius.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub auto_attack: Vec<AutoAttacked>,
+    /// The first images with their nearest adversarial examples.
+    #[serde(default, skip_serializing_if = "Nearest::is_empty")]
+    pub nearest: Nearest,
     /// Rigorous bound of each layer's norm.
     pub layers: Vec<LayerSummary>,
     pub lipschitz: f64,
@@ -224,13 +273,42 @@ impl Evaluated {
         self.by_eps(|c| c.executed.get(&arithmetic).copied())
     }
 
-    /// Accuracy under each attack, by its name.
+    /// Accuracy of all images under each attack, by its name.
     pub fn attacked(&self) -> BTreeMap<String, ByEps> {
         let mut pairs: BTreeMap<String, Vec<(Eps, f64)>> = BTreeMap::new();
-        for ((name, eps), found) in self.attacks.iter().zip(&self.evaluation.attacks) {
-            pairs.entry((*name).to_owned()).or_default().push((eps.clone(), found.accuracy));
+        let rows = self.attacks.iter().zip(&self.evaluation.attacks);
+        for (run, found) in rows.filter(|(_, row)| row.n_samples == self.evaluation.n_samples) {
+            let pair = (run.eps.clone(), found.accuracy);
+            pairs.entry(run.name.to_owned()).or_default().push(pair);
         }
         pairs.into_iter().map(|(name, pairs)| (name, pairs.into_iter().collect())).collect()
+    }
+
+    /// AutoAttack beside what is certified of the same images.
+    pub fn auto_attacked(&self) -> Vec<AutoAttacked> {
+        let rows = self.attacks.iter().zip(&self.evaluation.attacks);
+        let auto = rows.filter(|(run, _)| run.name == "auto");
+        auto.map(|(run, row)| AutoAttacked {
+            eps: run.eps.to_string(),
+            n_images: row.n_samples,
+            clean: row.clean,
+            certified: Some(row.certified),
+            accuracy: row.accuracy,
+            seconds: run.seconds,
+            parts: row.parts.clone(),
+            flags: row.flags.clone(),
+        })
+        .collect()
+    }
+
+    /// The first images with their executed radii and nearest adversarial examples.
+    pub fn nearest(&self) -> Nearest {
+        let (n, samples) = (self.n_approached, &self.evaluation.samples);
+        let radii = samples.certificates.executed.get(&self.arithmetic);
+        Nearest {
+            radii: radii.map_or_else(Vec::new, |radii| radii[..n].to_vec()),
+            distances: samples.nearest[..n].to_vec(),
+        }
     }
 
     /// The summary for `eval.json`.
@@ -247,6 +325,8 @@ impl Evaluated {
             executed: arithmetics.map(|&a| (a, self.executed(a))).collect(),
             nominal_pairwise: self.by_eps(|c| Some(c.nominal_pairwise)),
             attacks: self.attacked(),
+            auto_attack: self.auto_attacked(),
+            nearest: self.nearest(),
             layers: self
                 .evaluation
                 .layers

@@ -155,6 +155,7 @@ impl TrainedCell<'_> {
             best: best_epoch(&history, config),
             first_images: first_images(&self.network, &first, &self.job.effort())?,
             curve: certified_curve(&evaluated),
+            nearest: evaluated.nearest(),
             spectra: spectra(&self.initial()?, &self.network)?,
             samples: self.samples(&evaluated)?,
             lipschitz: Some(evaluated.evaluation.lipschitz),
@@ -194,6 +195,7 @@ impl TrainedCell<'_> {
             clean: evaluated.clean(),
             certified: evaluated.certified(),
             attacks: evaluated.attacked(),
+            auto_attack: evaluated.auto_attacked(),
             paper: paper(self.job, synthetic),
         })
     }

@@ -82,6 +82,8 @@ pub struct Extent {
     pub test_limit: Option<usize>,
     /// Test images under the attacks that see decisions alone.
     pub first_images: Option<usize>,
+    /// Test images under AutoAttack, where not all.
+    pub auto_images: Option<usize>,
 }
 
 impl Group {
@@ -279,17 +281,27 @@ fn filled(experiment: &Experiment, group: Group, members: &[&CellResult]) -> Gro
 
 fn extent(result: &CellResult) -> Extent {
     let data = &result.plan.config.data;
+    let auto = result.row.auto_attack.first();
     Extent {
         epochs: result.row.epochs,
         train_limit: data.train_limit,
         test_limit: data.test_limit,
         first_images: result.first_images.as_ref().map(|first| first.n),
+        auto_images: auto.map(|auto| auto.n_images).filter(|&n| n < n_test(result)),
     }
+}
+
+/// Test images, as far as the result knows.
+fn n_test(result: &CellResult) -> usize {
+    result.data.as_ref().map_or(usize::MAX, |data| data.n_test)
 }
 
 fn measured(result: &CellResult, what: What, eps: &str) -> Option<f64> {
     let row = &result.row;
     let attacked = |name: &str| row.attacks.get(name)?.get(eps);
+    let auto = || row.auto_attack.iter().find(|auto| auto.eps == eps);
+    // where AutoAttack had all images, these figures stand in rows of their own
+    let auto_part = || auto().filter(|auto| auto.n_images < n_test(result));
     let first = |attack| result.first_images.as_ref()?.attacked.get(&attack).copied();
     match what {
         What::Clean => Some(row.clean),
@@ -300,6 +312,9 @@ fn measured(result: &CellResult, what: What, eps: &str) -> Option<f64> {
         What::Pgd => attacked("pgd"),
         What::Fgsm => attacked("fgsm"),
         What::StrongPgd => attacked("strong_pgd"),
+        What::AutoAttack => auto().map(|auto| auto.accuracy),
+        What::AutoClean => auto_part().map(|auto| auto.clean),
+        What::AutoCertified => auto_part().and_then(|auto| auto.certified),
         What::BestClean => result.best.map(|best| best.clean),
         What::BestCertified => result.best.and_then(|best| best.certified),
         What::FirstClean => result.first_images.as_ref().map(|first| first.clean),

@@ -23,10 +23,10 @@ use crate::data::{Dataset, Fallback, LocateOptions};
 use crate::eps::{ByEps, Eps};
 use crate::error::Error;
 use crate::experiment::build::{self, DataOptions, device_name};
-use crate::experiment::evaluation::attacks;
+use crate::experiment::evaluation::{AttackBars, PlannedAttack, attacks};
 use crate::files::Provenance;
-use crate::progress::{Display, Progress};
-use crate::results::{Certified, ResultRow};
+use crate::progress::Display;
+use crate::results::{AutoAttacked, Certified, Nearest, ResultRow};
 
 const KW_SMALL: &str = "models/kw_cifar10_small_36px.safetensors";
 
@@ -45,7 +45,7 @@ fn evaluate(job: &ClassifierJob, dataset: &Dataset, work: &Work) -> Result<CellR
     let cell = &job.cell;
     let start = Instant::now();
     let network = ZeroPaddedNetwork::load(&find(&work.data)?, &ZeroPaddedSpec::kw_small())?;
-    let (clean, attacked) = accuracies(&network, job, dataset, work.display)?;
+    let (clean, Attacked { whole, auto }) = accuracies(&network, job, dataset, work.display)?;
     let first = first_images(&network, &dataset.test.head(job.decision_images), &job.effort())?;
     let provenance = Provenance::collect(&device_name(DeviceKind::Cpu));
     let row = ResultRow {
@@ -64,7 +64,11 @@ fn evaluate(job: &ClassifierJob, dataset: &Dataset, work: &Work) -> Result<CellR
         seconds: start.elapsed().as_secs_f64(),
         clean,
         certified: Certified::default(),
-        attacks: attacked,
+        attacks: whole
+            .into_iter()
+            .map(|(name, pairs)| (name, pairs.into_iter().collect()))
+            .collect(),
+        auto_attack: auto,
         paper: paper(job, dataset.is_synthetic()),
     };
     Ok(CellResult {
@@ -73,6 +77,7 @@ fn evaluate(job: &ClassifierJob, dataset: &Dataset, work: &Work) -> Result<CellR
         best: None,
         first_images: first,
         curve: CertifiedCurve::default(),
+        nearest: Nearest::default(),
         history: Vec::new(),
         spectra: None,
         samples: Vec::new(),
@@ -98,27 +103,49 @@ fn find(data: &DataOptions) -> Result<PathBuf> {
     })?)
 }
 
-/// Clean accuracy, and accuracy under each attack by name and radius.
+/// Accuracies of all images under each attack by name and radius, and of the first ones under AutoAttack.
+#[derive(Default)]
+struct Attacked {
+    whole: BTreeMap<String, Vec<(Eps, f64)>>,
+    auto: Vec<AutoAttacked>,
+}
+
+/// Clean accuracy, and accuracy under the attacks.
 fn accuracies(
     network: &ZeroPaddedNetwork,
     job: &ClassifierJob,
     dataset: &Dataset,
     display: Display,
-) -> Result<(f64, BTreeMap<String, ByEps>)> {
+) -> Result<(f64, Attacked)> {
     let test = &dataset.test;
     let evaluation = &job.config.evaluation;
     let images = test.tensor(0..test.len(), network.dtype(), network.device())?;
     let labels = test.classes();
     let clean = clean_accuracy(network, &images, &labels, evaluation.batch_size)?;
-    let mut pairs: BTreeMap<String, Vec<(Eps, f64)>> = BTreeMap::new();
-    for (name, eps, attack) in attacks(evaluation) {
-        let mut progress = Progress::new(display, name, 0, 1000);
-        let outcome = attack.run(network, &images, &labels, &mut |report| {
-            progress.update((1000.0 * report.fraction) as u64, "");
-        })?;
-        progress.finish();
-        pairs.entry(name.to_owned()).or_default().push((eps, outcome.accuracy()));
+    let mut attacked = Attacked::default();
+    let mut bars = AttackBars::new(display);
+    for PlannedAttack { name, eps, attack, scope } in attacks(evaluation) {
+        let start = Instant::now();
+        let n = scope.first.map_or(labels.len(), |n| n.min(labels.len()));
+        let (images, labels) = (images.narrow(0, 0, n)?, &labels[..n]);
+        let outcome = attack.run(network, &images, labels, &mut |report| bars.show(report))?;
+        let accuracy = outcome.accuracy();
+        if name == "auto" {
+            attacked.auto.push(AutoAttacked {
+                eps: eps.to_string(),
+                n_images: n,
+                clean: clean_accuracy(network, &images, labels, evaluation.batch_size)?,
+                certified: None,
+                accuracy,
+                seconds: start.elapsed().as_secs_f64(),
+                parts: outcome.parts,
+                flags: outcome.flags,
+            });
+        }
+        if n == test.len() {
+            attacked.whole.entry(name.to_owned()).or_default().push((eps, accuracy));
+        }
     }
-    let attacked = pairs.into_iter().map(|(name, pairs)| (name, pairs.into_iter().collect()));
-    Ok((clean, attacked.collect()))
+    bars.finish();
+    Ok((clean, attacked))
 }

@@ -19,6 +19,12 @@ pub enum What {
     Fgsm,
     /// Accuracy under the stronger PGD.
     StrongPgd,
+    /// Accuracy on the first test images under AutoAttack.
+    AutoAttack,
+    /// Clean accuracy on them, where they are not all.
+    AutoClean,
+    /// Certified accuracy on them as executed, likewise.
+    AutoCertified,
     /// Clean accuracy after the epoch with the best test accuracy, which the authors report.
     BestClean,
     /// Certified accuracy after that epoch.
@@ -33,7 +39,7 @@ pub enum What {
 
 impl What {
     /// All, in the order of a table.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Clean,
         Self::Certified,
         Self::Real,
@@ -42,6 +48,9 @@ impl What {
         Self::Pgd,
         Self::Fgsm,
         Self::StrongPgd,
+        Self::AutoClean,
+        Self::AutoCertified,
+        Self::AutoAttack,
         Self::BestClean,
         Self::BestCertified,
         Self::FirstClean,
@@ -60,6 +69,9 @@ impl What {
             Self::Pgd => "under PGD",
             Self::Fgsm => "under FGSM",
             Self::StrongPgd => "under strong PGD",
+            Self::AutoAttack => "under AutoAttack",
+            Self::AutoClean => "clean, AutoAttack's images",
+            Self::AutoCertified => "certified as executed, AutoAttack's images",
             Self::BestClean => "clean, best epoch",
             Self::BestCertified => "certified, best epoch",
             Self::FirstClean => "clean, first images",

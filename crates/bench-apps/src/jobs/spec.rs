@@ -160,11 +160,14 @@ pub struct Extent {
     /// Evaluate on this many test images, the first ones; all where absent.
     #[serde(default)]
     pub test_limit: Option<usize>,
+    /// Run AutoAttack on this many test images, the first ones; 0 leaves it out.
+    #[serde(default)]
+    pub auto_images: usize,
 }
 
 impl Default for Extent {
     fn default() -> Self {
-        Self { epochs: 1, train_limit: None, test_limit: None }
+        Self { epochs: 1, train_limit: None, test_limit: None, auto_images: 0 }
     }
 }
 
@@ -396,6 +399,7 @@ impl Budget {
         config.training.seed = cell.seed;
         let evaluation = &mut config.evaluation;
         evaluation.strong_pgd.restarts = self.strong_restarts;
+        evaluation.auto_attack.images = extent.auto_images;
         if let Some(steps) = self.pgd_steps {
             let eps = evaluation.attack_eps.first().map_or(1.0, Eps::value);
             evaluation.pgd =

@@ -347,6 +347,9 @@ pub(super) fn conditions_text(group: &Group, quantities: &[What]) -> String {
     if let Some(n) = extent.first_images.filter(|_| quantities.contains(&What::FirstClean)) {
         parts.push(format!("the first {n} of them for the boundary and pointwise attacks"));
     }
+    if let Some(n) = extent.auto_images.filter(|_| quantities.contains(&What::AutoAttack)) {
+        parts.push(format!("the first {n} of them for AutoAttack"));
+    }
     let name = if budget.is_empty() { String::new() } else { format!("{budget} budget: ") };
     name + &parts.join(", ")
 }

@@ -1,4 +1,4 @@
-//! Line charts as inline SVG.
+//! Charts of lines and points as inline SVG.
 //!
 //! The colours written into the SVG are placeholders, one near-black for each role; the page's style sheet gives each its
 //! colour for light, dark and printed pages by selecting on them. Text takes the page's font.
@@ -78,6 +78,8 @@ pub(super) struct Chart {
     pub(super) y_range: Range<f64>,
     pub(super) lines: Vec<Line>,
     pub(super) markers: Vec<Marker>,
+    /// Many small points, each list in one colour.
+    pub(super) dots: Vec<(Role, Vec<(f64, f64)>)>,
     /// A vertical line with its label.
     pub(super) rule: Option<(f64, String)>,
 }
@@ -152,6 +154,7 @@ impl Chart {
             .draw()
             .map_err(|e| e.to_string())?;
         self.draw_rule(&mut context)?;
+        self.draw_dots(&mut context)?;
         self.draw_lines(&mut context)?;
         self.draw_markers(&mut context)
     }
@@ -166,6 +169,16 @@ impl Chart {
         let style = text(Role::Muted).pos(Pos::new(HPos::Left, VPos::Top));
         let at = EmptyElement::at((*x, top)) + Text::new(label.clone(), (6 * FINENESS, 0), style);
         context.draw_series([at]).map(drop).map_err(|e| e.to_string())
+    }
+
+    fn draw_dots(&self, context: &mut Context<'_, '_>) -> std::result::Result<(), String> {
+        for (role, points) in &self.dots {
+            // translucent, so that a crowd is seen to be one
+            let style = role.colour().mix(0.5).filled();
+            let dots = points.iter().map(|&at| Circle::new(at, fine(3), style));
+            context.draw_series(dots).map_err(|e| e.to_string())?;
+        }
+        Ok(())
     }
 
     fn draw_lines(&self, context: &mut Context<'_, '_>) -> std::result::Result<(), String> {

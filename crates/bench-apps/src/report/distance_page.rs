@@ -154,6 +154,7 @@ fn curve(report: &DistanceReport) -> (Chart, Legend) {
         y_range: y_range(&lines),
         lines,
         markers: Vec::new(),
+        dots: Vec::new(),
         rule: None,
     };
     (chart, legend)

@@ -276,6 +276,7 @@ fn curves(section: &DistanceSection, rows: &[&DistanceRow]) -> (Chart, Legend) {
         y_range: y_range(&lines),
         lines,
         markers: Vec::new(),
+        dots: Vec::new(),
         rule: None,
     };
     (chart, legend)

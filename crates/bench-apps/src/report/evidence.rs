@@ -17,12 +17,12 @@ use crate::words::{attack_name, counted};
 const N_SERIES: usize = 6;
 
 /// Networks of one kind on the same images with the same budget, each method once: they share a chart.
-struct Group<'a> {
+pub(super) struct Group<'a> {
     results: Vec<&'a CellResult>,
 }
 
 impl<'a> Group<'a> {
-    fn all(results: &[&'a CellResult]) -> Vec<Self> {
+    pub(super) fn all(results: &[&'a CellResult]) -> Vec<Self> {
         let mut groups: Vec<Self> = Vec::new();
         for &result in results.iter().filter(|result| !result.history.is_empty()) {
             match groups.iter_mut().find(|group| group.takes(result)) {
@@ -49,7 +49,11 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn title(&self) -> String {
+    pub(super) fn results(&self) -> &[&'a CellResult] {
+        &self.results
+    }
+
+    pub(super) fn title(&self) -> String {
         group_title(self.results[0])
     }
 
@@ -132,6 +136,7 @@ fn over_the_radius(results: &[&CellResult], lines: Vec<Line>) -> Chart {
         y_range: 0.0..100.0,
         lines,
         markers: Vec::new(),
+        dots: Vec::new(),
         rule: eps.map(|eps| (eps.value(), format!("ε = {eps}"))),
     }
 }
@@ -215,6 +220,7 @@ fn accuracy_over_epochs(group: &Group<'_>) -> Option<(Chart, Legend)> {
         y_range: 0.0..100.0,
         lines,
         markers: Vec::new(),
+        dots: Vec::new(),
         rule: None,
     };
     (last > 1).then(|| (chart, group.legend()))
@@ -236,6 +242,7 @@ pub(super) fn loss(result: &CellResult, of: &str) -> Result<Markup> {
         y_range: y_range(&lines),
         lines,
         markers: Vec::new(),
+        dots: Vec::new(),
         rule: None,
     };
     let legend = vec![("training loss".into(), Role::Series(0), Mark::Solid)];
@@ -305,6 +312,7 @@ fn histogram(spectra: &Spectra) -> (Chart, Legend) {
         y_range: y_range(&lines),
         lines,
         markers: Vec::new(),
+        dots: Vec::new(),
         rule: None,
     };
     let legend = vec![

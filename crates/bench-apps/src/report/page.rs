@@ -10,7 +10,7 @@ use maud::{Markup, html};
 
 use super::document::{document, facts, header, headlines};
 use super::table::Table;
-use super::{accuracy, distances, evidence};
+use super::{accuracy, distances, evidence, nearest};
 use crate::config::{AugmentationKind, RunConfig, ScheduleKind};
 use crate::error::Result;
 use crate::jobs::cell::CellResult;
@@ -32,6 +32,7 @@ pub fn page(reproduction: &Reproduction) -> Result<String> {
         (beginning(reproduction, alone, &results))
         @for section in sections { (section) }
         (evidence::certified(&results)?)
+        (nearest::nearest(&results)?)
         (evidence::training(&results)?)
         @for result in alone { (evidence::loss(result, &of(result))?) }
         (evidence::images(&results))
@@ -133,6 +134,7 @@ fn headline_numbers(result: &CellResult) -> Vec<(&'static str, String, &'static 
         ("certified", row.certified.executed.get(eps), format!("as executed in f32, at ε = {eps}")),
         ("PGD", attack("pgd"), format!("not broken at ε = {eps}")),
         ("FGSM", attack("fgsm"), format!("not broken at ε = {eps}")),
+        ("AutoAttack", attack("auto"), format!("not broken at ε = {eps}")),
     ];
     let known = items.into_iter().filter(|(_, value, _)| value.is_some());
     known.map(|(name, value, meaning)| (name, percent(value), "%", meaning)).collect()
@@ -279,7 +281,7 @@ fn conditions(result: &CellResult) -> Vec<(&'static str, String)> {
         ("commit", provenance.commit.clone().unwrap_or_else(|| "unknown".into())),
         ("started", provenance.started.clone()),
         ("training", training_text(config)),
-        ("attacks", attacks_text(config)),
+        ("attacks", attacks_text(result)),
         ("time", spoken(seconds(result.row.seconds))),
         ("data", result.row.dataset.clone()),
     ];
@@ -329,8 +331,8 @@ fn training_text(config: &RunConfig) -> String {
     )
 }
 
-fn attacks_text(config: &RunConfig) -> String {
-    let evaluation = &config.evaluation;
+fn attacks_text(result: &CellResult) -> String {
+    let evaluation = &result.plan.config.evaluation;
     let pgd = &evaluation.pgd;
     let mut text = format!(
         "PGD with {} steps of {} from a random start, and FGSM, with the Carlini-Wagner loss, κ = {}",
@@ -340,6 +342,16 @@ fn attacks_text(config: &RunConfig) -> String {
     if strong.restarts > 0 {
         let (steps, starts) = (strong.steps, counted(strong.restarts, "start"));
         text += &format!("; strong PGD with {steps} steps of 2.5 ε / {steps} from {starts}");
+    }
+    let auto = &evaluation.auto_attack;
+    if auto.images > 0 {
+        let n = result.nearest.distances.len();
+        text += &format!(
+            "; AutoAttack, standard version, on the uncertified of the first {} ({} steps, {} queries)",
+            counted(n, "image"),
+            auto.steps,
+            auto.queries
+        );
     }
     text
 }

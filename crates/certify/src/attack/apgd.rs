@@ -25,11 +25,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Strategy;
 use super::objective::{Goal, Loss, ranking};
 use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
 use super::rounds::{self, Draws, Ended, Plan, Rounds, Search, Subject, Trace, Wish};
-use super::setup::{check_at_least_one, check_positive, check_restarts};
+use super::setup::check_at_least_one;
 use super::step::{norm, perturbed, project};
 use crate::error::Result;
 use crate::tensor::{Pixel, widened};
@@ -84,14 +83,6 @@ impl Apgd {
         Self { eps, loss, steps: 100, restarts: 1, seed, stopping, batch_size: 500 }
     }
 
-    const fn targets(&self, n_classes: usize) -> usize {
-        match self.loss {
-            ApgdLoss::TargetedDlr { targets } if targets < n_classes => targets,
-            ApgdLoss::TargetedDlr { .. } => n_classes - 1,
-            _ => 1,
-        }
-    }
-
     /// Attacks every image; besides, the number of samples for which the gradient at a start was zero.
     pub(super) fn count_flat(
         &self,
@@ -115,48 +106,32 @@ impl Default for Apgd {
     }
 }
 
-impl Strategy for Apgd {
-    const NAME: &'static str = "apgd";
+impl Rounds for Apgd {
+    type Search<T: Pixel> = Ascent<T>;
 
-    fn name(&self) -> &'static str {
-        match self.loss {
+    fn plan(&self) -> Plan {
+        let Self { eps, seed, stopping, restarts, batch_size, .. } = *self;
+        let name = match self.loss {
             ApgdLoss::CrossEntropy => "apgd-ce",
             ApgdLoss::Dlr => "apgd-dlr",
             ApgdLoss::TargetedDlr { .. } => "apgd-t",
+        };
+        Plan { name, eps, seed, stopping, restarts, batch_size }
+    }
+
+    fn n_targets(&self, n_classes: usize) -> usize {
+        match self.loss {
+            ApgdLoss::TargetedDlr { targets } => targets.min(n_classes - 1),
+            _ => 1,
         }
     }
 
-    fn eps(&self) -> f64 {
-        self.eps
-    }
-
-    fn check(&self) -> Result<()> {
-        check_positive("eps", self.eps)?;
+    fn check_own(&self) -> Result<()> {
         check_at_least_one("steps", self.steps)?;
-        check_at_least_one("batch_size", self.batch_size)?;
-        check_restarts(self.restarts)?;
         match self.loss {
             ApgdLoss::TargetedDlr { targets } => check_at_least_one("targets", targets),
             _ => Ok(()),
         }
-    }
-
-    fn attack(
-        &self,
-        query: Query<'_>,
-        progress: &mut dyn FnMut(AttackProgress),
-    ) -> Result<AttackOutcome> {
-        rounds::run(self, query, progress, &mut |_, _, _| {})
-    }
-}
-
-impl Rounds for Apgd {
-    type Search<T: Pixel> = Ascent<T>;
-
-    fn plan(&self, n_classes: usize) -> Plan {
-        let Self { eps, seed, stopping, batch_size, .. } = *self;
-        let n_rounds = self.targets(n_classes) * self.restarts;
-        Plan { name: Strategy::name(self), eps, seed, stopping, n_rounds, batch_size }
     }
 
     fn search<T: Pixel>(&self, subject: Subject<'_, T>) -> Ascent<T> {

@@ -3,7 +3,7 @@
 //! Definition of the standard version: [`Apgd`] with cross-entropy, [`Apgd`] towards the nine next classes, [`Fab`], [`Square`]. Of
 //! several adversarial images of a sample the nearest is reported.
 //!
-//! The report raises [`AutoAttackFlag`]s where the figures should not be trusted: outputs that differ from call to call, outputs
+//! The outcome says what each part did, and raises [`AutoAttackFlag`]s where the figures should not be trusted: outputs that differ from call to call, outputs
 //! that are probabilities, gradients that are zero, a random search that does better than gradients. They are signs of a
 //! network that hides its gradients, which is then less robust than attacks by gradients say.
 //!
@@ -15,14 +15,13 @@
 //!
 //! Source: Croce and Hein 2020 (arXiv 2003.01690), its repository for the flags.
 
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
+use super::outcome::{AttackOutcome, AttackProgress, AutoAttackFlag, PartReport, Query, Stopping};
 use super::setup::check_positive;
 use super::subset::Merged;
 use super::{Apgd, ApgdLoss, Fab, Square, Strategy};
-use crate::classifier::{Classifier, batched_logits, logit_rows};
+use crate::classifier::{batched_logits, logit_rows};
 use crate::error::{Error, Result};
 use crate::margin::percent;
 
@@ -48,78 +47,6 @@ pub enum AutoAttackPart {
     Fab(Fab),
     /// Square.
     Square(Square),
-}
-
-/// What AutoAttack found.
-#[derive(Debug, Clone)]
-pub struct AutoAttackReport {
-    /// All attacks together.
-    pub outcome: AttackOutcome,
-    /// Each attack, in order.
-    pub parts: Vec<PartReport>,
-    /// Reasons to doubt the figures.
-    pub flags: Vec<AutoAttackFlag>,
-}
-
-/// What one attack added.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PartReport {
-    /// The attack's name.
-    pub attack: String,
-    /// Samples that it attacked.
-    pub n_attacked: usize,
-    /// Samples that it broke and no attack before it.
-    pub n_broken: usize,
-    /// Accuracy after it, in percent of all samples.
-    pub accuracy: f64,
-}
-
-/// A reason to doubt the figures.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AutoAttackFlag {
-    /// The same images have other logits in a second call: attacks on a random function need averages.
-    RandomisedOutput {
-        /// The largest difference of a logit.
-        largest_difference: f64,
-    },
-    /// Every output is in [0, 1] and they sum to 1: probabilities in place of logits, whose gradients vanish.
-    Probabilities,
-    /// The gradient at the start is zero.
-    ZeroGradients {
-        /// For how many samples.
-        samples: usize,
-    },
-    /// Square broke samples that attacks by gradients had left, more than 0.2 % of all.
-    SquareIsBetter {
-        /// How many samples.
-        samples: usize,
-    },
-}
-
-impl std::fmt::Display for AutoAttackFlag {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::RandomisedOutput { largest_difference } => write!(
-                f,
-                "the logits of the same images differ by up to {largest_difference:.1e} from call to call; \
-                 attack a deterministic form of the network"
-            ),
-            Self::Probabilities => write!(
-                f,
-                "the outputs are probabilities, whose gradients vanish; attack the logits"
-            ),
-            Self::ZeroGradients { samples } => write!(
-                f,
-                "the gradient at the start is zero for {samples} images; the network may hide its gradients"
-            ),
-            Self::SquareIsBetter { samples } => write!(
-                f,
-                "Square, without gradients, broke {samples} images that attacks by gradients had left; the \
-                 network may hide its gradients"
-            ),
-        }
-    }
 }
 
 /// Square may break this share of the samples, in percent, before it is a sign of hidden gradients.
@@ -171,6 +98,21 @@ impl AutoAttack {
         self
     }
 
+    /// The same with other numbers of steps (of APGD and FAB) and queries (of Square), where they are given.
+    #[must_use]
+    pub fn with_budgets(mut self, steps: Option<usize>, queries: Option<usize>) -> Self {
+        for part in &mut self.parts {
+            match part {
+                AutoAttackPart::Apgd(apgd) => apgd.steps = steps.unwrap_or(apgd.steps),
+                AutoAttackPart::Fab(fab) => fab.steps = steps.unwrap_or(fab.steps),
+                AutoAttackPart::Square(square) => {
+                    square.queries = queries.unwrap_or(square.queries);
+                }
+            }
+        }
+        self
+    }
+
     /// The same, to the end or not: see [`Stopping`].
     #[must_use]
     pub fn with_stopping(mut self, stopping: Stopping) -> Self {
@@ -183,69 +125,6 @@ impl AutoAttack {
             }
         }
         self
-    }
-
-    /// Attacks the samples named, and says what each part did. The other samples are not attacked.
-    ///
-    /// # Errors
-    /// Those of [`Attack::run`](crate::Attack::run).
-    pub fn report(
-        &self,
-        samples: &[usize],
-        classifier: &dyn Classifier,
-        images: &Tensor,
-        labels: &[usize],
-        progress: &mut dyn FnMut(AttackProgress),
-    ) -> Result<AutoAttackReport> {
-        self.check()?;
-        let query = Query::new(classifier, images, labels);
-        query.check()?;
-        self.report_checked(samples, query, progress)
-    }
-
-    fn report_checked(
-        &self,
-        samples: &[usize],
-        query: Query<'_>,
-        progress: &mut dyn FnMut(AttackProgress),
-    ) -> Result<AutoAttackReport> {
-        let n = query.labels.len();
-        let mut merged = Merged::new(query);
-        let mut flags = output_flags(query)?;
-        let mut parts = Vec::new();
-        let (mut n_flat, mut n_by_square) = (0, 0);
-        for (index, part) in self.parts.iter().enumerate() {
-            let in_play = |&&i: &&usize| self.stopping == Stopping::Never || !merged.broken[i];
-            let remaining: Vec<usize> = samples.iter().filter(in_play).copied().collect();
-            let before = merged.n_broken();
-            let subset = merged.subset(&remaining)?;
-            let mut report = |inner: AttackProgress| {
-                let fraction = (index as f64 + inner.fraction) / self.parts.len() as f64;
-                let n_broken = match self.stopping {
-                    Stopping::Never => before.max(inner.n_broken),
-                    Stopping::WhenBroken => before + inner.n_broken,
-                };
-                let attack = inner.attack;
-                progress(AttackProgress { attack, fraction, n_broken, n_samples: n });
-            };
-            let (outcome, flat) = part.attack(subset.query(query.classifier), &mut report)?;
-            n_flat = n_flat.max(flat);
-            merged.take(&remaining, &outcome)?;
-            let n_broken = merged.n_broken() - before;
-            if index > 0 && matches!(part, AutoAttackPart::Square(_)) {
-                n_by_square += n_broken;
-            }
-            let (attack, n_attacked) = (part.name().to_owned(), remaining.len());
-            let accuracy = percent(n - merged.n_broken(), n);
-            parts.push(PartReport { attack, n_attacked, n_broken, accuracy });
-        }
-        if n_flat > 0 {
-            flags.push(AutoAttackFlag::ZeroGradients { samples: n_flat });
-        }
-        if percent(n_by_square, samples.len()) > SQUARE_SHARE {
-            flags.push(AutoAttackFlag::SquareIsBetter { samples: n_by_square });
-        }
-        Ok(AutoAttackReport { outcome: merged.outcome()?, parts, flags })
     }
 }
 
@@ -297,7 +176,9 @@ impl AutoAttackPart {
 }
 
 impl Strategy for AutoAttack {
-    const NAME: &'static str = "auto";
+    fn name(&self) -> &'static str {
+        "auto"
+    }
 
     fn eps(&self) -> f64 {
         self.eps
@@ -314,8 +195,42 @@ impl Strategy for AutoAttack {
         query: Query<'_>,
         progress: &mut dyn FnMut(AttackProgress),
     ) -> Result<AttackOutcome> {
-        let all: Vec<usize> = (0..query.labels.len()).collect();
-        Ok(self.report_checked(&all, query, progress)?.outcome)
+        let n = query.labels.len();
+        let mut merged = Merged::new(query);
+        let mut flags = output_flags(query)?;
+        let mut parts = Vec::new();
+        let (mut n_flat, mut n_by_square) = (0, 0);
+        for (index, part) in self.parts.iter().enumerate() {
+            let in_play = |&i: &usize| self.stopping == Stopping::Never || !merged.broken[i];
+            let remaining: Vec<usize> = (0..n).filter(in_play).collect();
+            let before = merged.n_broken();
+            let subset = merged.subset(&remaining)?;
+            let mut report = |inner: AttackProgress| {
+                let fraction = (index as f64 + inner.fraction) / self.parts.len() as f64;
+                let n_broken = match self.stopping {
+                    Stopping::Never => before.max(inner.n_broken),
+                    Stopping::WhenBroken => before + inner.n_broken,
+                };
+                let attack = inner.attack;
+                progress(AttackProgress { attack, fraction, n_broken, n_samples: n });
+            };
+            let (outcome, flat) = part.attack(subset.query(query.classifier), &mut report)?;
+            n_flat = n_flat.max(flat);
+            merged.take(&remaining, &outcome)?;
+            let n_broken = merged.n_broken() - before;
+            if index > 0 && matches!(part, AutoAttackPart::Square(_)) {
+                n_by_square += n_broken;
+            }
+            let attack = part.name().to_owned();
+            parts.push(PartReport { attack, n_attacked: remaining.len(), n_broken });
+        }
+        if n_flat > 0 {
+            flags.push(AutoAttackFlag::ZeroGradients { samples: n_flat });
+        }
+        if percent(n_by_square, n) > SQUARE_SHARE {
+            flags.push(AutoAttackFlag::SquareIsBetter { samples: n_by_square });
+        }
+        Ok(AttackOutcome { parts, flags, ..merged.outcome()? })
     }
 }
 

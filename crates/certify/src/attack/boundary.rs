@@ -94,7 +94,9 @@ impl Boundary {
 }
 
 impl Strategy for Boundary {
-    const NAME: &'static str = "boundary";
+    fn name(&self) -> &'static str {
+        "boundary"
+    }
 
     fn eps(&self) -> f64 {
         self.eps
@@ -129,7 +131,7 @@ impl DecisionAttack for Boundary {
 
     fn limits(&self) -> Limits {
         let Self { eps, seed, stopping, max_queries, batch_size, .. } = *self;
-        Limits { name: Self::NAME, eps, seed, stopping, max_queries, batch_size }
+        Limits { name: self.name(), eps, seed, stopping, max_queries, batch_size }
     }
 
     fn search<T: Pixel>(&self, subject: Subject<'_, T>) -> Walk {

@@ -24,11 +24,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Strategy;
 use super::objective::{Goal, ranking};
-use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
-use super::rounds::{self, Draws, Ended, Plan, Rounds, Search, Subject, Trace, Wish};
-use super::setup::{check_at_least_one, check_positive, check_restarts};
+use super::outcome::Stopping;
+use super::rounds::{Draws, Ended, Plan, Rounds, Search, Subject, Trace, Wish};
+use super::setup::check_at_least_one;
 use crate::classifier::is_correct;
 use crate::error::{Error, Result};
 use crate::tensor::{Pixel, widened};
@@ -85,19 +84,21 @@ impl Default for Fab {
     }
 }
 
-impl Strategy for Fab {
-    const NAME: &'static str = "fab-t";
+impl Rounds for Fab {
+    type Search<T: Pixel> = Approach;
 
-    fn eps(&self) -> f64 {
-        self.eps
+    fn plan(&self) -> Plan {
+        let Self { eps, seed, stopping, restarts, batch_size, .. } = *self;
+        Plan { name: "fab-t", eps, seed, stopping, restarts, batch_size }
     }
 
-    fn check(&self) -> Result<()> {
-        check_positive("eps", self.eps)?;
+    fn n_targets(&self, n_classes: usize) -> usize {
+        self.targets.min(n_classes - 1)
+    }
+
+    fn check_own(&self) -> Result<()> {
         check_at_least_one("targets", self.targets)?;
         check_at_least_one("steps", self.steps)?;
-        check_at_least_one("batch_size", self.batch_size)?;
-        check_restarts(self.restarts)?;
         let settings = [
             ("alpha_max", self.alpha_max, (0.0..=1.0).contains(&self.alpha_max), "in [0, 1]"),
             (
@@ -119,24 +120,6 @@ impl Strategy for Fab {
             }
             None => Ok(()),
         }
-    }
-
-    fn attack(
-        &self,
-        query: Query<'_>,
-        progress: &mut dyn FnMut(AttackProgress),
-    ) -> Result<AttackOutcome> {
-        rounds::run(self, query, progress, &mut |_, _, _| {})
-    }
-}
-
-impl Rounds for Fab {
-    type Search<T: Pixel> = Approach;
-
-    fn plan(&self, n_classes: usize) -> Plan {
-        let Self { eps, seed, stopping, batch_size, .. } = *self;
-        let n_rounds = self.targets.min(n_classes - 1) * self.restarts;
-        Plan { name: Self::NAME, eps, seed, stopping, n_rounds, batch_size }
     }
 
     fn search<T: Pixel>(&self, subject: Subject<'_, T>) -> Approach {

@@ -2,11 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Strategy;
 use super::objective::Loss;
-use super::outcome::{AttackOutcome, AttackProgress, AttackStart, Query, Stopping};
-use super::pgd::Pgd;
+use super::outcome::{AttackStart, Stopping};
+use super::pgd::{Descent, Pgd};
+use super::rounds::{Plan, Rounds, Subject};
 use crate::error::Result;
+use crate::tensor::Pixel;
 
 /// One step of length ε along the normalised gradient, from the image itself, clipped to [0, 1].
 ///
@@ -28,9 +29,7 @@ impl Fgsm {
     pub const fn paper(eps: f64) -> Self {
         Self { eps, loss: Loss::CarliniWagner { confidence: 50.0 }, batch_size: 1000 }
     }
-}
 
-impl Fgsm {
     fn as_pgd(&self) -> Pgd {
         Pgd {
             eps: self.eps,
@@ -46,22 +45,18 @@ impl Fgsm {
     }
 }
 
-impl Strategy for Fgsm {
-    const NAME: &'static str = "fgsm";
+impl Rounds for Fgsm {
+    type Search<T: Pixel> = Descent<T>;
 
-    fn eps(&self) -> f64 {
-        self.eps
+    fn plan(&self) -> Plan {
+        Plan { name: "fgsm", ..self.as_pgd().plan() }
     }
 
-    fn check(&self) -> Result<()> {
-        self.as_pgd().check_settings()
+    fn check_own(&self) -> Result<()> {
+        self.loss.check()
     }
 
-    fn attack(
-        &self,
-        query: Query<'_>,
-        progress: &mut dyn FnMut(AttackProgress),
-    ) -> Result<AttackOutcome> {
-        self.as_pgd().descend(Self::NAME, query, progress)
+    fn search<T: Pixel>(&self, subject: Subject<'_, T>) -> Descent<T> {
+        self.as_pgd().search(subject)
     }
 }

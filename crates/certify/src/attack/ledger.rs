@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::objective::best_rival;
 use super::outcome::{AttackOutcome, AttackProgress, Query};
-use super::step::distance_up;
+use super::step::{distance_up, is_image};
 use crate::classifier::{Classifier, batched_logits, is_correct, logit_rows, predicted_class};
 use crate::error::Result;
 use crate::tensor::{Pixel, batch_size};
@@ -101,7 +101,8 @@ impl<'a, T: Pixel> Ledger<'a, T> {
     /// Whether an image with these logits is adversarial; keeps it if it is the nearest so far.
     pub(super) fn note(&mut self, sample: usize, image: &[T], logits: &[f64]) -> bool {
         let label = self.labels[sample];
-        if is_correct(logits, label) {
+        // what is no image is no adversarial one
+        if is_correct(logits, label) || !is_image(image) {
             return false;
         }
         let distance = distance_up(image, self.image(sample));
@@ -145,6 +146,7 @@ impl<'a, T: Pixel> Ledger<'a, T> {
             }
         }
         let adversarial = Tensor::from_vec(adversarial, self.shape, self.classifier.device())?;
-        Ok(AttackOutcome { adversarial, predictions, broken, distances })
+        let (parts, flags) = (Vec::new(), Vec::new());
+        Ok(AttackOutcome { adversarial, predictions, broken, distances, parts, flags })
     }
 }

@@ -16,9 +16,9 @@
 //! The decision attacks, [`Boundary`] and [`Pointwise`], ask only for the class: they start from an image of another
 //! class and walk towards x, wherever that leads; ε decides what counts in the end.
 //!
-//! A sample is *broken* when the classifier takes one of the iterates, the start included, for anything but its label
-//! (logits that tie or are NaN count as broken), and that iterate is a point of the ball and of [0, 1]. The perturbed image
-//! reported for it is such an iterate. What has left the ball, or is no number, breaks nothing.
+//! A sample is *broken* when the classifier takes the image itself or one of the iterates, the start included, for anything but
+//! its label (logits that tie or are NaN count as broken), and that iterate is a point of the ball and of [0, 1]. Of several the
+//! nearest is reported. What has left the ball, or is no number, breaks nothing.
 //!
 //! Shapes: images b x …, any classifier. Iterates live on the host; only forward and gradient run on the
 //! classifier's device.
@@ -59,12 +59,14 @@ mod step;
 mod subset;
 
 pub use apgd::{Apgd, ApgdLoss};
-pub use auto::{AutoAttack, AutoAttackFlag, AutoAttackPart, AutoAttackReport, PartReport};
+pub use auto::{AutoAttack, AutoAttackPart};
 pub use boundary::Boundary;
 pub use fab::Fab;
 pub use fgsm::Fgsm;
 pub use objective::Loss;
-pub use outcome::{AttackOutcome, AttackProgress, AttackStart, Stopping};
+pub use outcome::{
+    AttackOutcome, AttackProgress, AttackStart, AutoAttackFlag, PartReport, Stopping,
+};
 pub use pgd::Pgd;
 pub use pointwise::Pointwise;
 pub use rounds::Trace;
@@ -150,12 +152,7 @@ pub struct Replay<'a> {
 /// What sets one attack of this crate apart from the others; the frame around it is one for all.
 trait Strategy {
     /// Its name in reports.
-    const NAME: &'static str;
-
-    /// The name of a form of it.
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
+    fn name(&self) -> &'static str;
 
     /// The radius of the ball.
     fn eps(&self) -> f64;
@@ -219,7 +216,7 @@ impl<W: Strategy> Attack for W {
     }
 }
 
-impl<A: Strategy + Rounds> TracedAttack for A {
+impl<A: Rounds> TracedAttack for A {
     fn run_traced(
         &self,
         classifier: &dyn Classifier,

@@ -81,16 +81,6 @@ impl Loss {
             }
         }
     }
-
-    /// [`Goal::linearised`] for the loss of every sample.
-    pub(super) fn linearised(
-        self,
-        logits: &Tensor,
-        labels: &[usize],
-    ) -> candle_core::Result<Tensor> {
-        let goals: Vec<Goal> = labels.iter().map(|&label| Goal::Loss(self, label)).collect();
-        Goal::linearised(&goals, logits)
-    }
 }
 
 /// What a single sample's search wants to increase.

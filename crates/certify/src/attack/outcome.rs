@@ -23,7 +23,7 @@ pub enum AttackStart {
 /// Whether samples that are broken leave the batch.
 ///
 /// The same samples are broken either way; what differs is the iterate reported for them (the first
-/// that breaks, or the last one where that breaks too) and the time it takes.
+/// that breaks, or the nearest of all that break) and the time it takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stopping {
@@ -85,15 +85,77 @@ pub struct AttackProgress {
 /// What an attack achieved; every vector has one entry for each sample.
 #[derive(Debug, Clone)]
 pub struct AttackOutcome {
-    /// Perturbed images, of the images' shape: where broken, one that breaks; otherwise the last iterate of a
-    /// FGSM and PGD, and the nearest adversarial image of the other attacks (the image itself if there is none).
+    /// The nearest adversarial images that were found, of the images' shape; the image itself where there is none.
     pub adversarial: Tensor,
     /// What the classifier takes them for.
     pub predictions: Vec<usize>,
     /// Whether the sample was broken.
     pub broken: Vec<bool>,
-    /// Euclidean norm of the perturbation, rounded up; +∞ where an attack other than FGSM and PGD found no adversarial image.
+    /// Euclidean norm of the perturbation, rounded up; +∞ where no adversarial image was found.
     pub distances: Vec<f64>,
+    /// What each part of [`AutoAttack`](crate::AutoAttack) did, in order; the other attacks have none.
+    pub parts: Vec<PartReport>,
+    /// Reasons to doubt the figures, which AutoAttack looks for.
+    pub flags: Vec<AutoAttackFlag>,
+}
+
+/// What one attack added.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartReport {
+    /// The attack's name.
+    pub attack: String,
+    /// Samples that it attacked.
+    pub n_attacked: usize,
+    /// Samples that it broke and no attack before it.
+    pub n_broken: usize,
+}
+
+/// A reason to doubt the figures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AutoAttackFlag {
+    /// The same images have other logits in a second call: attacks on a random function need averages.
+    RandomisedOutput {
+        /// The largest difference of a logit.
+        largest_difference: f64,
+    },
+    /// Every output is in [0, 1] and they sum to 1: probabilities in place of logits, whose gradients vanish.
+    Probabilities,
+    /// The gradient at the start is zero.
+    ZeroGradients {
+        /// For how many samples.
+        samples: usize,
+    },
+    /// Square broke samples that attacks by gradients had left, more than 0.2 % of all.
+    SquareIsBetter {
+        /// How many samples.
+        samples: usize,
+    },
+}
+
+impl std::fmt::Display for AutoAttackFlag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::RandomisedOutput { largest_difference } => write!(
+                f,
+                "the logits of the same images differ by up to {largest_difference:.1e} from call to call; \
+                 attack a deterministic form of the network"
+            ),
+            Self::Probabilities => write!(
+                f,
+                "the outputs are probabilities, whose gradients vanish; attack the logits"
+            ),
+            Self::ZeroGradients { samples } => write!(
+                f,
+                "the gradient at the start is zero for {samples} images; the network may hide its gradients"
+            ),
+            Self::SquareIsBetter { samples } => write!(
+                f,
+                "Square, without gradients, broke {samples} images that attacks by gradients had left; the \
+                 network may hide its gradients"
+            ),
+        }
+    }
 }
 
 impl AttackOutcome {

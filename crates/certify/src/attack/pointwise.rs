@@ -63,7 +63,9 @@ impl Pointwise {
 }
 
 impl Strategy for Pointwise {
-    const NAME: &'static str = "pointwise";
+    fn name(&self) -> &'static str {
+        "pointwise"
+    }
 
     fn eps(&self) -> f64 {
         self.eps
@@ -89,7 +91,7 @@ impl DecisionAttack for Pointwise {
 
     fn limits(&self) -> Limits {
         let Self { eps, seed, stopping, max_queries, batch_size } = *self;
-        Limits { name: Self::NAME, eps, seed, stopping, max_queries, batch_size }
+        Limits { name: self.name(), eps, seed, stopping, max_queries, batch_size }
     }
 
     fn search<T: Pixel>(&self, subject: Subject<'_, T>) -> PointwiseSearch<T> {

@@ -11,9 +11,11 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::Strategy;
 use super::ledger::Ledger;
 use super::objective::Goal;
 use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
+use super::setup::{EACH_CLASS, check_at_least_one, check_positive, check_restarts};
 use super::step::with_rounding;
 use crate::classifier::logit_rows;
 use crate::error::{Error, Result};
@@ -26,7 +28,8 @@ pub(super) struct Plan {
     pub(super) eps: f64,
     pub(super) seed: u64,
     pub(super) stopping: Stopping,
-    pub(super) n_rounds: usize,
+    /// Random starts, at least 1.
+    pub(super) restarts: usize,
     pub(super) batch_size: usize,
 }
 
@@ -66,6 +69,14 @@ impl Draws {
     /// An index below `n`; 0 where n is 0.
     pub(super) fn below(&mut self, n: usize) -> usize {
         ((self.uniform() * n as f64) as usize).min(n.saturating_sub(1))
+    }
+
+    /// A number in [-bound, bound].
+    pub(super) fn symmetric(&mut self, bound: f64) -> f64 {
+        match self {
+            Self::Stream(rng) => rng.random_range(-bound..=bound),
+            Self::Given { .. } => bound * (2.0 * self.uniform() - 1.0),
+        }
     }
 
     /// -1 or 1.
@@ -134,14 +145,14 @@ pub struct Trace {
     pub round: usize,
     /// The class aimed at.
     pub target: Option<usize>,
-    /// APGD: the loss at the start and after every step. FAB: the distance of every iterate before the step back.
+    /// PGD and APGD: the loss at the start and after every step. FAB: the distance of every iterate before the step back.
     /// Square: the margin at every point asked for.
     pub values: Vec<f64>,
-    /// APGD: the length of the step after each iteration. FAB: the weight of the pull towards the image. Square: 1
+    /// PGD and APGD: the length of the step after each iteration. FAB: the weight of the pull towards the image. Square: 1
     /// for a point that was accepted, 0 for one that was not.
     pub steps: Vec<f64>,
-    /// APGD: the point of the largest loss. FAB: the nearest adversarial iterate, empty if there is none. Square: the
-    /// last point accepted.
+    /// PGD: the last iterate. APGD: the point of the largest loss. FAB: the nearest adversarial iterate,
+    /// empty if there is none. Square: the last point accepted.
     pub best: Vec<f64>,
 }
 
@@ -149,9 +160,46 @@ pub struct Trace {
 pub(super) trait Rounds {
     type Search<T: Pixel>: Search<T>;
 
-    fn plan(&self, n_classes: usize) -> Plan;
+    /// The most restarts that it takes.
+    const MOST_RESTARTS: usize = EACH_CLASS;
+
+    fn plan(&self) -> Plan;
+
+    /// How many classes it aims at, one after the other; each restart begins with all of them.
+    fn n_targets(&self, _n_classes: usize) -> usize {
+        1
+    }
+
+    /// Checks the settings that are not part of the plan.
+    fn check_own(&self) -> Result<()>;
 
     fn search<T: Pixel>(&self, subject: Subject<'_, T>) -> Self::Search<T>;
+}
+
+impl<A: Rounds> Strategy for A {
+    fn name(&self) -> &'static str {
+        self.plan().name
+    }
+
+    fn eps(&self) -> f64 {
+        self.plan().eps
+    }
+
+    fn check(&self) -> Result<()> {
+        let Plan { eps, restarts, batch_size, .. } = self.plan();
+        check_positive("eps", eps)?;
+        check_at_least_one("batch_size", batch_size)?;
+        check_restarts(restarts, A::MOST_RESTARTS)?;
+        self.check_own()
+    }
+
+    fn attack(
+        &self,
+        query: Query<'_>,
+        progress: &mut dyn FnMut(AttackProgress),
+    ) -> Result<AttackOutcome> {
+        run(self, query, progress, &mut |_, _, _| {})
+    }
 }
 
 /// Attacks every image of the query and hands out every search that has ended.
@@ -165,16 +213,17 @@ pub(super) fn run<A: Rounds>(
     if got < 2 {
         return Err(Error::TooFewClasses { got, expected: 2 });
     }
-    let plan = attack.plan(got);
+    let (plan, n_targets) = (attack.plan(), attack.n_targets(got));
     match query.images.dtype() {
-        DType::F32 => Run::<f32, A>::new(attack, plan, query)?.all(progress, ended),
-        _ => Run::<f64, A>::new(attack, plan, query)?.all(progress, ended),
+        DType::F32 => Run::<f32, A>::new(attack, plan, n_targets, query)?.all(progress, ended),
+        _ => Run::<f64, A>::new(attack, plan, n_targets, query)?.all(progress, ended),
     }
 }
 
 struct Run<'a, T, A> {
     attack: &'a A,
     plan: Plan,
+    n_rounds: usize,
     ledger: Ledger<'a, T>,
     starts: Option<Vec<T>>,
     draws: Option<&'a [Vec<f64>]>,
@@ -188,7 +237,7 @@ struct Slot<T, S> {
 }
 
 impl<'a, T: Pixel, A: Rounds> Run<'a, T, A> {
-    fn new(attack: &'a A, plan: Plan, query: Query<'a>) -> Result<Self> {
+    fn new(attack: &'a A, plan: Plan, n_targets: usize, query: Query<'a>) -> Result<Self> {
         let (_, n_values) = crate::tensor::batch_size(query.images)?;
         let reach = with_rounding(plan.eps, n_values, T::UNIT_ROUNDOFF);
         let ledger = Ledger::new(plan.name, query, reach, plan.batch_size)?;
@@ -197,7 +246,8 @@ impl<'a, T: Pixel, A: Rounds> Run<'a, T, A> {
             let what = "lists of random numbers";
             return Err(Error::CountMismatch { what, expected: ledger.len(), got: draws.len() });
         }
-        Ok(Self { attack, plan, ledger, starts, draws: query.draws })
+        let n_rounds = n_targets * plan.restarts;
+        Ok(Self { attack, plan, n_rounds, ledger, starts, draws: query.draws })
     }
 
     fn all(
@@ -209,7 +259,7 @@ impl<'a, T: Pixel, A: Rounds> Run<'a, T, A> {
         let never = self.plan.stopping == Stopping::Never;
         for start in (0..n).step_by(self.plan.batch_size) {
             let batch = start..n.min(start + self.plan.batch_size);
-            for round in 0..self.plan.n_rounds {
+            for round in 0..self.n_rounds {
                 let mut slots = Vec::new();
                 for sample in batch.clone().filter(|&i| self.ledger.is_correct(i)) {
                     if never || !self.ledger.is_broken(sample) {
@@ -220,7 +270,7 @@ impl<'a, T: Pixel, A: Rounds> Run<'a, T, A> {
                     slots = self.tick(slots, round, ended)?;
                     let least = slots.iter().map(|slot| slot.search.progress());
                     let share = round as f64 + least.fold(1.0, f64::min);
-                    let share = share / self.plan.n_rounds as f64;
+                    let share = share / self.n_rounds as f64;
                     progress(self.ledger.progress(start as f64 + share * batch.len() as f64));
                 }
             }

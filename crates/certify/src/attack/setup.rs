@@ -49,11 +49,15 @@ pub(super) fn check_at_least_one(name: &'static str, value: usize) -> Result<()>
     Err(Error::InvalidSetting { name, value: 0.0, expected: "at least 1" })
 }
 
-/// Rounds are told apart by sixteen bits of a random stream's number.
-pub(super) fn check_restarts(restarts: usize) -> Result<()> {
-    if (1..=4096).contains(&restarts) {
+/// A number of random starts; rounds are told apart by sixteen bits of a random stream's number.
+pub(super) fn check_restarts(restarts: usize, most: usize) -> Result<()> {
+    if (1..=most).contains(&restarts) {
         return Ok(());
     }
-    let (name, value) = ("restarts", restarts as f64);
-    Err(Error::InvalidSetting { name, value, expected: "1 to 4096" })
+    let expected = if most == ONE_CLASS { "1 to 65536" } else { "1 to 4096" };
+    Err(Error::InvalidSetting { name: "restarts", value: restarts as f64, expected })
 }
+
+/// The most random starts of an attack that aims at one class after the other, and of one that does not.
+pub(super) const EACH_CLASS: usize = 4096;
+pub(super) const ONE_CLASS: usize = 65536;

@@ -27,11 +27,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Strategy;
 use super::objective::best_rival;
-use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
-use super::rounds::{self, Draws, Ended, Plan, Rounds, Search, Subject, Trace, Wish};
-use super::setup::{check_at_least_one, check_positive, check_restarts};
+use super::outcome::Stopping;
+use super::rounds::{Draws, Ended, Plan, Rounds, Search, Subject, Trace, Wish};
+use super::setup::check_at_least_one;
 use crate::error::{Error, Result};
 use crate::tensor::{Pixel, widened};
 
@@ -71,41 +70,22 @@ impl Default for Square {
     }
 }
 
-impl Strategy for Square {
-    const NAME: &'static str = "square";
+impl Rounds for Square {
+    type Search<T: Pixel> = Windows;
 
-    fn eps(&self) -> f64 {
-        self.eps
+    fn plan(&self) -> Plan {
+        let Self { eps, seed, stopping, restarts, batch_size, .. } = *self;
+        Plan { name: "square", eps, seed, stopping, restarts, batch_size }
     }
 
-    fn check(&self) -> Result<()> {
-        check_positive("eps", self.eps)?;
+    fn check_own(&self) -> Result<()> {
         check_at_least_one("queries", self.queries)?;
-        check_at_least_one("batch_size", self.batch_size)?;
-        check_restarts(self.restarts)?;
         let value = self.first_share;
         if !(value > 0.0 && value <= 1.0) {
             let (name, expected) = ("first_share", "above 0 and at most 1");
             return Err(Error::InvalidSetting { name, value, expected });
         }
         Ok(())
-    }
-
-    fn attack(
-        &self,
-        query: Query<'_>,
-        progress: &mut dyn FnMut(AttackProgress),
-    ) -> Result<AttackOutcome> {
-        rounds::run(self, query, progress, &mut |_, _, _| {})
-    }
-}
-
-impl Rounds for Square {
-    type Search<T: Pixel> = Windows;
-
-    fn plan(&self, _: usize) -> Plan {
-        let Self { eps, seed, stopping, batch_size, restarts, .. } = *self;
-        Plan { name: Self::NAME, eps, seed, stopping, n_rounds: restarts, batch_size }
     }
 
     fn search<T: Pixel>(&self, subject: Subject<'_, T>) -> Windows {

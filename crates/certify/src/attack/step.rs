@@ -2,8 +2,6 @@
 //! the nearest cache.
 
 use candle_core::WithDType;
-use rand::Rng;
-use rand_chacha::ChaCha8Rng;
 
 use crate::tensor::Pixel;
 use crate::upper::norm_up;
@@ -36,12 +34,6 @@ pub(super) fn clamp01<T: Pixel>(v: T) -> T {
     if v > T::zero() { v } else { T::zero() }
 }
 
-/// A start uniform in [-ε, ε] for every pixel, then projected.
-pub(super) fn random_start<T: Pixel>(d: &mut [T], image: &[T], eps: f64, rng: &mut ChaCha8Rng) {
-    d.iter_mut().for_each(|d| *d = T::of(rng.random_range(-eps..=eps)));
-    project(d, image, eps);
-}
-
 /// `x + d`.
 pub(super) fn perturbed<T: Pixel>(image: &[T], d: &[T], into: &mut [T]) {
     into.iter_mut().zip(image).zip(d).for_each(|((y, &x), &d)| *y = x + d);
@@ -60,9 +52,13 @@ pub(super) fn distance_up<T: Pixel>(a: &[T], b: &[T]) -> f64 {
 ///
 /// The ball is larger than ε by what rounding can add when a point of its sphere is stored.
 pub(super) fn is_in_ball<T: Pixel>(point: &[T], image: &[T], eps: f64) -> bool {
-    let is_pixel = |v: &T| (0.0..=1.0).contains(&WithDType::to_f64(*v));
     let rounded_eps = with_rounding(eps, point.len(), T::UNIT_ROUNDOFF);
-    point.iter().all(is_pixel) && distance_up(point, image) <= rounded_eps
+    is_image(point) && distance_up(point, image) <= rounded_eps
+}
+
+/// Whether all values are numbers in [0, 1].
+pub(super) fn is_image<T: Pixel>(point: &[T]) -> bool {
+    point.iter().all(|v| (0.0..=1.0).contains(&WithDType::to_f64(*v)))
 }
 
 /// The distance up to which a point counts as one of the ball: ε and what rounding adds in [`project`], to the norm and the scaling, relative to ε, and to n sums `x + d` in [0, 1].
@@ -96,7 +92,8 @@ pub(super) fn norm<T: Pixel>(values: &[T]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use rand::SeedableRng;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
 
     use super::*;
 
@@ -105,8 +102,8 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         for n in [1, 7, 8, 784] {
             let image: Vec<f64> = (0..n).map(|_| rng.random_range(0.0..=1.0)).collect();
-            let mut d = vec![0.0; n];
-            random_start(&mut d, &image, 0.5, &mut rng);
+            let mut d: Vec<f64> = (0..n).map(|_| rng.random_range(-0.5..=0.5)).collect();
+            project(&mut d, &image, 0.5);
             assert!(norm(&d) <= 0.5 * (1.0 + 4.0 * f64::EPSILON));
             assert!(image.iter().zip(&d).all(|(x, d)| (-1e-15..=1.0 + 1e-15).contains(&(x + d))));
             assert!(d.iter().any(|d| *d != 0.0));

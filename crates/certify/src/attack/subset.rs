@@ -25,9 +25,10 @@ pub(super) fn run_on(
     attack: &mut dyn FnMut(&Subset) -> Result<AttackOutcome>,
 ) -> Result<AttackOutcome> {
     let mut merged = Merged::new(query);
-    let outcome = attack(&merged.subset(samples)?)?;
+    let mut outcome = attack(&merged.subset(samples)?)?;
     merged.take(samples, &outcome)?;
-    merged.outcome()
+    let (parts, flags) = (std::mem::take(&mut outcome.parts), std::mem::take(&mut outcome.flags));
+    Ok(AttackOutcome { parts, flags, ..merged.outcome()? })
 }
 
 /// Some samples of a list.
@@ -103,7 +104,8 @@ impl<'a> Merged<'a> {
         let adversarial =
             if rows.is_empty() { self.images.clone() } else { Tensor::cat(&rows, 0)? };
         let Self { predictions, broken, distances, .. } = self;
-        Ok(AttackOutcome { adversarial, predictions, broken, distances })
+        let (parts, flags) = (Vec::new(), Vec::new());
+        Ok(AttackOutcome { adversarial, predictions, broken, distances, parts, flags })
     }
 }
 

@@ -1,19 +1,24 @@
-"""Makes attacks.safetensors: what torchattacks 3.5.1 does, step by step, in float64.
+"""Makes attacks.safetensors and attacks_small.safetensors: what torchattacks 3.5.1 does, step by step, in float64.
 
-    pip install torch numpy safetensors torchattacks==3.5.1
+    pip install torch numpy scipy safetensors torchattacks==3.5.1
     python attacks.py attacks.safetensors
+    python attacks.py attacks_small.safetensors DATA
 
-A small network and four images of random numbers; starts and random numbers are recorded. Every sample is attacked on its
-own, because torchattacks uses the step of the first sample for the whole batch in APGDT. Losses, distances and margins are
-read off the points that the attack asks for, steps from its local variables.
+The first: a small network and four images of random numbers. The second: KW-Small, from the data folder (its weights are not
+repeated here), on two CIFAR-10 test images, and the BCOP-Small of net_small_mnist.safetensors on two of its images. Starts and
+random numbers are recorded. Every sample is attacked on its own, because torchattacks uses the step of the first sample for
+the whole batch in APGDT. Losses, distances and margins are read off the points that the attack asks for, steps from its local
+variables.
 """
 
+import pathlib
 import sys
+import tarfile
 
 import numpy as np
 import torch
 import torchattacks
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 EPS, STEPS, QUERIES = 0.6, 60, 120
 CHANNELS, HEIGHT, WIDTH, CLASSES, IMAGES = 3, 10, 10, 6, 4
@@ -75,7 +80,7 @@ def with_start(attack, direction, x, y):
 
 def apgd(out, name, attack, losses, x, y, directions, target=None):
     values, steps, best = [], [], []
-    for i in range(IMAGES):
+    for i in range(len(x)):
         best.append(with_start(attack, directions[i : i + 1], x[i : i + 1], y[i : i + 1]))
         record = attack.model
         # the run towards a class asks for the image itself first
@@ -89,11 +94,11 @@ def apgd(out, name, attack, losses, x, y, directions, target=None):
     out[name + ".best"] = torch.cat(best).numpy()
 
 
-def fab(out, name, model, x, y, target):
-    attack = torchattacks.FAB(model, norm="L2", eps=EPS, steps=STEPS, n_classes=CLASSES, multi_targeted=True)
+def fab(out, name, model, x, y, eps, n_classes, target):
+    attack = torchattacks.FAB(model, norm="L2", eps=eps, steps=STEPS, n_classes=n_classes, multi_targeted=True)
     attack.target_class = target
     distances, best = [], []
-    for i in range(IMAGES):
+    for i in range(len(x)):
         model.clear()
         best.append(attack.attack_single_run_targeted(x[i : i + 1], y[i : i + 1]))
         # two passes for the label and the targets, then a gradient and a test in turn
@@ -103,11 +108,11 @@ def fab(out, name, model, x, y, target):
     out[name + ".best"] = torch.cat(best).detach().numpy()
 
 
-def square(out, model, x, y):
-    attack = torchattacks.Square(model, norm="L2", eps=SQUARE_EPS, n_queries=QUERIES, resc_schedule=False)
+def square(out, name, model, x, y, eps):
+    attack = torchattacks.Square(model, norm="L2", eps=eps, n_queries=QUERIES, resc_schedule=False)
     original = torch.rand
     draws, margins, best = [], [], []
-    for i in range(IMAGES):
+    for i in range(len(x)):
         numbers = []
 
         def recorded(*shape, **options):
@@ -128,8 +133,8 @@ def square(out, model, x, y):
     # searches that find something end early
     width, n_margins = max(map(len, draws)), QUERIES + 1
     pad = lambda rows, n: np.array([row + [np.nan] * (n - len(row)) for row in rows])
-    out["square.draws"], out["square.margins"] = pad(draws, width), pad(margins, n_margins)
-    out["square.best"] = torch.cat(best).detach().numpy()
+    out[name + ".draws"], out[name + ".margins"] = pad(draws, width), pad(margins, n_margins)
+    out[name + ".best"] = torch.cat(best).detach().numpy()
 
 
 def margin(row, label):
@@ -140,26 +145,16 @@ def margin(row, label):
 SQUARE_EPS = 0.5
 
 
-def main():
-    torch.manual_seed(20)
-    layers, plain = network()
+def all_attacks(out, prefix, plain, x, y, eps, square_eps, n_classes, directions):
+    """Every attack on a network; the names of the arrays begin with the prefix."""
     model = Recorder(plain).eval()
-    x, y = images(plain)
-    out = {}
-    for i, layer in enumerate(layers):
-        out[f"linear{i + 1}.weight"] = layer.weight.detach().numpy().astype(np.float32)
-        out[f"linear{i + 1}.bias"] = layer.bias.detach().numpy().astype(np.float32)
-    directions = torch.randn(x.shape)
-    length = (directions**2).sum(dim=(1, 2, 3), keepdim=True).sqrt()
-    out["images"], out["labels"] = x.numpy(), y.numpy()
-    out["starts"] = (x + EPS * directions / length).clamp(0, 1).numpy()
-
-    attack = torchattacks.APGD(model, norm="L2", eps=EPS, steps=STEPS, loss="ce")
+    attack = torchattacks.APGD(model, norm="L2", eps=eps, steps=STEPS, loss="ce")
     cross_entropy = lambda rows, i, _: [float(torch.nn.functional.cross_entropy(r, y[i : i + 1])) for r in rows]
-    apgd(out, "apgd_ce", attack, cross_entropy, x, y, directions)
-    attack = torchattacks.APGD(model, norm="L2", eps=EPS, steps=STEPS, loss="dlr")
-    apgd(out, "apgd_dlr", attack, lambda rows, i, _: [float(attack.dlr_loss(r, y[i : i + 1])) for r in rows], x, y, directions)
-    targeted = torchattacks.APGDT(model, norm="L2", eps=EPS, steps=STEPS, n_classes=CLASSES)
+    apgd(out, prefix + "apgd_ce", attack, cross_entropy, x, y, directions)
+    attack = torchattacks.APGD(model, norm="L2", eps=eps, steps=STEPS, loss="dlr")
+    ratio = lambda rows, i, _: [float(attack.dlr_loss(r, y[i : i + 1])) for r in rows]
+    apgd(out, prefix + "apgd_dlr", attack, ratio, x, y, directions)
+    targeted = torchattacks.APGDT(model, norm="L2", eps=eps, steps=STEPS, n_classes=n_classes)
     for target in (2, 3):
         targeted.target_class = target
 
@@ -167,17 +162,104 @@ def main():
             aim = clean.sort(dim=1)[1][:, -target]
             return [float(targeted.dlr_loss_targeted(r, y[i : i + 1], aim)) for r in rows]
 
-        apgd(out, f"apgd_t{target}", targeted, ratio, x, y, directions, target)
-        fab(out, f"fab_t{target}", model, x, y, target)
-    square(out, model, x, y)
+        apgd(out, f"{prefix}apgd_t{target}", targeted, ratio, x, y, directions, target)
+        fab(out, f"{prefix}fab_t{target}", model, x, y, eps, n_classes, target)
+    square(out, prefix + "square", model, x, y, square_eps)
+
+
+def toy(out):
+    torch.manual_seed(20)
+    layers, plain = network()
+    x, y = images(plain)
+    for i, layer in enumerate(layers):
+        out[f"linear{i + 1}.weight"] = layer.weight.detach().numpy().astype(np.float32)
+        out[f"linear{i + 1}.bias"] = layer.bias.detach().numpy().astype(np.float32)
+    directions = torch.randn(x.shape)
+    length = (directions**2).sum(dim=(1, 2, 3), keepdim=True).sqrt()
+    out["images"], out["labels"] = x.numpy(), y.numpy()
+    out["starts"] = (x + EPS * directions / length).clamp(0, 1).numpy()
+    all_attacks(out, "", plain, x, y, EPS, SQUARE_EPS, CLASSES, directions)
+
+
+def weights(path):
+    return {name: torch.from_numpy(values).double() for name, values in load_file(path).items()}
+
+
+def kw_small(data):
+    """The network of Wong et al. 2018, and CIFAR-10's first two test images that it takes for what they are."""
+    w = weights(data / "models/kw_cifar10_small_36px.safetensors")
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    conv, linear, relu = (getattr(torch.nn.functional, f) for f in ("conv2d", "linear", "relu"))
+
+    def forward(x):
+        for i, layer in enumerate(("conv1", "conv2")):
+            x = (x - mean) / 0.225 if i == 0 else x
+            x = relu(conv(x, w[layer + ".weight"], w[layer + ".bias"], stride=2, padding=1))
+        x = relu(linear(x.flatten(1), w["linear1.weight"], w["linear1.bias"]))
+        return linear(x, w["linear2.weight"], w["linear2.bias"])
+
+    with tarfile.open(data / "cifar10/cifar-10-binary.tar.gz") as archive:
+        raw = archive.extractfile("cifar-10-batches-bin/test_batch.bin").read(3073 * 100)
+    rows = np.frombuffer(raw, np.uint8).reshape(-1, 3073)
+    x, y = rows[:, 1:].reshape(-1, 3, 32, 32), torch.from_numpy(rows[:, 0].astype(np.int64))
+    right = torch.nonzero(forward(torch.from_numpy(x / 255.0)).argmax(1) == y).flatten()[:2]
+    return forward, torch.from_numpy(x[right.numpy()] / 255.0), y[right]
+
+
+def bcop_small():
+    """The exported network that other tests use: cyclic convolutions of stride 2 on 2 x 2 blocks of pixels, MaxMin."""
+    w = weights(pathlib.Path(__file__).parent / "net_small_mnist.safetensors")
+    conv, linear = torch.nn.functional.conv2d, torch.nn.functional.linear
+
+    def max_min(x):
+        a, b = x.chunk(2, dim=1)
+        return torch.cat([torch.maximum(a, b), torch.minimum(a, b)], dim=1)
+
+    def cyclic(x, layer):
+        x = torch.nn.functional.pixel_unshuffle(x, 2)
+        x = torch.nn.functional.pad(x, (1, 0, 1, 0), mode="circular")
+        return conv(x, w[layer + ".weight"], w[layer + ".bias"])
+
+    def forward(x):
+        x = max_min(cyclic(max_min(cyclic(x, "conv1")), "conv2")).flatten(1)
+        return linear(max_min(linear(x, w["linear1.weight"], w["linear1.bias"])), w["linear2.weight"], w["linear2.bias"])
+
+    x = w["input"]
+    assert (forward(x) - w["output_f64"]).abs().max() < 1e-10
+    return forward, x[:2], forward(x[:2]).argmax(1)
+
+
+class Function(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
+def small(out, data):
+    cases = {"kw_small": (kw_small(data), 0.5), "bcop_small": (bcop_small(), 0.5)}
+    for name, ((forward, x, y), eps) in cases.items():
+        torch.manual_seed(20)
+        # numbers of f32, so that the file stays small
+        directions = torch.randn(x.shape).to(torch.float32).double()
+        out[name + ".images"], out[name + ".labels"] = x.numpy(), y.numpy()
+        out[name + ".directions"] = directions.numpy()
+        all_attacks(out, name + ".", Function(forward), x, y, eps, eps, 10, directions)
+    for name, values in out.items():
+        # a point in [0, 1] is known to 6e-8 as a number of f32
+        if name.endswith((".best", ".images", ".directions")):
+            out[name] = values.astype(np.float32)
+
+
+def main():
+    out = {}
+    small(out, pathlib.Path(sys.argv[2])) if len(sys.argv) > 2 else toy(out)
     save_file({name: np.ascontiguousarray(values) for name, values in out.items()}, sys.argv[1])
     for name, values in out.items():
         print(name, values.shape, values.dtype)
-    print("labels", y.tolist())
-    for name in ("apgd_ce", "apgd_dlr", "apgd_t2"):
-        print(name, "halvings", [len(set(row)) - 1 for row in out[name + ".steps"].round(12).tolist()])
-    print("fab distances", out["fab_t2.distances"].min(axis=1))
-    print("square margins", [np.nanmin(row) for row in out["square.margins"]])
+        if name.endswith("apgd_ce.steps"):
+            print("  halvings", [len(set(row)) - 1 for row in values.round(12).tolist()])
+        if name.endswith((".distances", ".margins")):
+            print("  smallest", np.nanmin(values, axis=1))
 
 
 if __name__ == "__main__":

@@ -148,6 +148,8 @@ fn a_refuted_certificate_names_the_sample() {
         predictions: vec![1, 3],
         broken: vec![false, true],
         distances: vec![0.5, 0.25],
+        parts: Vec::new(),
+        flags: Vec::new(),
     };
     let check = |radii: &[f64]| check_soundness("pgd", &outcome, &[1, 2], radii, Arithmetic::F32);
     // only samples that were broken strictly inside their radius count

@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 use certify::{
     Arithmetic, Attack, AttackOutcome, AttackProgress, Classifier, Evaluation, EvaluationSettings,
-    Fgsm, Pgd, Result, evaluate,
+    Evaluator, Fab, Fgsm, Pgd, Result, Scope, Stopping, evaluate,
 };
 
 use crate::common::{images, mixed_network, predictions, rng};
@@ -46,6 +46,44 @@ fn certified_is_at_most_attacked_is_at_most_clean() {
             ((e.clean - e.attacks[0].accuracy) * 0.6).round() as usize
         );
     }
+}
+
+#[test]
+fn scopes_and_nearest_examples_go_together_with_certificates() {
+    let network = mixed_network([0.8; 4], DType::F32, 40);
+    let images = images(60, network.input(), DType::F32, &mut rng(41));
+    let mut labels = predictions(&network, &images);
+    labels[3] = (labels[3] + 1) % 5;
+    let mut evaluator = Evaluator::new(&network, &images, &labels, 60).unwrap();
+    let pgd = Pgd::strong(0.3, 10, 1, 0);
+    let some = Scope { first: Some(20), certified: false };
+    evaluator.attack(&pgd, some, &mut |_| {}).unwrap();
+    evaluator.attack(&pgd, Scope { first: Some(1000), certified: true }, &mut |_| {}).unwrap();
+    let by_pgd = evaluator.nearest().to_vec();
+    let fab = Fab { stopping: Stopping::Never, steps: 20, ..Fab::standard(0.3, 0) };
+    evaluator.approach(&fab, Scope { first: Some(20), certified: true }, &mut |_| {}).unwrap();
+    let e = evaluator.finish(&[0.3]).unwrap();
+    let [first, whole] = &e.attacks[..] else { panic!("an approach is no accuracy") };
+    assert_eq!((first.n_samples, whole.n_samples), (20, 60));
+    // the percentages are those of the scope
+    let radii = &e.samples.certificates.executed[&Arithmetic::F32];
+    let share = |holds: &dyn Fn(usize) -> bool, n: usize| {
+        100.0 * (0..n).filter(|&i| holds(i)).count() as f64 / n as f64
+    };
+    for row in [first, whole] {
+        let n = row.n_samples;
+        assert!((row.clean - share(&|i| e.samples.correct[i], n)).abs() < 1e-12);
+        assert!((row.certified - share(&|i| radii[i] > 0.3, n)).abs() < 1e-12);
+        assert!(row.certified <= row.accuracy && row.accuracy < row.clean, "{row:?}");
+    }
+    // nothing nearer than its radius; the first images were approached from further than ε
+    let nearest = &e.samples.nearest;
+    assert_eq!(nearest[3], Some(0.0));
+    assert!((0..60).all(|i| nearest[i].is_none_or(|d| d >= radii[i])));
+    assert!(nearest[..20].iter().all(Option::is_some));
+    assert!((0..20).any(|i| by_pgd[i].is_none() && nearest[i].unwrap() > 0.3));
+    assert!((0..20).any(|i| by_pgd[i].is_some_and(|d| nearest[i].unwrap() < 0.95 * d)));
+    assert_eq!(nearest[20..], by_pgd[20..]);
 }
 
 #[test]
@@ -98,6 +136,8 @@ impl Attack for Boaster {
             predictions: labels.iter().map(|label| (label + 1) % 5).collect(),
             broken: vec![true; labels.len()],
             distances: vec![0.299; labels.len()],
+            parts: Vec::new(),
+            flags: Vec::new(),
         })
     }
 }
