@@ -3,7 +3,7 @@
 //! Every message is one line that names the thing, its value and what was expected, so that the command can print it as it
 //! stands.
 //!
-//! Not here: the errors of the libraries below, which the command wraps with `anyhow`.
+//! Not here: the errors of the other libraries below, which the command wraps with `anyhow`.
 
 use std::fmt::Display;
 use std::io;
@@ -30,16 +30,6 @@ pub enum Error {
     /// A configuration that is not TOML, has an unknown key or a value of the wrong type; `origin` is a file or a flag.
     #[error("{origin}: {reason}")]
     ConfigSyntax { origin: String, reason: String },
-    /// The reason says where it was looked for.
-    #[error("no {dataset}: {reason}")]
-    DataNotFound { dataset: String, reason: String },
-    #[error("{url}: {reason}")]
-    Transfer { url: String, reason: String },
-    #[error("{file}: SHA-256 is {got}, expected {expected} (from {url})")]
-    WrongHash { file: String, got: String, expected: String, url: String },
-    /// One reason for each mirror that was tried.
-    #[error("{file} could not be downloaded: {}", reasons.join("; "))]
-    DownloadFailed { file: String, reasons: Vec<String> },
     #[error("{} is in use by another process", path.display())]
     RunLocked { path: PathBuf },
     #[error("{} already holds a run; resume it (--resume) or choose another folder", path.display())]
@@ -55,6 +45,9 @@ pub enum Error {
     Draw { what: &'static str, reason: String },
     #[error("tensor: {0}")]
     Tensor(#[from] candle_core::Error),
+    /// Images that cannot be had.
+    #[error(transparent)]
+    Data(#[from] lipconv_datasets::Error),
 }
 
 impl Error {

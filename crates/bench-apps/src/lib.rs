@@ -3,7 +3,6 @@
 
 pub mod cli;
 pub mod config;
-pub mod data;
 mod eps;
 mod error;
 pub mod experiment;

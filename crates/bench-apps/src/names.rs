@@ -13,13 +13,11 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use lipconv::{ConvMethod, Methods};
+use lipconv_datasets::SYNTHETIC;
 use serde::de;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Error;
-
-/// The title of the synthetic digits, which is also their name in results.
-pub(crate) const SYNTHETIC: &str = "synthetic digits";
 
 /// Images.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use bench_apps::config::{Activation, Method};
-use bench_apps::data::{ImageSet, ImageSetParts};
 use bench_apps::progress::{Display, Progress};
 use bench_apps::wasserstein::anchors::Anchor;
 use bench_apps::wasserstein::critic::{Critic, CriticEnd, CriticJob, train_critic};
@@ -12,6 +11,7 @@ use bench_apps::wasserstein::{
 };
 use candle_core::Device;
 use lipconv::ConvMethod;
+use lipconv_datasets::{ImageSet, ImageSetParts};
 
 fn config(method: ConvMethod, activation: Activation, learning_rate: f64) -> CriticConfig {
     CriticConfig {

@@ -41,12 +41,11 @@ pub(crate) struct Modules {
     pub(crate) order: &'static [&'static [&'static str]],
 }
 
-/// The crates whose modules have an order: data, files, jobs, report, cli.
+/// The crates whose modules have an order: files, jobs, report, cli.
 pub(crate) const MODULES: &[Modules] = &[Modules {
     krate: "bench-apps",
     order: &[
         &["error", "eps", "words", "names", "stdout", "interrupt", "picture"],
-        &["data"],
         &["config", "statistic", "progress"],
         &["files", "export"],
         &["results", "experiment", "wasserstein"],
@@ -90,8 +89,16 @@ pub(crate) const LAYERS: &[Layer] = &[
         only_outside: None,
     },
     Layer {
+        name: "lipconv-datasets",
+        // the batches of its images are what lipconv trains on
+        may_use: &["lipconv"],
+        tests_may_use: &[],
+        must_not_use: &[&REPORTS, &TERMINAL, &CLOCKS, &LOOSE_ERRORS, &TEST_TOOLS],
+        only_outside: None,
+    },
+    Layer {
         name: "bench-apps",
-        may_use: &["projectors", "blockconv", "lipconv", "certify"],
+        may_use: &["projectors", "blockconv", "lipconv", "certify", "lipconv-datasets"],
         tests_may_use: &[],
         must_not_use: &[&TEST_TOOLS],
         only_outside: None,
@@ -114,7 +121,7 @@ const NETWORKS: Group = Group {
     also_through_others: true,
 };
 
-/// Only the top crate reads images and archives and fetches them.
+/// Only lipconv-datasets and what lies above it read images and archives and fetch them.
 const DATA: Group = Group {
     what: "reading or fetching data sets",
     crates: &[

@@ -45,7 +45,11 @@ fn the_layers_of_the_design_are_accepted() {
             ("blockconv", &[("projectors", "")]),
             ("lipconv", &[("projectors", ""), ("blockconv", ""), ("candle-core", "")]),
             ("certify", &[("lipconv", "")]),
-            ("bench-apps", &[("certify", ""), ("clap", ""), ("anyhow", "")]),
+            ("lipconv-datasets", &[("lipconv", ""), ("image", ""), ("ureq", "")]),
+            (
+                "bench-apps",
+                &[("certify", ""), ("lipconv-datasets", ""), ("clap", ""), ("anyhow", "")],
+            ),
             ("xtask", &[("anyhow", ""), ("clap", ""), ("serde_json", "")]),
         ],
         &[],

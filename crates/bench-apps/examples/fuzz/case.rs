@@ -155,7 +155,7 @@ pub(crate) fn write_seed(files: &Files, dir: &Path) -> Result<()> {
 fn fit_hash(seed: &Files, files: &mut Files) {
     let (weights, certificate) = (Path::new("network.safetensors"), Path::new("certificate.json"));
     let (Some(before), Some(after)) = (seed.get(weights), files.get(weights)) else { return };
-    let hash = |bytes: &[u8]| bench_apps::data::manifest::hex(&Sha256::digest(bytes));
+    let hash = |bytes: &[u8]| lipconv_datasets::hex(&Sha256::digest(bytes));
     let (before, after) = (hash(before), hash(after));
     let Some(text) = files.get(certificate).or_else(|| seed.get(certificate)) else { return };
     let text = String::from_utf8_lossy(text).replace(&before, &after);

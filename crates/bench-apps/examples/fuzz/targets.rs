@@ -10,12 +10,6 @@ use std::sync::LazyLock;
 
 use anyhow::{Context, Result, ensure};
 use bench_apps::config::{DeviceKind, RunConfig};
-use bench_apps::data::cifar10::Cifar10Files;
-use bench_apps::data::decode::{decode, has_colour};
-use bench_apps::data::folders::{flat_folder, idx_folder, image_folder, images_below};
-use bench_apps::data::manifest::Manifest;
-use bench_apps::data::mnist::MnistFiles;
-use bench_apps::data::stl10::{Stl10Files, Stl10Part};
 use bench_apps::files::RunFiles;
 use bench_apps::jobs::job::{Choice, Job, JobResult};
 use bench_apps::jobs::spec::Experiment;
@@ -25,6 +19,10 @@ use certify::{Certifier, Pixels};
 use lipconv::generator::FrozenGenerator;
 use lipconv::train::{Observer, StepReport};
 use lipconv::{Batch, BatchSource, ImageShape, PlainNetwork, Trainer};
+use lipconv_datasets::{
+    Cifar10Files, Manifest, MnistFiles, Stl10Files, Stl10Part, decode_image, flat_folder,
+    has_colour, idx_folder, image_folder, images_below,
+};
 
 /// A kind of file.
 pub(crate) struct Target {
@@ -114,7 +112,7 @@ fn stl10(dir: &Path) -> Result<()> {
 fn images(dir: &Path) -> Result<()> {
     for path in images_below(dir)?.0 {
         // the header and the whole tell the same
-        if let (Ok(colour), Ok(picture)) = (has_colour(&path), decode(&path)) {
+        if let (Ok(colour), Ok(picture)) = (has_colour(&path), decode_image(&path)) {
             assert_eq!(colour, picture.shape[0] == 3, "{}", path.display());
         }
     }

@@ -6,12 +6,12 @@ use std::sync::Mutex;
 
 use anyhow::Result;
 use clap::builder::PossibleValuesParser;
+use lipconv_datasets::Dataset;
 
 use crate::config::{
     Activation, AugmentationKind, DatasetName, DeviceKind, Method, Net, Recipe, RunConfig,
     ScheduleKind,
 };
-use crate::data::Dataset;
 use crate::eps::Eps;
 use crate::experiment::build::{self, DataOptions};
 use crate::files::open_own;

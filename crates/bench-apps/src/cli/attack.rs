@@ -14,12 +14,12 @@ use certify::{
 };
 use clap::ValueEnum;
 use lipconv::output;
+use lipconv_datasets::ImageSet;
 use serde::Serialize;
 
 use super::args::DataArgs;
 use super::model::{Model, tensors, test_images};
 use crate::config::{DatasetName, DeviceKind, RunConfig};
-use crate::data::ImageSet;
 use crate::eps::Eps;
 use crate::files::{check_output, write_json};
 use crate::progress::{Display, Progress, spoken_seconds};

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use lipconv::{ImageShape, PlainNetwork, output};
+use lipconv_datasets::ImageSet;
 
 use super::args::DataArgs;
 use crate::config::{DatasetName, DeviceKind, RunConfig};
-use crate::data::ImageSet;
 use crate::eps::Eps;
 use crate::experiment::build;
 use crate::experiment::evaluation::load_network;

@@ -7,13 +7,11 @@ use anyhow::Result;
 use candle_core::Tensor;
 use certify::{Arithmetic, Certifier};
 use lipconv::ImageShape;
+use lipconv_datasets::{decode_image, images_below, resized_image};
 
 use super::args::DataArgs;
 use super::model::Model;
 use crate::config::{DatasetName, DeviceKind};
-use crate::data::decode::decode;
-use crate::data::folders::images_below;
-use crate::data::resize::resized_image;
 use crate::experiment::evaluation::evaluated_logits;
 use crate::progress::Display;
 use crate::stdout::{escaped, note, outln};
@@ -96,7 +94,7 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 
 /// Pixels [c, h, w] of a file, at the network's size.
 fn read_image(path: &Path, input: ImageShape, invert: bool) -> Result<Vec<u8>> {
-    let picture = decode(path)?;
+    let picture = decode_image(path)?;
     let [_, h, w] = picture.shape;
     if h * input.width != w * input.height {
         let to = format!("{} x {}", input.height, input.width);

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use lipconv_datasets::Dataset;
 
 use super::args::{DataArgs, TrainFlags, log_to};
 use crate::config::{DatasetName, RunConfig};
-use crate::data::Dataset;
 use crate::experiment::build::{self, check_network, device_name};
 use crate::experiment::training::{TrainJob, Trained, train};
 use crate::files::Provenance;

@@ -10,14 +10,13 @@ use certify::Pixels;
 use certify::verify::{Data, Outline, Report, Selection, outline, verify};
 use clap::value_parser;
 use lipconv::PlainNetwork;
+use lipconv_datasets::{ImageSet, has_known_hash, published_name, published_test_set};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 
 use super::args::DataArgs;
 use super::model::{assumed_config, tensors, trained_file};
 use crate::config::{DatasetName, RunConfig, ascending};
-use crate::data::ImageSet;
-use crate::data::known::{has_known_hash, published_name, published_test_set};
 use crate::eps::Eps;
 use crate::files::RunFiles;
 use crate::progress::{Display, Progress, spoken};

@@ -5,18 +5,15 @@ use candle_core::{DType, Device};
 use lipconv::{
     ImageShape, Loss, Network, NetworkSpec, PlainNetwork, Schedule, TrainConfig, Trainer,
 };
+use lipconv_datasets::synthetic::{self, SyntheticDigits};
+use lipconv_datasets::{
+    Augmentation, Dataset, DownloadProgress, Fallback, ImageSet, LocateOptions, idx_folder,
+    image_folder_at, locate_cifar10, locate_mnist, locate_stl10, resized,
+};
 
 use crate::config::{
     AugmentationKind, DatasetName, DeviceKind, Net, NetworkConfig, RunConfig, ScheduleKind,
     TrainingConfig,
-};
-use crate::data::download::DownloadProgress;
-use crate::data::folders::{idx_folder, image_folder_at};
-use crate::data::resize::resized;
-use crate::data::synthetic::{self, SyntheticDigits};
-use crate::data::{
-    Augmentation, Dataset, Fallback, ImageSet, LocateOptions, locate_cifar10, locate_mnist,
-    locate_stl10,
 };
 use crate::progress::{Display, Progress};
 use crate::words::counted;
@@ -191,7 +188,7 @@ fn digits(config: &RunConfig) -> SyntheticDigits {
 
 /// What [`locate_mnist`] is like.
 type Locate =
-    fn(&LocateOptions, &mut dyn FnMut(DownloadProgress<'_>)) -> crate::error::Result<Dataset>;
+    fn(&LocateOptions, &mut dyn FnMut(DownloadProgress<'_>)) -> lipconv_datasets::Result<Dataset>;
 
 fn located(fallback: Fallback, options: &DataOptions, find: Locate) -> Result<Dataset> {
     let mut locate = LocateOptions::from_environment(options.data_dir.clone(), fallback);

@@ -14,10 +14,10 @@ use certify::{
     NominalRadius, Pgd, Scope, Stopping, certified_accuracy,
 };
 use lipconv::{PlainNetwork, Trainer};
+use lipconv_datasets::ImageSet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{AutoAttackConfig, EvaluationConfig, PgdConfig};
-use crate::data::ImageSet;
 use crate::eps::{ByEps, Eps};
 use crate::progress::{Display, Progress};
 use crate::results::{AutoAttacked, Certified, Nearest};

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use lipconv::{BatchSource, EpochReport, Network, Observer, StepReport, Trainer};
+use lipconv_datasets::{BatchProducer, Dataset};
 use serde::{Deserialize, Serialize};
 
 use super::build::{augmentation, device, network_spec, on_device, train_config};
 use super::evaluation::quick_test;
 use crate::config::RunConfig;
-use crate::data::{BatchProducer, Dataset};
 use crate::files::{EpochMetrics, JsonLines, RunDir, read_json, write_json};
 use crate::interrupt::Watch;
 use crate::progress::{Display, Progress};

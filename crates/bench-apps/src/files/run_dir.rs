@@ -11,13 +11,13 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use lipconv_datasets::Dataset;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::claim::{Claim, claim, lock_folder};
-use super::lines::{JsonLines, read_lines};
+use super::json::{JsonLines, read_lines};
 use super::{Provenance, read_json, write_atomic, write_json};
 use crate::config::{DatasetName, RunConfig};
-use crate::data::Dataset;
 use crate::eps::ByEps;
 use crate::error::{Error, Result};
 

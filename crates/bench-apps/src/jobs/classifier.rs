@@ -9,6 +9,7 @@ use anyhow::Result;
 use candle_core::{DType, Device};
 use certify::Arithmetic;
 use lipconv::{Network, PlainNetwork};
+use lipconv_datasets::Dataset;
 
 use super::cell::{BestEpoch, CellResult, ClassifierJob, DataFacts};
 use super::evidence::{
@@ -19,7 +20,6 @@ use super::quantity::What;
 use super::spec::published_figure;
 use super::work::{End, Reuse, Work};
 use crate::config::{Activation, DatasetName, Net, RunConfig};
-use crate::data::Dataset;
 use crate::experiment::build::{self, check_network, device_name, network_spec};
 use crate::experiment::evaluation::{Evaluated, evaluate};
 use crate::experiment::training::{TrainJob, Trained, train};

@@ -6,12 +6,12 @@
 use std::path::Path;
 
 use anyhow::Result;
+use lipconv_datasets::sha256_file;
 
 use super::distance::{CriticJob, CriticResult};
 use super::generator::{images, trained_beside};
 use super::job::{Job, JobResult};
 use super::work::{End, Work};
-use crate::data::manifest::sha256_file;
 use crate::experiment::build::{self, device_name};
 use crate::files::Provenance;
 use crate::files::lock_folder;

@@ -18,11 +18,11 @@ use candle_core::{DType, Tensor};
 use certify::batched_logits;
 use certify::{Attack, AttackStart, Boundary, Classifier, Loss, Pgd, Pointwise, Stopping};
 use lipconv::{PlainLayer, PlainNetwork, SignalShape};
+use lipconv_datasets::ImageSet;
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{DecisionAttack, EvaluationConfig};
-use crate::data::ImageSet;
 use crate::eps::Eps;
 use crate::experiment::evaluation::Evaluated;
 use crate::picture::{Picture, data_url};

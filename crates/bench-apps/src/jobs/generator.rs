@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use lipconv_datasets::sha256_file;
 
 use super::distance::{GeneratorJob, GeneratorResult};
 use super::job::{Job, JobResult};
 use super::work::{End, Work};
-use crate::data::manifest::sha256_file;
 use crate::error::Error;
 use crate::experiment::build::{self, device_name};
 use crate::files::Provenance;

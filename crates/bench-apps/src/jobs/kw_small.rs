@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use certify::{Classifier, ZeroPaddedNetwork, ZeroPaddedSpec};
+use lipconv_datasets::{Dataset, Fallback, LocateOptions};
 
 use super::cell::{CellResult, ClassifierJob};
 use super::classifier::{data_facts, paper};
@@ -19,9 +20,7 @@ use super::evidence::{CertifiedCurve, clean_accuracy, first_images};
 use super::job::JobResult;
 use super::work::{End, Work};
 use crate::config::{Activation, DeviceKind};
-use crate::data::{Dataset, Fallback, LocateOptions};
 use crate::eps::{ByEps, Eps};
-use crate::error::Error;
 use crate::experiment::build::{self, DataOptions, device_name};
 use crate::experiment::evaluation::{AttackBars, PlannedAttack, attacks};
 use crate::files::Provenance;
@@ -94,13 +93,12 @@ fn find(data: &DataOptions) -> Result<PathBuf> {
     let places = LocateOptions::from_environment(data.data_dir.clone(), Fallback::Refuse);
     let folders = [places.data_dir, places.env_dir, places.cache_dir];
     let found = folders.into_iter().flatten().map(|dir| dir.join(KW_SMALL)).find(|p| p.is_file());
-    Ok(found.ok_or_else(|| Error::DataNotFound {
-        dataset: "network KW-Small".into(),
-        reason: format!(
-            "expected {KW_SMALL} in the folder of --data-dir or LIPCONV_DATA, or in the cache; \
-             datasets/README.md says where it comes from"
-        ),
-    })?)
+    found.with_context(|| {
+        format!(
+            "no network KW-Small: expected {KW_SMALL} in the folder of --data-dir or LIPCONV_DATA, or in the \
+             cache; datasets/README.md says where it comes from"
+        )
+    })
 }
 
 /// Accuracies of all images under each attack by name and radius, and of the first ones under AutoAttack.

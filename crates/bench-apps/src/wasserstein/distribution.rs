@@ -11,11 +11,11 @@ use std::fmt::Debug;
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
+use lipconv_datasets::{ImageSet, PixelTable};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::data::{ImageSet, PixelTable};
 use crate::error::{Error, Result};
 
 /// Images kept from training to choose a learning rate on, at most.
@@ -134,7 +134,7 @@ impl ImagePool {
 
 /// Images as a critic sees them, n x c x h x w in [-1, 1].
 fn signed(set: &ImageSet, indices: impl Iterator<Item = usize>) -> Result<Tensor> {
-    set.tensor_by(indices, &PixelTable::signed(), &Device::Cpu)
+    Ok(set.tensor_by(indices, &PixelTable::signed(), &Device::Cpu)?)
 }
 
 impl Distribution for ImagePool {

@@ -17,13 +17,10 @@ use std::str::FromStr;
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
 use lipconv::generator::FrozenGenerator;
+use lipconv_datasets::{Dataset, ImageSet, Stl10Files, Stl10Part, flat_folder, resized};
 
 use super::distribution::{Distribution, FEWEST, ImagePool, Part};
 use crate::config::{DatasetName, RunConfig};
-use crate::data::folders::flat_folder;
-use crate::data::resize::resized;
-use crate::data::stl10::{Stl10Files, Stl10Part};
-use crate::data::{Dataset, ImageSet};
 use crate::error::{Error, by};
 use crate::experiment::build::{self, DataOptions};
 
