@@ -94,7 +94,7 @@ impl Tree {
 }
 
 /// Whether the file holds tests only, or helpers of tests.
-pub(crate) fn is_test_file(path: &str) -> bool {
+fn is_test_file(path: &str) -> bool {
     path.ends_with("/tests.rs")
         || path.ends_with("_tests.rs")
         || path.contains("/tests/")

@@ -4,9 +4,9 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, symlink};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use crate::command::Place;
+use crate::command::{HANGUP, Place, is_ignored};
 
 /// A very short run: two steps.
 const TRAIN: [&str; 10] = [
@@ -33,14 +33,6 @@ fn trained() -> Place {
     place
 }
 
-/// What a shell makes of a line in which `$L` is the command.
-fn shell(place: &Place, line: &str) -> std::process::Output {
-    let program = place.command(&[]).get_program().to_owned();
-    let mut command = Command::new("bash");
-    command.arg("-c").arg(line).current_dir(place.path(".")).env("L", program);
-    command.env_remove("LIPCONV_DATA").env("LIPCONV_OFFLINE", "1").output().unwrap()
-}
-
 #[test]
 fn nothing_is_run_that_a_folder_brings() {
     let place = trained();
@@ -48,7 +40,7 @@ fn nothing_is_run_that_a_folder_brings() {
     fs::write(place.path("crates/bench-apps/Cargo.toml"), "").unwrap();
     let setup =
         "git init -q . && git config core.fsmonitor 'touch PWNED #' && git config core.hooksPath .";
-    assert!(shell(&place, setup).status.success());
+    assert!(place.shell(setup).status.success());
     place.succeed(&["certify", "run", "--out", "c.json", "--test-limit", "2", "--quiet"]);
     place.succeed(&train(&["--out", "again"]));
     assert!(!place.path("PWNED").exists());
@@ -80,23 +72,15 @@ fn a_standard_error_that_is_closed_or_full_ends_nothing() {
     let place = trained();
     let eval = "$L eval run --pgd-steps 2 --strong-restarts 0 --test-limit 5 --json";
     for (i, to) in ["2>&-", "2>/dev/full", "2> >(exit 0)"].into_iter().enumerate() {
-        let output = shell(&place, &format!("{eval} e{i}.json >/dev/null {to}"));
+        let output = place.shell(&format!("{eval} e{i}.json >/dev/null {to}"));
         assert_eq!(output.status.code(), Some(0), "{to}");
         assert!(place.path(&format!("e{i}.json")).is_file(), "{to}");
     }
     let lines = "$L train --dataset synthetic --train-limit 640 --test-limit 16 --epochs 2 --out f2 2> >(head -1 >/dev/null)";
-    assert_eq!(shell(&place, lines).status.code(), Some(0));
+    assert_eq!(place.shell(lines).status.code(), Some(0));
     assert!(place.path("f2/network.safetensors").is_file());
     // an error keeps its status
-    assert_eq!(shell(&place, "$L eval nowhere 2>/dev/full").status.code(), Some(1));
-}
-
-/// Whether this process ignores SIGHUP, signal 1; asked of the kernel where it says so.
-fn hangups_are_ignored() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & 1 == 1)
+    assert_eq!(place.shell("$L eval nowhere 2>/dev/full").status.code(), Some(1));
 }
 
 #[test]
@@ -109,9 +93,7 @@ fn an_ignored_signal_stays_ignored_and_others_save() {
         ("trap '' HUP INT;", "kill -HUP $pid; kill -INT $pid;", "TERM", "int"),
         ("", "", "HUP", "plain"),
     ] {
-        // under nohup the test itself ignores it, and no shell can change that
-        if signal == "HUP" && hangups_are_ignored() {
-            eprintln!("skipped: hangups are ignored here");
+        if signal == "HUP" && is_ignored(HANGUP) {
             continue;
         }
         // after an ignored signal the history goes on
@@ -119,7 +101,7 @@ fn an_ignored_signal_stays_ignored_and_others_save() {
         let line = format!(
             "out={out}; ({trap} exec {train} $out 2>/dev/null) & pid=$!; {wait}; {ignored} {goes_on} kill -{signal} $pid; wait $pid; echo $?"
         );
-        let output = shell(&place, &line);
+        let output = place.shell(&line);
         assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "130", "{trap} {signal}");
         assert!(place.path(out).join("checkpoint.safetensors").is_file());
     }
@@ -165,8 +147,7 @@ fn output_destroys_nothing() {
     // devices and pipes are written to
     place.succeed(&[&eval[..], &["--json", "/dev/null"]].concat());
     assert!(fs::symlink_metadata("/dev/null").unwrap().file_type().is_char_device());
-    let output = shell(
-        &place,
+    let output = place.shell(
         "mkfifo p; cat p > through & $L certify run --test-limit 2 --quiet --out p >/dev/null; wait",
     );
     assert!(output.status.success());
@@ -279,14 +260,14 @@ fn a_run_knows_its_classes_and_its_images_from_anywhere() {
         ["train", "--dataset", "images:img", "--epochs", "3", "--batch-size", "8", "--quiet"];
     place.succeed(&[&args[..], &["--out", "run"]].concat());
     fs::create_dir(place.path("elsewhere")).unwrap();
-    let output = shell(&place, "cd elsewhere && $L predict ../run --index 0 ../img/test");
+    let output = place.shell("cd elsewhere && $L predict ../run --index 0 ../img/test");
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let rows: Vec<&str> = text.lines().collect();
     assert_eq!(rows.len(), 6, "{text}");
     assert!(rows[5].starts_with("test image 0, a left "), "{text}");
     assert!(rows[1..].iter().all(|row| row.contains("left") || row.contains("right")), "{text}");
-    assert!(shell(&place, "cd elsewhere && $L train --resume ../run -q").status.success());
+    assert!(place.shell("cd elsewhere && $L train --resume ../run -q").status.success());
     // a wide picture is squeezed, and that is said
     image::GrayImage::new(84, 28).save(place.path("wide.png")).unwrap();
     let output =
@@ -315,7 +296,7 @@ fn permissions_follow_the_umask_in_every_file() {
             "umask {umask}; $L {} --out r{umask} && cd r{umask} && stat -c '%a' *.toml *.json *.safetensors *.jsonl log.txt | sort -u",
             TRAIN.join(" ")
         );
-        let output = shell(&place, &line);
+        let output = place.shell(&line);
         let text = String::from_utf8(output.stdout).unwrap();
         assert_eq!(text.lines().last(), Some(mode), "{text}");
         assert_eq!(text.lines().filter(|line| line.len() == 3).count(), 1, "{text}");

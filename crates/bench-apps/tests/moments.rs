@@ -8,32 +8,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
-use crate::command::Place;
+use crate::command::{Place, timeless};
+use crate::reproduction::one_cell;
 
 const N_MOMENTS: usize = 100;
-
-const EXPERIMENT: &str = r#"
-name = "tiny"
-title = "One cell"
-
-[[cells]]
-datasets = ["synthetic"]
-networks = ["small"]
-methods = ["bcop"]
-
-[budgets.quick]
-seeds = [0]
-schedule = "linear"
-pgd_steps = 3
-small = { epochs = 3, train_limit = 640, test_limit = 40 }
-"#;
 
 /// A command that writes into `$out`, how the same person goes on with it, and the files that must be the same.
 struct Work {
@@ -83,16 +67,12 @@ const FAULTS: [&str; 5] = ["KILL", "TERM", "HUP", "full", "read-only"];
 
 /// What bash makes of a line in which `$L` is the command and `$out` the folder.
 fn shell(place: &Place, out: &str, line: &str) -> std::process::Output {
-    let program = place.command(&[]).get_program().to_string_lossy().into_owned();
-    let mut command = Command::new("bash");
-    command.arg("-c").arg(line).current_dir(place.path(".")).env("out", out);
-    command.env("L", format!("{program} --threads 2 --quiet"));
-    command.env_remove("LIPCONV_DATA").env("LIPCONV_OFFLINE", "1").output().unwrap()
+    place.shell(&format!("out={out}; L=\"$L --threads 2 --quiet\"; {line}"))
 }
 
 fn place() -> Place {
     let place = Place::new();
-    fs::write(place.path("e.toml"), EXPERIMENT).unwrap();
+    fs::write(place.path("e.toml"), one_cell("quick", 3, 640)).unwrap();
     for (folder, shift) in [("b", 0), ("c", 60)] {
         fs::create_dir(place.path(folder)).unwrap();
         for i in 0..24_u8 {
@@ -137,17 +117,6 @@ fn content(path: &Path) -> Vec<u8> {
     let mut values = Value::from(values.unwrap());
     timeless(&mut values);
     values.to_string().into_bytes()
-}
-
-fn timeless(value: &mut Value) {
-    match value {
-        Value::Array(values) => values.iter_mut().for_each(timeless),
-        Value::Object(members) => {
-            members.retain(|name, _| !name.contains("seconds") && !name.contains("command"));
-            members.values_mut().for_each(timeless);
-        }
-        _ => {}
-    }
 }
 
 /// The line that disturbs the command, after so many seconds.

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use crate::code::words;
-use crate::tree::{Tree, is_test_file};
+use crate::tree::Tree;
 
 /// A file longer than this usually hides two.
 const MAX_LINES: usize = 500;
@@ -18,10 +18,10 @@ pub(super) fn module_docs_come_first(tree: &Tree) -> Vec<Finding> {
         .collect()
 }
 
-/// No file but those of tests is long.
+/// No file is long, whether it ships or tests.
 pub(super) fn files_are_short(tree: &Tree) -> Vec<Finding> {
     let sized = tree.rust_files().map(|(path, text)| (path, text.lines().count()));
-    let long = sized.filter(|&(path, n_lines)| n_lines > MAX_LINES && !is_test_file(path));
+    let long = sized.filter(|&(_, n_lines)| n_lines > MAX_LINES);
     long.map(|(path, n_lines)| {
         Finding::new(path, 0, format!("{n_lines} lines, at most {MAX_LINES}"))
     })
@@ -99,11 +99,16 @@ mod tests {
     }
 
     #[test]
-    fn a_long_file_is_found_unless_it_is_tests() {
+    fn a_long_file_is_found() {
         let long = "x\n".repeat(MAX_LINES + 1);
-        let files =
-            [("a.rs", long.as_str()), ("b/tests.rs", &long), ("c.rs", &long[2..]), ("d.md", &long)];
-        check(files_are_short, &files, &["a.rs: 501 lines, at most 500"]);
+        let files = [
+            ("a.rs", long.as_str()),
+            ("b/tests/c.rs", &long),
+            ("c.rs", &long[2..]),
+            ("d.md", &long),
+        ];
+        let why = "501 lines, at most 500";
+        check(files_are_short, &files, &[&format!("a.rs: {why}"), &format!("b/tests/c.rs: {why}")]);
     }
 
     #[test]

@@ -31,52 +31,14 @@ pub(super) struct Args {
 }
 
 /// Words of Python's own and modules that the written one imports.
-const RESERVED: [&str; 38] = [
-    "False",
-    "None",
-    "True",
-    "and",
-    "as",
-    "assert",
-    "async",
-    "await",
-    "break",
-    "class",
-    "continue",
-    "def",
-    "del",
-    "elif",
-    "else",
-    "except",
-    "finally",
-    "for",
-    "from",
-    "global",
-    "if",
-    "import",
-    "in",
-    "is",
-    "lambda",
-    "nonlocal",
-    "not",
-    "or",
-    "pass",
-    "raise",
-    "return",
-    "try",
-    "while",
-    "with",
-    "yield",
-    "collections",
-    "json",
-    "torch",
-];
+const RESERVED: &str = "False None True and as assert async await break class continue def del elif else except finally for \
+    from global if import in is lambda nonlocal not or pass raise return try while with yield collections json torch";
 
 fn is_module_name(stem: &str) -> bool {
     let letter = |c: char| c == '_' || c.is_ascii_alphabetic();
     stem.starts_with(letter)
         && stem.chars().all(|c| letter(c) || c.is_ascii_digit())
-        && !RESERVED.contains(&stem)
+        && !RESERVED.split_whitespace().any(|word| word == stem)
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {

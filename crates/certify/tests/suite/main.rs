@@ -19,4 +19,5 @@ mod kernels;
 mod mutations;
 mod nominal;
 mod wasserstein;
+mod weights_files;
 mod zero_padded;

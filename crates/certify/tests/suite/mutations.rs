@@ -13,8 +13,9 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
-use crate::certificate_files::{Case, certificate_of, with_header};
+use crate::certificate_files::Case;
 use crate::common::rng;
+use crate::weights_files::{certificate_of, with_header};
 
 const N_MUTATIONS: u64 = 200;
 

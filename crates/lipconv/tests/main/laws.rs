@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Tensor, Var};
 use lipconv::{
     Activation, ConvMethod, ImageShape, LayerSpec, LinearMethod, Methods, Network, NetworkSpec,
-    PlainLayer, PlainNetwork, ops,
+    PlainLayer, PlainNetwork, SignalShape, ops,
 };
 
 use crate::support::{check_close, eps, sum_tolerance, uniform, values};
@@ -247,4 +247,34 @@ fn convolution_commutes_with_cyclic_shifts() {
     let a = shift(&ops::cyclic_conv(&x, &weight, None, 1).unwrap());
     let b = ops::cyclic_conv(&shift(&x), &weight, None, 1).unwrap();
     check_close("shift", &a, &b, sum_tolerance(DType::F64, 27, 4.0));
+}
+
+/// Activations keep distances at most, and MaxMin and GroupSort the norms of gradients too.
+#[test]
+fn activations_are_one_lipschitz_and_sorting_keeps_gradient_norms() {
+    for (layer, sorts) in [
+        (PlainLayer::Activation(Activation::MaxMin), true),
+        (PlainLayer::Activation(Activation::GroupSort { group: 3 }), true),
+        (PlainLayer::Activation(Activation::Relu), false),
+    ] {
+        for dtype in [DType::F64, DType::F32] {
+            let shape = [4, 6, 3, 5];
+            let x = Var::from_tensor(&uniform(&shape, -1.0, 1.0, dtype, 1)).unwrap();
+            let y = ops::apply(&layer, x.as_tensor()).unwrap();
+            let other = uniform(&shape, -1.0, 1.0, dtype, 2);
+            let d = uniform(&shape, -1.0, 1.0, dtype, 3);
+            let norm = |t: &Tensor| values(t).iter().map(|v| v * v).sum::<f64>().sqrt();
+            let difference = |a: &Tensor, b: &Tensor| norm(&(a - b).unwrap());
+            let moved = difference(&y, &ops::apply(&layer, &other).unwrap());
+            assert!(moved <= difference(x.as_tensor(), &other), "{layer:?}");
+            let gradients = (y * &d).unwrap().sum_all().unwrap().backward().unwrap();
+            let ratio = norm(gradients.get(x.as_tensor()).unwrap()) / norm(&d);
+            assert!(
+                if sorts { (ratio - 1.0).abs() < 1e-14 } else { ratio < 1.0 },
+                "{layer:?}: {ratio}"
+            );
+            let bound = layer.lipschitz_bound_on(SignalShape::Vector(6), "layer").unwrap();
+            assert_eq!(bound.rigorous(), Some(1.0));
+        }
+    }
 }
