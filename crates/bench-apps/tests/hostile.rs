@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::process::Stdio;
 
-use crate::command::{HANGUP, Place, is_ignored};
+use crate::command::Place;
+use crate::interruption::{HANGUP, is_ignored};
 
 /// A very short run: two steps.
 const TRAIN: [&str; 10] = [

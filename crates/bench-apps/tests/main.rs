@@ -14,6 +14,7 @@ mod errors;
 mod export;
 #[cfg(unix)]
 mod hostile;
+mod interruption;
 mod metrics;
 #[cfg(unix)]
 mod moments;

@@ -14,7 +14,8 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
-use crate::command::{Place, timeless};
+use crate::command::Place;
+use crate::interruption::timeless;
 use crate::reproduction::one_cell;
 
 const N_MOMENTS: usize = 100;

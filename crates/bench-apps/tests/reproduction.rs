@@ -10,7 +10,10 @@ use bench_apps::jobs::cell::CellResult;
 use bench_apps::jobs::job::JobResult;
 use bench_apps::results::ResultRow;
 
-use crate::command::{INTERRUPT, Place, is_ignored, timeless};
+use crate::command::Place;
+use crate::interruption::timeless;
+#[cfg(unix)]
+use crate::interruption::{INTERRUPT, is_ignored};
 
 /// Two methods, two seeds, two budgets, on synthetic digits.
 const TINY: &str = r#"
