@@ -214,7 +214,7 @@ pub(super) struct EvalFlags {
     auto_attack: Option<usize>,
 }
 
-/// [`AutoAttackConfig::ALL`], as an argument.
+/// `AutoAttackConfig::ALL`, as an argument.
 const ALL_IMAGES: &str = "1000000000";
 
 impl EvalFlags {
