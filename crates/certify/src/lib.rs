@@ -52,5 +52,6 @@ pub use linear::LinearClassifier;
 pub use margin::{certified_accuracy, margin, margins, nominal_radii};
 pub use nominal::NominalRadius;
 pub use soundness::check_soundness;
+pub use wasserstein::matching::{MOST_MATCHED, euclidean_distance, matching_distance};
 pub use wasserstein::{Critic, CriticValues, DualEstimate, DualEstimator};
 pub use zero_padded::{ZeroPaddedLayer, ZeroPaddedNetwork, ZeroPaddedSpec};

@@ -6,6 +6,8 @@ use crate::tree::Tree;
 
 /// A file longer than this usually hides two.
 const MAX_LINES: usize = 500;
+/// Modules that still have the other form.
+const OLD_FORM: &[&str] = &["crates/lipconv/src/engine/cuda/mod.rs"];
 /// The kinds of file that people write.
 const TEXT: &[&str] = &[".rs", ".md", ".toml", ".py", ".sh", ".yml", ".ci/run"];
 
@@ -26,6 +28,13 @@ pub(super) fn files_are_short(tree: &Tree) -> Vec<Finding> {
         Finding::new(path, 0, format!("{n_lines} lines, at most {MAX_LINES}"))
     })
     .collect()
+}
+
+/// One form of modules: `a.rs` beside the folder `a`, so that no two files have one name.
+pub(super) fn modules_have_named_files(tree: &Tree) -> Vec<Finding> {
+    let others = |path: &&str| path.ends_with("/mod.rs") && !OLD_FORM.contains(path);
+    let found = tree.rust_files().map(|(path, _)| path).filter(others);
+    found.map(|path| Finding::new(path, 0, "expected a file with its module's name")).collect()
 }
 
 /// No reminders: what is to be done is an issue or done.
@@ -109,6 +118,13 @@ mod tests {
         ];
         let why = "501 lines, at most 500";
         check(files_are_short, &files, &[&format!("a.rs: {why}"), &format!("b/tests/c.rs: {why}")]);
+    }
+
+    #[test]
+    fn a_module_without_a_name_is_found() {
+        let files = [("a/src/b.rs", ""), ("a/src/b/mod.rs", ""), ("a/src/b/c.rs", "")];
+        let expected = "a/src/b/mod.rs: expected a file with its module's name";
+        check(modules_have_named_files, &files, &[expected]);
     }
 
     #[test]

@@ -12,11 +12,9 @@ use super::train::checkpoint_interval;
 use crate::Error;
 use crate::config::DeviceKind;
 use crate::interrupt;
-use crate::jobs::job::{Choice, Job};
+use crate::jobs::job::{Choice, End, Job, Reuse, Work};
 use crate::jobs::queue::BUSY;
-use crate::jobs::run;
 use crate::jobs::spec::Experiment;
-use crate::jobs::work::{End, Reuse, Work};
 use crate::progress::Display;
 use crate::report::table::Table;
 use crate::stdout::out;
@@ -94,7 +92,7 @@ fn run_one(args: &RunArgs, display: Display) -> Result<ExitCode> {
     };
     match Job::read(&args.folder)
         .map_err(Into::into)
-        .and_then(|job| run::run(&job, &args.folder, &work))
+        .and_then(|job| crate::jobs::run(&job, &args.folder, &work))
     {
         Ok(End::Finished) => Ok(ExitCode::SUCCESS),
         Ok(End::FinishedBefore) => {

@@ -11,8 +11,7 @@ use ndarray::Array4;
 
 use super::model::Model;
 use crate::stdout::outln;
-use crate::words::shape_text;
-use crate::words::text_table;
+use crate::words::{shape_text, text_table};
 
 /// Layers of a trained network: shapes, singular values, defects, bounds
 ///

@@ -9,17 +9,14 @@ use anyhow::{Context, Result, ensure};
 use super::args::{DataArgs, EvalFlags, TrainFlags, log_to};
 use super::train::checkpoint_interval;
 use crate::config::{DeviceKind, Recipe, RunConfig};
-use crate::files::write_atomic;
-use crate::files::write_json;
+use crate::files::{write_atomic, write_json};
 use crate::interrupt;
 use crate::jobs::cell::{Cell, ClassifierJob};
 use crate::jobs::collect::{Reproduction, collect, sorted};
-use crate::jobs::job::{Choice, Job, JobResult};
+use crate::jobs::job::{Choice, End, Job, JobResult, Reuse, Work};
 use crate::jobs::queue::{self, Queue, Summary, Task};
-use crate::jobs::run;
 use crate::jobs::slurm::{JobArray, SlurmOptions};
 use crate::jobs::spec::{CellBlock, Experiment};
-use crate::jobs::work::{End, Reuse, Work};
 use crate::progress::Display;
 use crate::report::{markdown, page, terminal};
 use crate::results::write_results;
@@ -162,7 +159,7 @@ fn run_alone(args: &Args, display: Display) -> Result<ExitCode> {
         };
         let mut job = Job::Classifier(Box::new(job));
         job.put_in(&folder)?;
-        if run::run(&job, &folder, &work)? == End::Interrupted {
+        if crate::jobs::run(&job, &folder, &work)? == End::Interrupted {
             crate::stdout::errln!("interrupted; the same command goes on");
             return Ok(ExitCode::from(interrupt::STATUS));
         }

@@ -11,8 +11,7 @@ use super::args::{DataArgs, TrainFlags, log_to};
 use crate::config::{DatasetName, RunConfig};
 use crate::experiment::build::{self, check_network, device_name};
 use crate::experiment::training::{TrainJob, Trained, train};
-use crate::files::Provenance;
-use crate::files::RunDir;
+use crate::files::{Provenance, RunDir};
 use crate::interrupt;
 use crate::progress::{Display, spoken_seconds};
 use crate::stdout::{note, outln};
@@ -22,8 +21,8 @@ use crate::words::percent;
 ///
 /// The folder holds the configuration, the versions of everything, the history (metrics.jsonl), the checkpoint, the log
 /// and, at the end, the trained network. Ctrl-C saves and stops; so does kill, up to the last few seconds. A resumed run
-/// ends with the same weights, to the bit, as one that was never interrupted. With more epochs than it was planned for, its
-/// further steps take the learning rates that a run of so many epochs has there.
+/// ends with the same weights, to the bit, as one that was never interrupted. A run that is resumed with more epochs follows
+/// the learning-rate schedule of the longer run from there on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

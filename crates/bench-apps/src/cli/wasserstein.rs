@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
+use certify::{MOST_MATCHED, matching_distance};
 use lipconv::{ImageShape, PlainNetwork};
 
 use super::args::{DataArgs, log_to};
@@ -20,7 +21,6 @@ use crate::report::distance_page::{DistanceReport, Side, curve_svg, render};
 use crate::stdout::{out, outln};
 use crate::wasserstein::search::{Found, RateResult, Search, SearchEnd};
 use crate::wasserstein::source::{Loading, check_shapes};
-use crate::wasserstein::transport::{self, assignment_distance};
 use crate::wasserstein::{
     CriticConfig, CriticNetwork, Distribution, Estimate, Generated, Part, SourceName, estimate,
 };
@@ -293,14 +293,14 @@ fn exact(a: &dyn Distribution, b: &dyn Distribution) -> Result<Option<f64>> {
     let (Some(n), Some(m)) = (a.n_held_out(Part::Report), b.n_held_out(Part::Report)) else {
         return Ok(None);
     };
-    if !(a.is_population() && b.is_population()) || n != m || n > transport::MOST {
+    if !(a.is_population() && b.is_population()) || n != m || n > MOST_MATCHED {
         return Ok(None);
     }
     let values = |of: &dyn Distribution| -> Result<Vec<f32>> {
         Ok(of.held_out(Part::Report, 0..n)?.flatten_all()?.to_vec1()?)
     };
     let d = a.shape().iter().product();
-    Ok(Some(assignment_distance(&values(a)?, &values(b)?, d)?))
+    Ok(Some(matching_distance(&values(a)?, &values(b)?, d)?))
 }
 
 impl Training {

@@ -7,12 +7,10 @@ use anyhow::{Context, Result};
 use candle_core::Device;
 
 use super::distance::{ANCHOR_STEPS, AnchorsJob, AnchorsResult};
-use super::job::JobResult;
-use super::work::{End, Work};
+use super::job::{End, JobResult, Work};
 use crate::config::{Activation, DeviceKind, Method};
 use crate::experiment::build::device_name;
-use crate::files::Provenance;
-use crate::files::lock_folder;
+use crate::files::{Provenance, lock_folder};
 use crate::progress::Progress;
 use crate::wasserstein::anchors::{Anchor, AnchorResult};
 use crate::wasserstein::critic::{CriticEnd, CriticJob, train_critic};

@@ -9,8 +9,7 @@ use super::evidence::{
 };
 use crate::config::{DatasetName, DecisionAttack, Method, Net, RunConfig};
 use crate::eps::{ByEps, Eps};
-use crate::files::EpochMetrics;
-use crate::files::Provenance;
+use crate::files::{EpochMetrics, Provenance};
 use crate::results::{Nearest, ResultRow};
 
 /// What tells one classifier from another.

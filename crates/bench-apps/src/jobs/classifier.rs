@@ -15,17 +15,14 @@ use super::cell::{BestEpoch, CellResult, ClassifierJob, DataFacts};
 use super::evidence::{
     AdversarialSample, adversarial_samples, certified_curve, first_images, layer_facts, spectra,
 };
-use super::job::{Job, JobResult};
+use super::job::{End, Job, JobResult, Reuse, Work};
 use super::quantity::What;
 use super::spec::published_figure;
-use super::work::{End, Reuse, Work};
 use crate::config::{Activation, DatasetName, Net, RunConfig};
 use crate::experiment::build::{self, check_network, device_name, network_spec};
 use crate::experiment::evaluation::{Evaluated, evaluate};
 use crate::experiment::training::{TrainJob, Trained, train};
-use crate::files::EpochMetrics;
-use crate::files::Provenance;
-use crate::files::{RunDir, RunFiles, move_aside, write_json};
+use crate::files::{EpochMetrics, Provenance, RunDir, RunFiles, move_aside, write_json};
 use crate::interrupt;
 use crate::progress::Display;
 use crate::results::{PaperFigures, ResultRow};

@@ -10,11 +10,9 @@ use lipconv_datasets::sha256_file;
 
 use super::distance::{CriticJob, CriticResult};
 use super::generator::{images, trained_beside};
-use super::job::{Job, JobResult};
-use super::work::{End, Work};
+use super::job::{End, Job, JobResult, Work};
 use crate::experiment::build::{self, device_name};
-use crate::files::Provenance;
-use crate::files::lock_folder;
+use crate::files::{Provenance, lock_folder};
 use crate::wasserstein::gan::generator_file;
 use crate::wasserstein::search::{Search, SearchEnd};
 use crate::wasserstein::{CriticConfig, CriticNetwork, Distribution, Generated};

@@ -10,16 +10,13 @@ use anyhow::{Context, Result};
 use lipconv_datasets::sha256_file;
 
 use super::distance::{GeneratorJob, GeneratorResult};
-use super::job::{Job, JobResult};
-use super::work::{End, Work};
+use super::job::{End, Job, JobResult, Work};
 use crate::error::Error;
 use crate::experiment::build::{self, device_name};
-use crate::files::Provenance;
-use crate::files::{lock_folder, move_aside};
+use crate::files::{Provenance, lock_folder, move_aside};
 use crate::interrupt;
 use crate::picture::png_data_url;
-use crate::wasserstein::gan::{GanEnd, GanJob, generator_file, train_gan};
-use crate::wasserstein::gan::{grid_png, write_grid};
+use crate::wasserstein::gan::{GanEnd, GanJob, generator_file, grid_png, train_gan, write_grid};
 use crate::wasserstein::source::Loading;
 use crate::wasserstein::{Distribution, ImagePool};
 

@@ -1,4 +1,4 @@
-//! A job and its result: names, folders, files.
+//! A job and its result: names, folders, files; how a worker works, and how a job ends.
 //!
 //! Guarantee: files are replaced whole. A result counts for a job if it was made with the same settings, on any device.
 //!
@@ -6,6 +6,7 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,9 @@ use super::distance::{
 };
 use crate::config::{DeviceKind, Net};
 use crate::error::{Error, Result};
+use crate::experiment::build::DataOptions;
 use crate::files::{read_json, write_json};
-use crate::progress::Report;
+use crate::progress::{Display, Report};
 
 const PLAN: &str = "cell.json";
 const RESULT: &str = "result.json";
@@ -240,4 +242,40 @@ impl Choice<'_> {
     pub(super) fn takes(&self, method: &str) -> bool {
         self.only.is_none_or(|only| only.iter().any(|name| name == method))
     }
+}
+
+/// How a worker works.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// Where images may come from.
+    pub data: DataOptions,
+    /// Time between checkpoints within an epoch.
+    pub checkpoint_every: Duration,
+    /// How progress is shown.
+    pub display: Display,
+    /// Which earlier work is used.
+    pub reuse: Reuse,
+    /// Opens the log of a run.
+    pub log: fn(&Path) -> anyhow::Result<()>,
+}
+
+/// Which earlier work of a job is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reuse {
+    /// Its result, or its training with the same settings.
+    Results,
+    /// Its training with the same settings, by the same commit of the source.
+    Training,
+    Nothing,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The result is written.
+    Finished,
+    /// There was a result already.
+    FinishedBefore,
+    /// A request to stop came; training is saved.
+    Interrupted,
 }

@@ -5,7 +5,7 @@
 //! * Two points: W1 = ‖x - y‖.
 //! * Gaussians of one covariance: W1 = ‖m - m'‖, by f(x) = ⟨x, m - m'⟩ / ‖m - m'‖.
 //! * Concentric spheres of one span: W1 = |r - r'|, by f(x) = ‖x‖; moving along rays costs as much.
-//! * Sets of n points each: the smallest mean cost of a matching (Birkhoff), see [`super::transport`].
+//! * Sets of n points each: the smallest mean cost of a matching (Birkhoff), see [`matching_distance`].
 //!
 //! The anchors are, for d = 64 (images 1 x 8 x 8) and by a seed: *two points* at distance 2; *shifted Gaussians* of standard
 //! deviation 1/2, shifted by 3/2; *spheres*, circles of radius 1 and 5/2 around 0 in one plane; *matched points*, two sets of 8.
@@ -17,15 +17,14 @@ use std::ops::Range;
 
 use anyhow::ensure;
 use candle_core::{Device, Tensor};
+use certify::{euclidean_distance, matching_distance};
 use projectors::haar_orthogonal;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, StandardNormal};
 use serde::{Deserialize, Serialize};
 
-use super::distribution::{Distribution, Part};
-use super::estimate::Estimate;
-use super::transport::{assignment_distance, distance};
+use super::distribution::{Distribution, Estimate, Part};
 use crate::config::{Activation, Method};
 use crate::error::{Error, Result};
 
@@ -71,7 +70,7 @@ impl AnchorResult {
 
 impl Anchor {
     /// All anchors, drawn by a seed.
-    pub fn all(seed: u64) -> Result<Vec<Self>> {
+    pub fn all(seed: u64) -> anyhow::Result<Vec<Self>> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let basis = directions(&mut rng);
         Ok(vec![
@@ -115,7 +114,7 @@ fn points_apart(basis: &[Vec<f32>], rng: &mut ChaCha8Rng) -> Result<Anchor> {
     let x: Vec<f32> = (0..D).map(|_| rng.random_range(-0.5..0.5)).collect();
     let y: Vec<f32> = x.iter().zip(&basis[0]).map(|(x, e)| x + 2.0 * e).collect();
     // of the stored numbers, not of what they were meant to be
-    let apart = distance(&x, &y);
+    let apart = euclidean_distance(&x, &y);
     // each point twice: the estimator asks for two samples of everything
     let twice = |point: Vec<f32>| Kind::Points(point.repeat(2));
     let (a, b) = (exact("x", twice(x), 0)?, exact("y", twice(y), 1)?);
@@ -124,7 +123,7 @@ fn points_apart(basis: &[Vec<f32>], rng: &mut ChaCha8Rng) -> Result<Anchor> {
 
 fn gaussians(basis: &[Vec<f32>]) -> Result<Anchor> {
     let shift = scaled(&basis[1], 1.5);
-    let apart = distance(&shift, &[0.0; D]);
+    let apart = euclidean_distance(&shift, &[0.0; D]);
     let a = exact("N(0, 1/4)", Kind::Gaussian(vec![0.0; D], 0.5), 2)?;
     let b = exact("N(m, 1/4)", Kind::Gaussian(shift, 0.5), 3)?;
     Ok(Anchor { name: "shifted Gaussians", a, b, exact: apart })
@@ -137,12 +136,12 @@ fn spheres(basis: &[Vec<f32>]) -> Result<Anchor> {
     Ok(Anchor { name: "concentric circles", a, b, exact: 1.5 })
 }
 
-fn matched(rng: &mut ChaCha8Rng) -> Result<Anchor> {
+fn matched(rng: &mut ChaCha8Rng) -> anyhow::Result<Anchor> {
     let mut set = |from: f32, to: f32| -> Vec<f32> {
         (0..N_POINTS * D).map(|_| rng.random_range(from..to)).collect()
     };
     let (x, y) = (set(-0.5, 0.5), set(-0.3, 0.7));
-    let apart = assignment_distance(&x, &y, D)?;
+    let apart = matching_distance(&x, &y, D)?;
     let (a, b) = (exact("8 points", Kind::Points(x), 6)?, exact("8 others", Kind::Points(y), 7)?);
     Ok(Anchor { name: "matched points", a, b, exact: apart })
 }
@@ -284,7 +283,7 @@ mod tests {
             let samples = samples.to_vec1::<f32>().unwrap();
             samples.chunks(D).map(f).sum::<f64>() / n as f64
         };
-        let norm = |x: &[f32]| distance(x, &[0.0; D]);
+        let norm = |x: &[f32]| euclidean_distance(x, &[0.0; D]);
         let circles = &anchors[2];
         let found = values(&circles.b, &norm) - values(&circles.a, &norm);
         assert!((found - circles.exact).abs() < 1e-4, "{found}");

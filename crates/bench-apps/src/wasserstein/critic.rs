@@ -27,8 +27,7 @@ use lipconv::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::distribution::{Distribution, Part, batch_seed};
-use super::estimate::{Estimate, estimate};
+use super::distribution::{Distribution, Estimate, Part, batch_seed, estimate};
 use crate::config::{self, Method};
 use crate::error::Error;
 use crate::files::{read_json, write_json};

@@ -18,10 +18,8 @@ use candle_core::Device;
 use lipconv::PlainNetwork;
 use serde::{Deserialize, Serialize};
 
-use super::critic::CriticConfig;
-use super::critic::{CriticEnd, CriticJob, CurvePoint, train_critic};
-use super::distribution::{Distribution, Part};
-use super::estimate::{Estimate, estimate};
+use super::critic::{CriticConfig, CriticEnd, CriticJob, CurvePoint, train_critic};
+use super::distribution::{Distribution, Estimate, Part, estimate};
 use crate::files::{Claim, claim, move_aside, read_json, write_json};
 use crate::progress::{Display, Progress};
 

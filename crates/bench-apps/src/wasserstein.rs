@@ -16,13 +16,10 @@
 pub mod anchors;
 pub mod critic;
 pub mod distribution;
-pub mod estimate;
 pub mod gan;
 pub mod search;
 pub mod source;
-pub mod transport;
 
 pub use critic::{CriticConfig, CriticNetwork};
-pub use distribution::{Distribution, ImagePool, Part};
-pub use estimate::{Estimate, estimate};
+pub use distribution::{Distribution, Estimate, ImagePool, Part, estimate};
 pub use source::{Generated, SourceName};

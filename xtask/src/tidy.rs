@@ -45,6 +45,7 @@ type Rule = fn(&Tree) -> Vec<Finding>;
 const RULES: &[Rule] = &[
     sources::module_docs_come_first,
     sources::files_are_short,
+    sources::modules_have_named_files,
     sources::nothing_is_left_behind,
     sources::paths_are_relative,
     manifests::crates_have_a_readme,

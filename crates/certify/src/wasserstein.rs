@@ -46,6 +46,7 @@ use crate::rounding::ErrorModel;
 use crate::tensor::{check_finite, check_images, to_f64};
 use crate::upper::Upper;
 
+pub(crate) mod matching;
 mod normal;
 
 use normal::quantile;

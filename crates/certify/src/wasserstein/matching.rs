@@ -16,23 +16,28 @@ use pathfinding::matrix::Matrix;
 use crate::error::{Error, Result};
 
 /// The greatest number of points that is matched.
-pub const MOST: usize = 1000;
+pub const MOST_MATCHED: usize = 1000;
 
-/// The distance between points of `d` values each, one after another.
-pub fn assignment_distance(x: &[f32], y: &[f32], d: usize) -> Result<f64> {
+/// The exact distance between two sets of equally many points of `d` values each, one after another.
+///
+/// # Errors
+/// [`Error::InvalidSetting`] for no points or more than [`MOST_MATCHED`], [`Error::CountMismatch`] for sets of other sizes,
+/// [`Error::NonFinite`].
+pub fn matching_distance(x: &[f32], y: &[f32], d: usize) -> Result<f64> {
     let (n, m) = (x.len() / d.max(1), y.len() / d.max(1));
-    let invalid =
-        |name, got: String, expected: String| Err(Error::InvalidArgument { name, got, expected });
-    if !(1..=MOST).contains(&n) {
-        return invalid("number of points", n.to_string(), format!("1 to {MOST}"));
+    if !(1..=MOST_MATCHED).contains(&n) {
+        let (name, value, expected) = ("number of points", n as f64, "1 to 1000");
+        return Err(Error::InvalidSetting { name, value, expected });
     }
     if m != n {
-        return invalid("number of points of the second set", m.to_string(), n.to_string());
+        return Err(Error::CountMismatch { what: "points to match", expected: n, got: m });
     }
-    if !x.iter().chain(y).all(|v| v.is_finite()) {
-        return invalid("a coordinate", "not finite".into(), "a number".into());
+    if let Some(i) = x.iter().chain(y).position(|v| !v.is_finite()) {
+        let value = f64::from(*x.iter().chain(y).nth(i).unwrap_or(&f32::NAN));
+        return Err(Error::NonFinite { what: "a point", sample: i / d % n, value });
     }
-    let row = |a: &[f32]| -> Vec<f64> { y.chunks_exact(d).map(|b| distance(a, b)).collect() };
+    let row =
+        |a: &[f32]| -> Vec<f64> { y.chunks_exact(d).map(|b| euclidean_distance(a, b)).collect() };
     let costs: Vec<Vec<f64>> = x.chunks_exact(d).map(row).collect();
     let largest = costs.iter().flatten().copied().fold(0.0, f64::max);
     if largest == 0.0 {
@@ -47,7 +52,8 @@ pub fn assignment_distance(x: &[f32], y: &[f32], d: usize) -> Result<f64> {
 }
 
 /// ‖a - b‖, in f64.
-pub(super) fn distance(a: &[f32], b: &[f32]) -> f64 {
+#[must_use]
+pub fn euclidean_distance(a: &[f32], b: &[f32]) -> f64 {
     let square = |(x, y): (&f32, &f32)| (f64::from(*x) - f64::from(*y)).powi(2);
     a.iter().zip(b).map(square).sum::<f64>().sqrt()
 }
@@ -66,7 +72,7 @@ mod tests {
         for j in 0..n {
             if !used.contains(&j) {
                 used.push(j);
-                let cost = distance(&x[i * d..][..d], &y[j * d..][..d]) / n as f64;
+                let cost = euclidean_distance(&x[i * d..][..d], &y[j * d..][..d]) / n as f64;
                 best = best.min(cost + by_trying(x, y, d, used));
                 used.pop();
             }
@@ -81,7 +87,7 @@ mod tests {
             let x: Vec<f32> = (0..n * d).map(value).collect();
             let y: Vec<f32> = (0..n * d).map(|i| value(i + 500)).collect();
             let best = by_trying(&x, &y, d, &mut Vec::new());
-            let found = assignment_distance(&x, &y, d).unwrap();
+            let found = matching_distance(&x, &y, d).unwrap();
             assert!((found - best).abs() < 1e-8, "{n} {d}: {found} {best}");
         }
     }
@@ -91,15 +97,18 @@ mod tests {
         let x = [0.0, 3.0, 1.0];
         let y = [2.5, 0.5, 4.0];
         // 0 - 0.5, 1 - 2.5, 3 - 4
-        assert!((assignment_distance(&x, &y, 1).unwrap() - 1.0).abs() < 1e-9);
-        assert_eq!(assignment_distance(&x, &x, 1).unwrap(), 0.0);
+        assert!((matching_distance(&x, &y, 1).unwrap() - 1.0).abs() < 1e-9);
+        assert_eq!(matching_distance(&x, &x, 1).unwrap(), 0.0);
     }
 
     #[test]
     fn sets_that_cannot_be_matched_are_refused() {
-        let text = |x: &[f32], y: &[f32]| assignment_distance(x, y, 1).unwrap_err().to_string();
+        let text = |x: &[f32], y: &[f32]| matching_distance(x, y, 1).unwrap_err().to_string();
         assert_eq!(text(&[], &[1.0]), "number of points is 0, expected 1 to 1000");
-        assert_eq!(text(&[1.0], &[]), "number of points of the second set is 0, expected 1");
-        assert_eq!(text(&[1.0], &[f32::NAN]), "a coordinate is not finite, expected a number");
+        assert_eq!(text(&[1.0], &[]), "0 points to match, expected 1: one for each sample");
+        assert_eq!(
+            text(&[1.0], &[f32::NAN]),
+            "sample 0: a point contains NaN, expected finite values"
+        );
     }
 }
