@@ -151,6 +151,14 @@ pub struct EvaluationConfig {
     pub auto_attack: AutoAttackConfig,
     /// Seed of random starts. Default 0.
     pub seed: u64,
+    /// Epochs of training between two evaluations for its history, at least 1; the last one is always evaluated. Default 1.
+    #[serde(skip_serializing_if = "is_one")]
+    pub every: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_one(every: &usize) -> bool {
+    *every == 1
 }
 
 impl Default for EvaluationConfig {
@@ -164,6 +172,7 @@ impl Default for EvaluationConfig {
             strong_pgd: StrongPgdConfig::default(),
             auto_attack: AutoAttackConfig::default(),
             seed: 0,
+            every: 1,
         }
     }
 }
@@ -309,6 +318,7 @@ impl RunConfig {
         positive("training.margin", training.margin)?;
         training.validate_recipe()?;
         count("evaluation.batch_size", evaluation.batch_size)?;
+        count("evaluation.every", evaluation.every)?;
         ascending("evaluation.eps", &evaluation.eps)?;
         ascending("evaluation.attack_eps", &evaluation.attack_eps)?;
         count("evaluation.pgd.steps", evaluation.pgd.steps)?;

@@ -115,7 +115,7 @@ fn the_papers_certified_is_below_attacked_is_below_clean() {
 #[test]
 fn names_that_nothing_has_are_refused() {
     let text = Experiment::find("table9").unwrap_err().to_string();
-    let expected = "expected default, figure2, records, table1, table2, table3, table4-stl10, table4, all or a file that ends in .toml";
+    let expected = "expected ablation, default, figure2, records, table1, table2, table3, table4-stl10, table4, all or a file that ends in .toml";
     assert_eq!(text, format!("experiment is table9, {expected}"));
     assert!(matches!(Experiment::find("no/such.toml").unwrap_err(), Error::Read { .. }));
     let experiment = Experiment::find("table1").unwrap();
@@ -123,11 +123,57 @@ fn names_that_nothing_has_are_refused() {
     assert_eq!(text, "budget is huge, expected default, full, quick");
     let mut cell = cells(&experiment, choice("quick")).remove(0).cell;
     cell.network = Net::KwSmall;
-    let text = experiment.budget("quick").unwrap().config(&cell).unwrap_err().to_string();
+    let text = experiment.budget("quick").unwrap().config(&cell, None).unwrap_err().to_string();
     assert_eq!(
         text,
         "network.name is kw-small, expected a network that is trained here: small, large or fc-3"
     );
+}
+
+#[test]
+fn an_experiment_has_recipes_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("own.toml");
+    let text = |recipe: &str, key: &str| {
+        format!(
+            r#"
+            name = "own"
+            title = "Own"
+            [[cells]]
+            datasets = ["cifar10", "mnist"]
+            networks = ["small"]
+            methods = ["bcop"]
+            recipe = "{recipe}"
+            [recipes.mine]
+            source = "nobody"
+            trade_off = "nothing"
+            target_eps = {{ digits = "1", images = "0.5" }}
+            [recipes.mine.config.training]
+            {key} = 0.25
+            "#
+        )
+    };
+    let find = |text: String| {
+        std::fs::write(&path, text).unwrap();
+        Experiment::find(path.to_str().unwrap())
+    };
+    let own = find(text("mine", "learning_rate")).unwrap();
+    let rates = |experiment: &Experiment| -> Vec<(f64, f64)> {
+        let jobs = cells(experiment, choice("default"));
+        jobs.iter()
+            .map(|job| (job.config.training.learning_rate, job.config.training.margin))
+            .collect()
+    };
+    let [half, one] = [0.5, 1.0].map(|eps| std::f64::consts::SQRT_2 * eps);
+    assert_eq!(rates(&own)[0], (0.25, half));
+    assert!(rates(&own).contains(&(0.25, one)));
+    // one that ships with the program may be named beside it
+    let shipped = find(text("certified", "learning_rate")).unwrap();
+    assert!(rates(&shipped).iter().all(|(rate, _)| *rate == 3e-3));
+    let unknown = find(text("mien", "learning_rate")).unwrap_err().to_string();
+    assert!(unknown.contains("mien: unknown recipe"), "{unknown}");
+    let bad = find(text("mine", "learning_rat")).unwrap_err().to_string();
+    assert!(bad.contains("learning_rat") && bad.contains("mine"), "{bad}");
 }
 
 #[test]

@@ -48,6 +48,12 @@ pub use in_memory::InMemory;
 
 /// Sees a run go by; `Break` stops it after the current step or epoch.
 pub trait Observer {
+    /// Most steps between two looks. A device that keeps the images does so many before it is read, and [`Observer::after_step`] is
+    /// then called for each of them: the trainer may be further than the report, and a `Break` stops it where it is.
+    fn steps_between(&self) -> usize {
+        1
+    }
+
     /// After every step.
     ///
     /// # Errors
@@ -281,12 +287,17 @@ impl Trainer {
             source.start_epoch(self.progress.epoch, self.epoch_seed());
             let mut stop = false;
             while !stop && self.progress.batch < n_batches {
-                let index = self.progress.batch;
-                let report = match resident {
-                    true => self.step_on_samples(&source.samples(index)?, n_batches)?,
-                    false => self.step(&source.batch(index)?, n_batches)?,
+                let (reports, ended) = match resident {
+                    true => self.steps_on_samples(source, n_batches, observer.steps_between()),
+                    false => {
+                        let batch = source.batch(self.progress.batch)?;
+                        (vec![self.step(&batch, n_batches)?], Ok(()))
+                    }
                 };
-                stop = observer.after_step(self, &report)?.is_break();
+                for report in &reports {
+                    stop |= observer.after_step(self, report)?.is_break();
+                }
+                ended?;
             }
             if self.progress.batch == n_batches {
                 self.settle()?;
@@ -327,34 +338,66 @@ impl Trainer {
     pub fn step(&mut self, batch: &Batch, n_batches: usize) -> Result<StepReport> {
         let images = self.network.spec().input.batch(&batch.images)?;
         let batch = &Batch { images, labels: batch.labels.clone() };
-        self.check_images(&batch.images, batch.labels.len())?;
-        self.advance(batch.labels.len(), n_batches, |stepper, network, loss, update| {
-            stepper.step(network, loss, batch, update)
-        })
+        let n_samples = batch.labels.len();
+        self.check_images(&batch.images, n_samples)?;
+        let (loss, update) = self.planned(0, n_batches);
+        let done = self.stepper.step(&self.network, &loss, batch, update);
+        let done = done.map_err(|source| in_step(update.step, source))?;
+        self.count(n_samples, n_batches, update, done)
     }
 
-    /// One step on samples of the images that the device has.
-    fn step_on_samples(&mut self, samples: &[Sample], n_batches: usize) -> Result<StepReport> {
-        self.advance(samples.len(), n_batches, |stepper, network, loss, update| {
-            stepper.step_on_samples(network, loss, samples, update)
-        })
+    /// At most `at_once` steps on samples of the images that the device has; how those that were done went, and why the next one was
+    /// not.
+    fn steps_on_samples(
+        &mut self,
+        source: &mut dyn BatchSource,
+        n_batches: usize,
+        at_once: usize,
+    ) -> (Vec<StepReport>, Result<()>) {
+        let first = self.progress.batch;
+        let last = first.saturating_add(at_once.max(1)).min(n_batches) - 1;
+        // what the host does to the parameters comes between two calls
+        let last =
+            (first..last).find(|&n| self.network.projects_after(n, n_batches)).unwrap_or(last);
+        let batches = match (first..=last).map(|n| source.samples(n)).collect::<Result<Vec<_>>>() {
+            Ok(batches) => batches,
+            Err(error) => return (Vec::new(), Err(error)),
+        };
+        let plan: Vec<_> =
+            (0..batches.len()).map(|ahead| self.planned(ahead as u64, n_batches)).collect();
+        let mut done = Vec::new();
+        let ended = self.stepper.steps_on_samples(&self.network, &batches, &plan, &mut done);
+        let mut reports = Vec::new();
+        for ((batch, (_, update)), done) in batches.iter().zip(&plan).zip(done) {
+            match self.count(batch.len(), n_batches, *update, done) {
+                Ok(report) => reports.push(report),
+                Err(error) => return (reports, Err(error)),
+            }
+        }
+        (reports, ended.map_err(|source| in_step(self.progress.step + 1, source)))
     }
 
-    fn advance(
+    /// The loss and the update of the step that is `ahead` of the next one.
+    fn planned(&self, ahead: u64, n_batches: usize) -> (Loss, Update) {
+        let total = self.config.epochs.saturating_mul(n_batches) as u64;
+        let Progress { step, epoch, .. } = self.progress;
+        let step = step + ahead;
+        let TrainConfig { optimizer, averaging, loss, .. } = self.config;
+        let learning_rate =
+            self.config.learning_rate * self.config.schedule.factor(epoch, step, total);
+        let update = Update { optimizer, averaging, learning_rate, step: step + 1 };
+        (loss.at(step as f64 / total.max(1) as f64), update)
+    }
+
+    /// Moves on by a step that has been done, after the projection where it is due.
+    fn count(
         &mut self,
         n_samples: usize,
         n_batches: usize,
-        take: impl FnOnce(&mut dyn Stepper, &Network, &Loss, Update) -> Result<(f64, usize)>,
+        update: Update,
+        (loss, n_correct): (f64, usize),
     ) -> Result<StepReport> {
-        let total = self.config.epochs.saturating_mul(n_batches) as u64;
         let Progress { step, epoch, batch: index, .. } = self.progress;
-        let learning_rate =
-            self.config.learning_rate * self.config.schedule.factor(epoch, step, total);
-        let TrainConfig { optimizer, averaging, loss, .. } = self.config;
-        let loss = loss.at(step as f64 / total.max(1) as f64);
-        let update = Update { optimizer, averaging, learning_rate, step: step + 1 };
-        let done = take(&mut *self.stepper, &self.network, &loss, update);
-        let (loss, n_correct) = done.map_err(|source| in_step(step + 1, source))?;
         if self.network.projects_after(index, n_batches) {
             let projected = self.settle();
             let projected = projected.and_then(|()| self.network.project_after(index, n_batches));
@@ -374,7 +417,7 @@ impl Trainer {
             loss,
             n_correct,
             n_samples,
-            learning_rate,
+            learning_rate: update.learning_rate,
         })
     }
 

@@ -126,6 +126,9 @@ pub(super) struct TrainFlags {
     /// Seed of initialisation, batch order and augmentation
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Evaluate on the test images after every N epochs, and after the last one
+    #[arg(long, value_name = "N")]
+    eval_every: Option<usize>,
 }
 
 impl TrainFlags {
@@ -182,6 +185,7 @@ impl TrainFlags {
         set(&mut training.margin, self.margin);
         set(&mut training.augmentation, self.augmentation);
         set(&mut training.seed, self.seed);
+        set(&mut config.evaluation.every, self.eval_every);
         if let Some(eps) = &self.target_eps {
             config.aim_at(eps);
         }

@@ -47,6 +47,7 @@ fn known() -> Table {
     let loss = CrossEntropy { radius, ..CrossEntropy::for_radius(1.0, 1.0) };
     config.training.cross_entropy = Some(loss);
     config.training.warm_up = 1.0;
+    config.evaluation.every = 2;
     config.training.optimizer = Some(lipconv::Optimizer::default());
     config.training.averaging = Some(lipconv::Averaging::default());
     Table::try_from(config).unwrap_or_default()

@@ -60,7 +60,12 @@ impl Recipe {
             return Err(Error::ConfigSyntax { origin: name.to_owned(), reason });
         };
         let recipe: Self = toml::from_str(text).map_err(|e| syntax_error(name, text, &e))?;
-        Ok(Self { name: name.to_owned(), ..recipe })
+        Ok(recipe.called(name))
+    }
+
+    /// The recipe under a name, for messages.
+    pub(crate) fn called(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
     }
 
     /// The configuration for a data set; keys that the recipe does not have take that one's defaults.

@@ -68,6 +68,9 @@ pub struct Experiment {
     /// Figures of networks that are not run here, by data set and name.
     #[serde(default)]
     pub quoted: BTreeMap<String, BTreeMap<String, Figures>>,
+    /// Recipes of its own, which its cells may name like those that ship with the program.
+    #[serde(default)]
+    pub recipes: BTreeMap<String, Recipe>,
     /// Distances that it measures.
     #[serde(default)]
     pub wasserstein: Option<Distances>,
@@ -216,10 +219,21 @@ impl Experiment {
         for dataset in experiment.quoted.keys() {
             dataset.parse::<DatasetName>()?;
         }
-        for recipe in experiment.cells.iter().filter_map(|block| block.recipe.as_ref()) {
-            Recipe::named(recipe)?;
+        for block in &experiment.cells {
+            if let Some(name) = &block.recipe {
+                let recipe = experiment.recipe(name)?;
+                block.datasets.iter().try_for_each(|d| recipe.config(d.clone()).map(drop))?;
+            }
         }
         Ok(experiment)
+    }
+
+    /// The recipe of a name: its own, or one that ships with the program.
+    fn recipe(&self, name: &str) -> Result<Recipe> {
+        match self.recipes.get(name) {
+            Some(own) => Ok(own.clone().called(name)),
+            None => Recipe::named(name),
+        }
     }
 
     /// Where a cell stands in the tables, its seed and budget aside; `None` where it is not among them.
@@ -285,7 +299,8 @@ impl Experiment {
         self.check_number(&budget, choice)?;
         let mut found = Jobs::default();
         for block in &self.cells {
-            block.jobs(&budget, choice, &mut found);
+            let recipe = block.recipe.as_deref().map(|name| self.recipe(name)).transpose()?;
+            block.jobs((&budget, recipe.as_ref()), choice, &mut found);
         }
         found.jobs.sort_by_key(Job::order);
         if let Some(distances) = &self.wasserstein {
@@ -324,14 +339,15 @@ impl Experiment {
 }
 
 impl CellBlock {
-    fn jobs(&self, budget: &Budget, choice: Choice<'_>, found: &mut Jobs) {
+    fn jobs(&self, by: (&Budget, Option<&Recipe>), choice: Choice<'_>, found: &mut Jobs) {
+        let (budget, _) = by;
         // a block with its own seeds has no others to choose from
         let seeds = self.seeds.as_deref().or(choice.seeds).unwrap_or(&budget.seeds);
         for dataset in &self.datasets {
             for &network in &self.networks {
                 for method in self.methods.iter().filter(|method| choice.takes(method)) {
                     for &seed in seeds {
-                        match self.job(budget, choice, (dataset, network, method, seed)) {
+                        match self.job(by, choice, (dataset, network, method, seed)) {
                             Ok(job) => found.jobs.push(job),
                             Err(error) => {
                                 let recipe = self.recipe.as_deref();
@@ -347,7 +363,7 @@ impl CellBlock {
 
     fn job(
         &self,
-        budget: &Budget,
+        (budget, recipe): (&Budget, Option<&Recipe>),
         choice: Choice<'_>,
         (dataset, network, method, seed): (&DatasetName, Net, &str, u64),
     ) -> Result<Job> {
@@ -360,7 +376,7 @@ impl CellBlock {
             budget: choice.budget.to_owned(),
             attacks: self.attacks.clone(),
         };
-        let config = RunConfig { device: choice.device, ..budget.config(&cell)? };
+        let config = RunConfig { device: choice.device, ..budget.config(&cell, recipe)? };
         Ok(Job::of(ClassifierJob {
             cell,
             config,
@@ -371,13 +387,13 @@ impl CellBlock {
 }
 
 impl Budget {
-    /// The configuration of a cell.
+    /// The configuration of a cell that is trained by a recipe, or by the paper's.
     ///
     /// # Errors
-    /// [`Error::ConfigValue`] for a method that the network does not take; [`Error::ConfigSyntax`] for an unknown recipe.
-    pub fn config(&self, cell: &Cell) -> Result<RunConfig> {
-        let mut config = match &cell.recipe {
-            Some(name) => Recipe::named(name)?.config(cell.dataset.clone())?,
+    /// [`Error::ConfigValue`] for a method that the network does not take.
+    pub fn config(&self, cell: &Cell, recipe: Option<&Recipe>) -> Result<RunConfig> {
+        let mut config = match recipe {
+            Some(recipe) => recipe.config(cell.dataset.clone())?,
             None => RunConfig::of(cell.dataset.clone()),
         };
         let extent = match cell.network {

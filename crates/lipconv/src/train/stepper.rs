@@ -55,17 +55,18 @@ pub(crate) trait Stepper: fmt::Debug + Send + Sync {
         Ok(false)
     }
 
-    /// As [`Stepper::step`], on samples of the images that it holds.
+    /// One [`Stepper::step`] for each batch of samples of the images that it holds, each with its loss and update. Appends what
+    /// `step` returns for each to `done`, also when a later one fails; those after it are not done.
     ///
     /// # Errors
-    /// As for [`Stepper::step`]; [`Error::Zero`] when it holds none.
-    fn step_on_samples(
+    /// As for [`Stepper::step`]; [`Error::Zero`] when it holds no images.
+    fn steps_on_samples(
         &mut self,
         _network: &Network,
-        _loss: &Loss,
-        _samples: &[Sample],
-        _update: Update,
-    ) -> Result<(f64, usize)> {
+        _batches: &[Vec<Sample>],
+        _plan: &[(Loss, Update)],
+        _done: &mut Vec<(f64, usize)>,
+    ) -> Result<()> {
         Err(Error::Zero { what: "number of images on the device".into() })
     }
 

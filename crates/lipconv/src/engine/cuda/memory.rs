@@ -5,6 +5,7 @@ use super::blueprint::{Blueprint, LinearShape};
 use super::emit::{CONTROL_BYTES, Emit};
 use super::layer::Linear;
 use super::settings::SETTINGS_BYTES;
+use super::status::OUTCOME_BYTES;
 use super::weight::Places;
 use crate::error::Result;
 
@@ -20,8 +21,11 @@ pub(super) struct Memory {
     pub(super) moments: Vec<Address>,
     /// The vectors that methods keep between steps, one after the other.
     pub(super) vectors: Address,
-    /// The kernels' structure `StepSettings` for each step of an epoch.
+    /// The kernels' structure `StepSettings` for each step between two reads.
     pub(super) settings: Address,
+    /// The kernels' structure `StepOutcome` for each of them.
+    pub(super) outcomes: Address,
+    /// Steps that both have room for.
     pub(super) n_settings: usize,
     /// Images as the host gives them, channels first.
     pub(super) copied: Address,
@@ -103,6 +107,7 @@ impl Memory {
             moments: (0..n_means).map(|_| floats(n_parameters)).collect::<Result<_>>()?,
             vectors: floats(blueprint.n_vectors())?,
             settings: floats(SETTINGS_BYTES / 4)?,
+            outcomes: floats(OUTCOME_BYTES / 4)?,
             n_settings: 1,
             copied: floats(images)?,
             labels: floats(batch)?,

@@ -185,7 +185,7 @@ impl Engine {
         for layer in &self.layers {
             layer.weight.keep(&mut emit, 0)?;
         }
-        emit.launch(Launch::block("end_step", 0, arguments![control, 0_u32]))
+        emit.launch(Launch::block("end_step", 0, arguments![control, memory.outcomes]))
     }
 }
 

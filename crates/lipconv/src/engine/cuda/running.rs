@@ -4,7 +4,8 @@ use super::backend::{Address, Backend};
 use super::emit::CONTROL_BYTES;
 use super::settings::{SETTINGS_BYTES, StepSettings};
 use super::status::{
-    FAILED_DEFECT, FAILED_LOGITS, FAILED_RANK, SAMPLE_BYTES, Status, sample_bytes,
+    FAILED_DEFECT, FAILED_LOGITS, FAILED_RANK, OUTCOME_BYTES, SAMPLE_BYTES, Status, outcome,
+    sample_bytes,
 };
 use super::{Descent, Engine, Graph, Resident, bytes_of, no_images, polar};
 use crate::error::{Error, Result};
@@ -59,6 +60,7 @@ impl Engine {
     fn reserve_settings(&mut self, n: usize) -> Result<()> {
         if n > self.memory.n_settings {
             self.memory.settings = self.device.allocate(SETTINGS_BYTES * n)?;
+            self.memory.outcomes = self.device.allocate(OUTCOME_BYTES * n)?;
             self.memory.n_settings = n;
             self.graphs.clear();
         }
@@ -72,23 +74,26 @@ impl Engine {
     /// [`Error::ShapeMismatch`] when there are not as many rates as batches, or more than the device has room for; [`Error::InvalidSetting`] for an
     /// image that the device does not have.
     pub fn begin_epoch(&mut self, samples: &[Sample], rates: &[(f64, u64)]) -> Result<()> {
+        let Descent { loss, optimizer, averaging } = self.method;
+        let settings = rates.iter().map(|&(learning_rate, step)| {
+            StepSettings::of(Update { optimizer, averaging, learning_rate, step }, &loss)
+        });
+        self.begin(samples, &settings.collect::<Vec<_>>())
+    }
+
+    fn begin(&mut self, samples: &[Sample], settings: &[StepSettings]) -> Result<()> {
         let resident = self.resident.as_mut().ok_or_else(no_images)?;
         let n_steps = samples.len().div_ceil(self.batch);
-        if n_steps != rates.len() || n_steps > resident.max_steps {
+        if n_steps != settings.len() || n_steps > resident.max_steps {
             let what = "batches of an epoch".into();
             let expected = vec![n_steps.min(resident.max_steps)];
-            return Err(Error::ShapeMismatch { what, expected, got: vec![rates.len()] });
+            return Err(Error::ShapeMismatch { what, expected, got: vec![settings.len()] });
         }
         check_samples(samples, resident.n_images)?;
         let bytes: Vec<u8> = samples.iter().flat_map(sample_bytes).collect();
         resident.n_samples = samples.len();
         self.device.write(resident.samples, &bytes)?;
-        let Descent { loss, optimizer, averaging } = self.method;
-        let settings = rates.iter().map(|&(learning_rate, step)| {
-            StepSettings::of(Update { optimizer, averaging, learning_rate, step }, &loss)
-        });
-        let settings = settings.collect::<Vec<_>>();
-        self.write_settings(&settings)?;
+        self.write_settings(settings)?;
         self.write_status(Status::default())
     }
 
@@ -232,22 +237,28 @@ impl Engine {
         self.one_step(Graph::Copied(labels.len()), settings)
     }
 
-    /// One step on samples of the images that the device has.
-    pub(super) fn step_on_samples(
+    /// One step for each of the settings on samples of the images that the device has, whole batches but for the last. Waits for them once,
+    /// and appends the mean loss and the number of correct samples of every step that was done to `done`, also when a later one fails.
+    ///
+    /// # Errors
+    /// As for [`Engine::begin_epoch`] and [`Engine::run`].
+    pub(super) fn steps_on_samples(
         &mut self,
         samples: &[Sample],
-        settings: StepSettings,
-    ) -> Result<(f64, usize)> {
-        let resident = self.resident.as_mut().ok_or_else(no_images)?;
-        check_samples(samples, resident.n_images)?;
-        if samples.len() > self.batch {
-            let (what, expected) = ("batch of samples".into(), vec![self.batch]);
-            return Err(Error::ShapeMismatch { what, expected, got: vec![samples.len()] });
-        }
-        resident.n_samples = samples.len();
-        let bytes: Vec<u8> = samples.iter().flat_map(sample_bytes).collect();
-        self.device.write(resident.samples, &bytes)?;
-        self.one_step(Graph::Resident(samples.len()), settings)
+        settings: &[StepSettings],
+        done: &mut Vec<(f64, usize)>,
+    ) -> Result<()> {
+        self.begin(samples, settings)?;
+        let ended = self.run(settings.len());
+        let n_done = match &ended {
+            Ok(status) => status.batch,
+            Err(_) => self.status()?.batch,
+        };
+        let mut bytes = vec![0; OUTCOME_BYTES * n_done as usize];
+        self.device.read(self.memory.outcomes, &mut bytes)?;
+        let (outcomes, _) = bytes.as_chunks::<OUTCOME_BYTES>();
+        done.extend(outcomes.iter().map(outcome));
+        ended.map(|_| ())
     }
 
     fn one_step(&mut self, wanted: Graph, settings: StepSettings) -> Result<(f64, usize)> {

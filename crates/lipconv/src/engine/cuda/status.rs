@@ -38,6 +38,15 @@ pub(super) fn sample_bytes(sample: &Sample) -> [u8; SAMPLE_BYTES] {
     bytes
 }
 
+/// Bytes of the kernels' structure `StepOutcome`.
+pub(super) const OUTCOME_BYTES: usize = 16;
+
+/// Mean loss and correct samples of a step, from the kernels' structure `StepOutcome`.
+pub(super) fn outcome(bytes: &[u8; OUTCOME_BYTES]) -> (f64, usize) {
+    let [loss @ .., a, b, c, d, _, _, _, _] = *bytes;
+    (f64::from_le_bytes(loss), u32::from_le_bytes([a, b, c, d]) as usize)
+}
+
 impl Status {
     pub(super) fn of(bytes: &[u8; CONTROL_BYTES]) -> Self {
         let eight = |from: usize| -> [u8; 8] { std::array::from_fn(|n| bytes[from + n]) };

@@ -23,6 +23,9 @@ use crate::train::config::TrainConfig;
 use crate::train::state::RunState;
 use crate::train::stepper::Stepper;
 
+/// Most steps between two reads: what the device has room for the settings of.
+const MAX_STEPS: usize = 256;
+
 /// Steps on a device.
 #[derive(Debug)]
 pub(crate) struct CudaStepper {
@@ -221,29 +224,43 @@ impl Stepper for CudaStepper {
         let ResidentImages { pixels, labels, batch_size } = *images;
         let mut held = self.held();
         let own = (&self.blueprint, self.descent, self.place);
-        held.engine_for(own, network, batch_size)?.set_images(pixels, labels, 1)?;
+        held.engine_for(own, network, batch_size)?.set_images(pixels, labels, MAX_STEPS)?;
         held.labels = labels.to_vec();
         Ok(true)
     }
 
-    fn step_on_samples(
+    fn steps_on_samples(
         &mut self,
         network: &Network,
-        loss: &Loss,
-        samples: &[Sample],
-        update: Update,
-    ) -> Result<(f64, usize)> {
-        let settings = StepSettings::of(update, loss);
+        batches: &[Vec<Sample>],
+        plan: &[(Loss, Update)],
+        done: &mut Vec<(f64, usize)>,
+    ) -> Result<()> {
         let mut held = self.held();
-        let label = |s: &Sample| held.labels.get(s.image as usize).copied().map(u32::from);
-        // an image that is not there is the engine's to refuse
-        let labels: Vec<u32> = samples.iter().filter_map(label).collect();
-        loss.check_labels(&labels, network.n_classes())?;
+        for (batch, (loss, _)) in batches.iter().zip(plan) {
+            let label = |s: &Sample| held.labels.get(s.image as usize).copied().map(u32::from);
+            // an image that is not there is the engine's to refuse
+            let labels: Vec<u32> = batch.iter().filter_map(label).collect();
+            loss.check_labels(&labels, network.n_classes())?;
+        }
+        let settings: Vec<_> = plan.iter().map(|(loss, u)| StepSettings::of(*u, loss)).collect();
+        let largest = batches.iter().map(Vec::len).max().unwrap_or(0);
         let own = (&self.blueprint, self.descent, self.place);
-        let engine = held.engine_for(own, network, samples.len())?;
-        let done = engine.step_on_samples(samples, settings)?;
-        held.stepped();
-        Ok(done)
+        let engine = held.engine_for(own, network, largest)?;
+        // the device finds a batch by its number, so that batches before the last of a call are as large as the engine's
+        let is_whole = |batch: &Vec<Sample>| batch.len() == engine.batch();
+        let at_once = match batches.split_last() {
+            Some((_, before)) if before.iter().all(is_whole) => MAX_STEPS,
+            _ => 1,
+        };
+        let n_before = done.len();
+        let parts = batches.chunks(at_once).zip(settings.chunks(at_once));
+        let ended = parts.map(|(part, own)| engine.steps_on_samples(&part.concat(), own, done));
+        let ended = ended.collect::<Result<()>>();
+        if done.len() > n_before {
+            held.stepped();
+        }
+        ended
     }
 
     fn input_gradient(

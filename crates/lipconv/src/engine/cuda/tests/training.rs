@@ -73,9 +73,14 @@ struct Seen {
     steps: Vec<StepReport>,
     epochs: Vec<EpochReport>,
     stop_after: Option<u64>,
+    at_once: usize,
 }
 
 impl Observer for Seen {
+    fn steps_between(&self) -> usize {
+        self.at_once
+    }
+
     fn after_step(
         &mut self,
         _: &Trainer,
@@ -230,6 +235,63 @@ fn a_run_is_saved_and_resumed_to_the_bit() {
             assert!(third.is_finished());
         }
     }
+}
+
+/// However many steps go by between two looks: the same steps, the same bits. A stop comes after the steps of one look.
+#[test]
+fn steps_between_two_looks_are_the_same_steps() {
+    let averaging = Averaging::Exponential { decay: 0.7 };
+    let radius = Some(TrainingRadius { start: 0.05, end: 0.3 });
+    let loss =
+        Loss::CrossEntropy(CrossEntropy { offset: 0.2, temperature: 0.3, annealing: 0.0, radius });
+    for method in [ConvMethod::Bcop, ConvMethod::Ossn, ConvMethod::Svcm] {
+        let mut spec = small(INPUT, method, MAX_MIN);
+        let last = spec.layers.len() - 1;
+        spec.layers[last] = linear(5, LinearMethod::Lln);
+        let config = TrainConfig { loss, ..two_epochs(adam(), averaging) };
+        let run = |at_once: usize, stop_after: Option<u64>| {
+            let mut trainer = on_device(Trainer::new(network(&spec), config).expect("a trainer"));
+            let mut seen = Seen { at_once, stop_after, ..Seen::default() };
+            let outcome = trainer.fit(&mut Bytes::new(true), &mut seen).expect("a run");
+            (outcome, seen, trainer)
+        };
+        let (_, one_by_one, trainer) = run(1, None);
+        for at_once in [0, 2, 3, 100] {
+            let (outcome, seen, other) = run(at_once, None);
+            assert_eq!(outcome, Outcome::Finished);
+            assert_eq!(seen.steps, one_by_one.steps, "{method}, {at_once}");
+            assert_eq!(seen.epochs, one_by_one.epochs, "{method}, {at_once}");
+            assert_eq!(trained(&other), trained(&trainer), "{method}, {at_once}");
+        }
+        let (outcome, seen, stopped) = run(2, Some(1));
+        // SVCM clips after the first step of an epoch, which the host does between two looks
+        let together = if method == ConvMethod::Svcm { 1 } else { 2 };
+        assert_eq!((outcome, stopped.n_steps()), (Outcome::Stopped, together));
+        assert_eq!(seen.steps.len() as u64, together);
+    }
+}
+
+/// A step that fails between two looks: those before it count, it and those after it have not been.
+#[test]
+fn a_step_that_fails_between_two_looks_is_named() {
+    let config = TrainConfig { learning_rate: 1e38, ..two_epochs(adam(), Averaging::None) };
+    let mut spec = small(INPUT, ConvMethod::Unconstrained, MAX_MIN);
+    let last = spec.layers.len() - 1;
+    spec.layers[last] = linear(5, LinearMethod::Unconstrained);
+    let run = |at_once: usize| {
+        let mut trainer = on_device(Trainer::new(network(&spec), config).expect("a trainer"));
+        let mut seen = Seen { at_once, ..Seen::default() };
+        let error = trainer.fit(&mut Bytes::new(true), &mut seen).expect_err("it diverges");
+        let Error::Step { step, source } = error else { panic!("{error}") };
+        let numeric =
+            matches!(*source, Error::NonFiniteSomewhere { .. } | Error::Orthonormalisation { .. });
+        assert!(numeric, "{source}");
+        assert_eq!((trainer.n_steps() + 1, seen.steps.len() as u64 + 1), (step, step));
+        (seen.steps, trained(&trainer))
+    };
+    let one_by_one = run(1);
+    assert!(!one_by_one.0.is_empty(), "the first step is finite");
+    assert_eq!(run(3), one_by_one);
 }
 
 /// A matrix that needs more steps than the quickest level has: the step is done with more, and a resumed run begins with as many.
