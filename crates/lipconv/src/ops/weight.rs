@@ -33,6 +33,10 @@ pub fn weight(
         return Err(Error::InvalidSetting { name: "dtype", value, expected: "f32 or f64" });
     }
     if !parameter.device().is_cpu() {
+        #[cfg(feature = "cuda")]
+        if let Some(weight) = crate::engine::cuda::on_tensors::weight(method, sizes, parameter)? {
+            return Ok(weight.into());
+        }
         return method.definition().weight(sizes, parameter, vector);
     }
     let layer = Layer { name: method.definition().name(), sizes: *sizes };

@@ -94,6 +94,11 @@ fn check_weights(method: Method, sizes: &Sizes) {
             let parameter = (&parameter * scale).unwrap();
             let what = format!("{case} scale {scale}");
             check(&what, device, &parameter, &|x| portable(x).weight, &|x| reference(x).weight);
+            if !device.is_cpu() {
+                let own = |x: &Tensor| ops::weight(method, sizes, x, on_device.as_ref()).unwrap();
+                let what = format!("{what}, the engine's");
+                check(&what, device, &parameter, &|x| own(x).weight, &|x| reference(x).weight);
+            }
             let next = portable(&parameter.to_device(device).unwrap()).vector;
             let expected = reference(&parameter).vector;
             assert_eq!(next.is_some(), expected.is_some(), "{what}");

@@ -7,7 +7,8 @@ use super::backend::{Address, Launch, Matrix, Product, arguments};
 use super::blueprint::{LinearPlan, LinearShape};
 use super::emit::Emit;
 use super::geometry::Geometry;
-use super::weight::{Dense, Places, Streams, Weight};
+use super::quotient::Order;
+use super::weight::{Dense, Places, Streams, Weight, oihw};
 use crate::activation::Activation;
 use crate::error::Result;
 
@@ -102,9 +103,20 @@ impl Linear {
             return Ok(());
         }
         let (from, order, factor) = self.weight.source(&self.plan);
-        let Geometry { columns, conv, .. } = self.geometry;
-        let packed = arguments![from, self.matrix, self.plan.n_out, &conv[..], &order[..], factor];
         let [stream, _] = streams;
+        self.pack(emit, stream, [from, self.matrix], (order, factor))
+    }
+
+    /// The matrix of a product with patches, from a weight in some order.
+    fn pack(
+        &self,
+        emit: &mut Emit<'_>,
+        stream: usize,
+        [from, to]: [Address; 2],
+        (order, factor): (Order, f32),
+    ) -> Result<()> {
+        let Geometry { columns, conv, .. } = self.geometry;
+        let packed = arguments![from, to, self.plan.n_out, &conv[..], &order[..], factor];
         emit.launch(Launch::each("pack_weight", stream, self.plan.n_out * columns, packed))
     }
 
@@ -244,10 +256,48 @@ impl Linear {
         let (_, order, factor) = self.weight.source(&self.plan);
         let (to, n) = self.weight.sink(self.geometry.c_in());
         let slices = slices(batch * self.geometry.pixels);
+        self.unpack_to(emit, stream, (self.d_matrix, slices), (to, n), (order, factor))
+    }
+
+    fn unpack_to(
+        &self,
+        emit: &mut Emit<'_>,
+        stream: usize,
+        (from, slices): (Address, usize),
+        (to, n): (Address, usize),
+        (order, factor): (Order, f32),
+    ) -> Result<()> {
         let (n_out, conv) = (self.plan.n_out, self.geometry.conv);
         let values = (conv[4] * conv[4]) as usize * n_out * n;
-        let arguments =
-            arguments![self.d_matrix, to, slices, n_out, n, &conv[..], &order[..], factor];
+        let arguments = arguments![from, to, slices, n_out, n, &conv[..], &order[..], factor];
         emit.launch(Launch::each("unpack_weight", stream, values, arguments))
+    }
+
+    /// The weight that has been made, as OIHW or n_out x n_in.
+    pub(super) fn hand_out(&self, emit: &mut Emit<'_>, to: Address) -> Result<()> {
+        if self.is_conv() {
+            let to = (to, self.geometry.c_in());
+            return self.unpack_to(emit, 0, (self.matrix, 1), to, (oihw(&self.plan), 1.0));
+        }
+        let ([n_out, n_in], dense) = (self.dense_shape(), self.dense());
+        if dense.turned {
+            return emit.transpose(0, [n_in, n_out], dense.weight, to);
+        }
+        let arguments = arguments![dense.weight, to, n_out * n_in, emit.control()];
+        emit.launch(Launch::each("keep_values", 0, n_out * n_in, arguments))
+    }
+
+    /// Its gradient, where [`Weight::pull_back`] expects it.
+    pub(super) fn take_in(&self, emit: &mut Emit<'_>, stream: usize, from: Address) -> Result<()> {
+        if self.is_conv() {
+            self.pack(emit, stream, [from, self.d_matrix], (oihw(&self.plan), 1.0))?;
+            return self.unpack(emit, stream, 1);
+        }
+        let ([n_out, n_in], dense) = (self.dense_shape(), self.dense());
+        if dense.turned {
+            return emit.transpose(stream, [n_out, n_in], from, dense.d_weight);
+        }
+        let arguments = arguments![from, dense.d_weight, n_out * n_in, emit.control()];
+        emit.launch(Launch::each("keep_values", stream, n_out * n_in, arguments))
     }
 }

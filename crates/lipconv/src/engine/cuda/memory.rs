@@ -27,6 +27,8 @@ pub(super) struct Memory {
     pub(super) outcomes: Address,
     /// Steps that both have room for.
     pub(super) n_settings: usize,
+    /// The weight of a layer on its own, or its gradient.
+    pub(super) weight: Address,
     /// Images as the host gives them, channels first.
     pub(super) copied: Address,
     pub(super) labels: Address,
@@ -109,6 +111,7 @@ impl Memory {
             settings: floats(SETTINGS_BYTES / 4)?,
             outcomes: floats(OUTCOME_BYTES / 4)?,
             n_settings: 1,
+            weight: 0,
             copied: floats(images)?,
             labels: floats(batch)?,
             images: floats(images)?,

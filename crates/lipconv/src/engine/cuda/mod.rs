@@ -23,6 +23,8 @@ mod hardware;
 mod layer;
 mod memory;
 mod network;
+#[cfg(feature = "cuda")]
+pub(crate) mod on_tensors;
 mod place;
 pub(crate) mod plain;
 mod polar;
@@ -30,6 +32,11 @@ mod quotient;
 mod recording;
 mod running;
 mod settings;
+#[cfg_attr(
+    not(any(feature = "cuda", all(test, feature = "cuda-emulation"))),
+    expect(dead_code, reason = "tensors are on a CUDA device with the feature cuda alone")
+)]
+mod single;
 mod status;
 pub(crate) mod stepper;
 #[cfg(all(test, feature = "cuda-emulation"))]
@@ -54,6 +61,10 @@ pub use status::Status;
 pub use crate::train::batch::Sample;
 
 /// What a recorded graph does, with the samples of its batch.
+#[cfg_attr(
+    not(any(feature = "cuda", all(test, feature = "cuda-emulation"))),
+    expect(dead_code, reason = "tensors are on a CUDA device with the feature cuda alone")
+)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Graph {
     /// A training step on images that the device has.
@@ -64,12 +75,17 @@ enum Graph {
     Logits(usize),
     /// Logits, and the gradient of the images.
     InputGradient(usize),
+    /// The weight of the one layer.
+    Weight,
+    /// The gradient of its parameter.
+    WeightGradient,
 }
 
 impl Graph {
     fn batch(self) -> usize {
         match self {
             Self::Resident(n) | Self::Copied(n) | Self::Logits(n) | Self::InputGradient(n) => n,
+            Self::Weight | Self::WeightGradient => 0,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::activation::Activation;
 use crate::element::to_vec;
 use crate::engine::Step;
 use crate::error::Result;
-use crate::methods::{ConvMethod, LinearMethod, Method as Constraint};
+use crate::methods::{ConvMethod, LinearMethod, Method as Constraint, Sizes};
 use crate::network::{LayerKind, Network, Parameters};
 use crate::train::config::TrainConfig;
 
@@ -76,8 +76,23 @@ fn linear(p: &Parameters, kind: LayerKind) -> Result<LinearPlan> {
         }
         _ => LinearShape::Dense { n_in: p.sizes.n_in },
     };
-    let n = p.sizes.n_in.max(p.sizes.n_out);
-    let method = match p.method {
+    let method = on_device(p.method, &p.sizes)
+        .ok_or_else(|| not_on_engine(format!("{} in {}", p.method.definition().title(), p.name)))?;
+    Ok(LinearPlan {
+        name: p.name.clone(),
+        shape,
+        method,
+        n_weights: p.weight.elem_count(),
+        n_out: p.sizes.n_out,
+        trained: p.trained,
+        activation: None,
+    })
+}
+
+/// How the engine makes the weight of a layer, if it does.
+pub(super) fn on_device(method: Constraint, sizes: &Sizes) -> Option<Method> {
+    let n = sizes.n_in.max(sizes.n_out);
+    Some(match method {
         // a projector of rank 0 is no work for a device
         Constraint::Conv(ConvMethod::Bcop | ConvMethod::BcopFixed) if n >= 2 => Method::Bcop { n },
         Constraint::Conv(ConvMethod::Rko) => Method::Rko,
@@ -88,19 +103,7 @@ fn linear(p: &Parameters, kind: LayerKind) -> Result<LinearPlan> {
         // SVCM's projections between steps are the host's
         Constraint::Conv(ConvMethod::Unconstrained | ConvMethod::Svcm)
         | Constraint::Linear(LinearMethod::Unconstrained) => Method::Free,
-        other => {
-            let name = &p.name;
-            return Err(not_on_engine(format!("{} in {name}", other.definition().title())));
-        }
-    };
-    Ok(LinearPlan {
-        name: p.name.clone(),
-        shape,
-        method,
-        n_weights: p.weight.elem_count(),
-        n_out: p.sizes.n_out,
-        trained: p.trained,
-        activation: None,
+        _ => return None,
     })
 }
 

@@ -54,14 +54,22 @@ impl Engine {
 
     fn record(&mut self, wanted: Graph) -> Result<()> {
         let batch = wanted.batch();
-        self.record_forward(wanted)?;
         match wanted {
-            Graph::Resident(_) | Graph::Copied(_) => self.record_backward(batch),
-            Graph::Logits(_) => self.record_measurement(),
+            Graph::Resident(_) | Graph::Copied(_) => {
+                self.record_forward(wanted)?;
+                self.record_backward(batch)
+            }
+            Graph::Logits(_) => {
+                self.record_forward(wanted)?;
+                self.record_measurement()
+            }
             Graph::InputGradient(_) => {
+                self.record_forward(wanted)?;
                 self.record_input_gradient(batch)?;
                 self.record_measurement()
             }
+            Graph::Weight => self.record_weight(),
+            Graph::WeightGradient => self.record_weight_gradient(),
         }
     }
 

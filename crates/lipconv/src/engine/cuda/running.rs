@@ -132,7 +132,7 @@ impl Engine {
     ///
     /// # Errors
     /// Why a step has failed otherwise.
-    fn status(&mut self) -> Result<Status> {
+    pub(super) fn status(&mut self) -> Result<Status> {
         let mut bytes = [0; CONTROL_BYTES];
         self.device.read(self.memory.control, &mut bytes)?;
         let status = Status::of(&bytes);

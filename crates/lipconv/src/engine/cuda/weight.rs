@@ -60,7 +60,8 @@ fn order(strides: [usize; 4], flip: u32) -> Order {
     [a, b, o, i, flip]
 }
 
-fn oihw(plan: &LinearPlan) -> Order {
+/// The order of a weight as files have it.
+pub(super) fn oihw(plan: &LinearPlan) -> Order {
     match plan.shape {
         LinearShape::Conv { input, downsample, kernel: k } => {
             let c_in = input.channels * downsample * downsample;
