@@ -11,7 +11,13 @@
 #   LIPCONV_DEVICE_STEP      its example device_step                (cargo build --release -p lipconv --features cuda,cuda-emulation --example device_step)
 #   LIPCONV_MODULE_STEP      its example module_step                (cargo build --release -p lipconv --features cuda --example module_step)
 #   LIPCONV_COMMAND          the command                            (cargo xtask cuda)
-set -euo pipefail
+set -uo pipefail
+failed=0
+# Goes on after a part that fails, so that one call shows all that can be seen
+failure() {
+  echo "FAILED: $1"
+  failed=1
+}
 cd "$(dirname "$0")/.."
 features=cuda,cuda-emulation device=cuda
 profile=--release
@@ -59,9 +65,11 @@ command_line() {
 }
 
 echo "== tests of the engine"
-tests 2>&1 | tee "$folder/tests.txt" | grep -E '^test |^error'
+tests > "$folder/tests.txt" 2>&1 || failure "tests of the engine"
+grep -E '^test |^error|panicked' "$folder/tests.txt"
 echo "== tests of the operations on candle's tensors"
-operation_tests 2>&1 | tee "$folder/operations.txt" | grep -E '^test |^error' || true
+operation_tests > "$folder/operations.txt" 2>&1 || failure "tests of the operations"
+grep -E '^test |^error|panicked' "$folder/operations.txt"
 echo "== milliseconds of a training step, many steps between two reads, images on the device"
 : > "$folder/steps.jsonl"
 peer="" bench="--batch 2 --repeat 3" networks="small-mnist" steps=2
@@ -72,28 +80,28 @@ if [ "$device" = cuda ]; then
 else
   kinds="small bcop"
 fi
-echo "$kinds" | tr '|' '\n' | while read -r words; do
+while read -r words; do
   # shellcheck disable=SC2086
-  step $words $steps < /dev/null | tee -a "$folder/steps.jsonl"
-done
+  step $words $steps < /dev/null | tee -a "$folder/steps.jsonl" || failure "step $words"
+done <<< "${kinds//|/$'\n'}"
 echo "== networks of candle modules"
 where=cpu module_steps=3
 if [ "$device" = cuda ]; then where=cuda module_steps=40; fi
 for network in small large; do
-  module_step $network $where $module_steps | tee -a "$folder/steps.jsonl"
+  module_step $network $where $module_steps | tee -a "$folder/steps.jsonl" || failure "modules $network"
   if [ "$device" = emulated ]; then break; fi
 done
 echo "== the command: steps and forward passes, one read in each"
 for what in step infer; do
   # shellcheck disable=SC2086
-  command_line bench $what --device "$device" --net $networks $bench $peer --json "$folder/bench-$what.json"
+  command_line bench $what --device "$device" --net $networks $bench $peer --json "$folder/bench-$what.json" || failure "bench $what"
 done
 echo "== a short training"
 rm -rf "$folder/run"
 limits="--train-limit 20 --test-limit 20 --batch-size 8"
 if [ "$device" = cuda ]; then limits="--train-limit 20000 --test-limit 2000"; fi
 # shellcheck disable=SC2086
-command_line train --dataset synthetic $limits --epochs 2 --device "$device" --out "$folder/run" --quiet
+command_line train --dataset synthetic $limits --epochs 2 --device "$device" --out "$folder/run" --quiet || failure "the training"
 echo "== copies between host and device, beside graphs"
 # counted by a library between the program and the driver
 if [ "$device" = cuda ] && command -v cc > /dev/null && [ -n "${LIPCONV_DEVICE_STEP:-}" ]; then
@@ -115,3 +123,4 @@ else
   echo "left out: it needs a device, ncu on the PATH and LIPCONV_DEVICE_STEP"
 fi
 echo "results are in $folder"
+exit $failed
