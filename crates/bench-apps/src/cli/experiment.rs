@@ -55,7 +55,7 @@ struct RunArgs {
 /// List the jobs of an experiment and their states
 #[derive(Debug, clap::Args)]
 struct ListArgs {
-    /// table1, table2, table3, table4, figure2, records, ablation or a file [default: all]
+    /// table1, table2, table3, table4, figure2, records, methods, ablation or a file [default: all]
     #[arg(value_name = "EXPERIMENT")]
     experiments: Vec<String>,
     /// Budget: quick, default or full
