@@ -6,7 +6,7 @@
 #include "portable.h"
 
 struct Steps {
-  float a[12], b[12], c[12];
+  float a[20], b[20], c[20];
   unsigned n;
 };
 

@@ -40,9 +40,6 @@ pub(super) trait Backend: Debug + Send {
     /// Makes `stream` wait for all that `other` has been given so far.
     fn wait(&mut self, stream: usize, other: usize) -> Result<()>;
 
-    /// Whether work must have been done once before it is recorded: a device loads its code at the first use.
-    fn rehearses(&self) -> bool;
-
     /// Begins to record what stream 0, and every stream that waits for it, is given.
     fn begin_record(&mut self) -> Result<()>;
 

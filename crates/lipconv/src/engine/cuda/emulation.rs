@@ -196,10 +196,6 @@ impl Backend for Emulation {
         Ok(())
     }
 
-    fn rehearses(&self) -> bool {
-        false
-    }
-
     fn begin_record(&mut self) -> Result<()> {
         self.recording = Some(Vec::new());
         Ok(())

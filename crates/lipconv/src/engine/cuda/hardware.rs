@@ -335,10 +335,6 @@ impl Backend for Hardware {
         }
     }
 
-    fn rehearses(&self) -> bool {
-        true
-    }
-
     fn begin_record(&mut self) -> Result<()> {
         self.current()?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;

@@ -5,9 +5,10 @@
 //! aσ + bσ³ + cσ⁵, that is X ← Z X with Z = aI + bR + cR² and R = X Xᵗ, so that R ← Z R Z without the long matrix. After
 //! some steps X and R are formed anew, which makes up for what R has lost, then further steps follow.
 //!
-//! Guarantee: a [`Level`] brings singular values in [ℓ, 1] times 1/s to 1 up to rounding, with ℓ = 0.033, 1e-3 or 3e-5. The deviation of
-//! F Fᵗ from the identity is measured in every step, and a step of training with a larger one than [`allowed_defect`] is refused; the
-//! engine then goes on with the next level. Cost: four passes over the long side, six at the last level.
+//! Guarantee: a [`Level`] brings singular values in [ℓ, 1] times 1/s to 1 up to rounding, with ℓ = 0.033, 1e-3, 3e-5 or 5e-10. The
+//! deviation of F Fᵗ from the identity is measured in every step, and a step of training with a larger one than [`allowed_defect`] is
+//! refused; the engine then goes on with the next level. Singular values below a rounding error of the largest one have directions that
+//! f32 does not know: F is orthonormal there too, in directions of rounding. Cost: four passes over the long side, ten at the last level.
 //!
 //! Pullback. For a cotangent C of F, with M = C Fᵗ and H = (W Wᵗ)^(1/2), solve H X + X H = M - Mᵗ; the gradient is
 //! (X - P M) F + P C. The equation is solved by the sign iteration on [[sH, B], [0, -sH]], B = M - Mᵗ, whose diagonal
@@ -39,18 +40,27 @@ struct Level {
 
 /// From the quickest to the most patient. Where values are known to be larger the first steps can be left out, and the third may be
 /// repeated where they are smaller.
-const LEVELS: [Level; 3] = [
+const LEVELS: [Level; 4] = [
     Level { steps: &[THIRD, FOURTH, FIFTH, NEWTON, NEWTON], ends: &[2, 5] },
     Level { steps: &[FIRST, SECOND, THIRD, FOURTH, FIFTH, NEWTON, NEWTON, NEWTON], ends: &[3, 8] },
     Level {
         steps: &[FIRST, SECOND, THIRD, THIRD, THIRD, THIRD, FOURTH, FIFTH, NEWTON, NEWTON, NEWTON],
         ends: &[3, 7, 11],
     },
+    Level {
+        steps: &[
+            FIRST, SECOND, THIRD, THIRD, THIRD, THIRD, THIRD, THIRD, THIRD, THIRD, THIRD, THIRD,
+            THIRD, THIRD, FOURTH, FIFTH, NEWTON, NEWTON, NEWTON,
+        ],
+        ends: &[3, 7, 11, 15, 19],
+    },
 ];
-/// Most steps of a level: the kernels have room for one more.
-pub(super) const MAX_STEPS: usize = 11;
+/// Most steps of a level.
+pub(super) const MAX_STEPS: usize = 19;
+/// Most phases.
+const MAX_PHASES: usize = 5;
 /// Room in the kernels' structure `Steps`.
-const STEPS_ROOM: usize = 12;
+const STEPS_ROOM: usize = 20;
 /// Rows up to which one block does all the steps of a matrix.
 const SMALL: usize = 64;
 
@@ -75,7 +85,7 @@ pub(super) struct PolarBuffers {
     /// Z of every step, and beside it sH times the Z before it: rows of 2 · `rows` values.
     zs: Address,
     /// The product of the Z of each phase.
-    products: [Address; 3],
+    products: [Address; MAX_PHASES],
     inverse_root: Address,
     squares: [Address; 3],
     /// B Z and B A, for two steps in turn.
@@ -102,7 +112,13 @@ impl PolarBuffers {
             partials: [emit.floats(rows * columns)?, emit.floats(rows * columns)?],
             grams: emit.floats(MAX_STEPS * square)?,
             zs: emit.floats(2 * MAX_STEPS * square)?,
-            products: [emit.floats(square)?, emit.floats(square)?, emit.floats(square)?],
+            products: {
+                let mut products = [0; MAX_PHASES];
+                for product in &mut products {
+                    *product = emit.floats(square)?;
+                }
+                products
+            },
             inverse_root: emit.floats(square)?,
             squares: [emit.floats(square)?, emit.floats(square)?, emit.floats(square)?],
             wide: [emit.floats(2 * square)?, emit.floats(2 * square)?],
@@ -342,7 +358,7 @@ impl PolarBuffers {
     /// X of H X + X H = B.
     fn solve(&self, emit: &mut Emit<'_>, stream: usize, start: Address, x: Address) -> Result<()> {
         let r = self.rows;
-        let [commutator, product, _] = self.products;
+        let [commutator, product, ..] = self.products;
         let mut b = self.square(start);
         for (step, &[_, linear, quadratic]) in self.steps().iter().enumerate() {
             // (B Z | B A) in one product: AB - BA = -(BA + (BA)ᵗ) for a symmetric A and an antisymmetric B

@@ -13,23 +13,30 @@ use crate::loss::Loss;
 impl Engine {
     /// Does what is wanted: as a recorded graph, or operation by operation where the device takes no graph.
     pub(super) fn perform(&mut self, wanted: Graph) -> Result<()> {
+        match self.ready(wanted)? {
+            Some(graph) => self.device.replay(graph),
+            None => self.record(wanted),
+        }
+    }
+
+    /// The graph of what is wanted, `None` where the device takes no graph. Before it is recorded everything is done once, which overwrites
+    /// what it works on: whoever hands values to a graph that overwrites them writes them after this.
+    pub(super) fn ready(&mut self, wanted: Graph) -> Result<Option<usize>> {
         if self.takes_no_graphs {
-            return self.record(wanted);
+            return Ok(None);
         }
         if let Some(&graph) = self.graphs.get(&wanted) {
-            return self.device.replay(graph);
+            return Ok(Some(graph));
         }
-        if self.device.rehearses() {
-            self.rehearse(wanted)?;
-        }
+        self.rehearse(wanted)?;
         match self.capture(wanted) {
             Ok(graph) => {
                 self.graphs.insert(wanted, graph);
-                self.device.replay(graph)
+                Ok(Some(graph))
             }
             Err(_) => {
                 self.takes_no_graphs = true;
-                self.record(wanted)
+                Ok(None)
             }
         }
     }
@@ -42,7 +49,8 @@ impl Engine {
         recorded.and(graph)
     }
 
-    /// Does the work once as a step that has failed already: it changes nothing.
+    /// Does the work once as a step that has failed already: it changes nothing that is kept. A device loads its code at the first use,
+    /// which cannot be recorded.
     fn rehearse(&mut self, wanted: Graph) -> Result<()> {
         let mut bytes = [0; CONTROL_BYTES];
         self.device.read(self.memory.control, &mut bytes)?;

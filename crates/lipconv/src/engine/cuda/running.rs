@@ -301,6 +301,8 @@ impl Engine {
     /// A pass that is no step; once more where a polar factor asks for more steps.
     fn pass(&mut self, wanted: Graph, images: &[f32], d_logits: &[f32]) -> Result<()> {
         loop {
+            // the gradient of the images takes their place
+            self.ready(wanted)?;
             self.copy_images(images)?;
             if let Some(last) = self.layers.last() {
                 self.device.write(last.dy, &bytes_of(d_logits))?;

@@ -18,6 +18,32 @@ pub(super) fn conditioned(r: usize, c: usize, condition: f64, rng: &mut ChaCha8R
     scaled.dot(&right.slice(s![..r, ..]))
 }
 
+/// Singular values that f32 cannot tell from 0: the factor is orthonormal all the same, and in the other directions it is the exact one.
+#[test]
+fn nearly_singular_matrices_have_orthonormal_factors() {
+    let mut rng = ChaCha8Rng::seed_from_u64(12);
+    for (r, c) in [(2, 2), (9, 9), (20, 33), (64, 64), (70, 70), (70, 130)] {
+        for smallest in [1e-5, 1e-7, 1e-9, 0.0] {
+            let (left, right) =
+                (haar_orthogonal::<f64>(r, &mut rng), haar_orthogonal::<f64>(c, &mut rng));
+            let right = right.slice(s![..r, ..]);
+            let sigma = |i: usize| if i + 1 < r { 0.3 + 0.7 / (i as f64 + 1.0) } else { smallest };
+            let scaled = Array2::from_shape_fn((r, r), |(i, j)| left[[i, j]] * sigma(j));
+            let w = scaled.dot(&right).mapv(|x| x as f32);
+            let cotangent = Array2::zeros((r, c));
+            let [factor, _] = polar_on_device(w.view(), cotangent.view()).expect("a factor");
+            let factor = Array2::from_shape_vec((r, c), factor).expect("r x c");
+            let gram = factor.dot(&factor.t()) - Array2::eye(r);
+            let defect = gram.iter().fold(0.0_f32, |most, g| most.max(g.abs()));
+            assert!(defect <= allowed_defect(c), "{r} x {c}, {smallest:e}: defect {defect:e}");
+            // U ᵗ F V is 1 in all directions but the last
+            let inside = left.t().dot(&factor.mapv(f64::from)).dot(&right.t());
+            let apart = (0..r - 1).map(|i| (inside[[i, i]] - 1.0).abs()).fold(0.0, f64::max);
+            assert!(apart <= rounding(c), "{r} x {c}, {smallest:e}: {apart:e} apart");
+        }
+    }
+}
+
 /// Factor, pullback and defect on the emulated device, with the first level that suffices.
 fn polar_on_device(
     w: ArrayView2<'_, f32>,
