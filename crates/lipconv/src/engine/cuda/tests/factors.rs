@@ -33,7 +33,7 @@ fn nearly_singular_matrices_have_orthonormal_factors() {
             let cotangent = Array2::zeros((r, c));
             let [factor, _] = polar_on_device(w.view(), cotangent.view()).expect("a factor");
             let factor = Array2::from_shape_vec((r, c), factor).expect("r x c");
-            let gram = factor.dot(&factor.t()) - Array2::eye(r);
+            let gram = factor.dot(&factor.t()) - Array2::<f32>::eye(r);
             let defect = gram.iter().fold(0.0_f32, |most, g| most.max(g.abs()));
             assert!(defect <= allowed_defect(c), "{r} x {c}, {smallest:e}: defect {defect:e}");
             // U ᵗ F V is 1 in all directions but the last
