@@ -1,7 +1,7 @@
 //! Constrained weights as tensor operations on free parameters, differentiable by candle, in f32 or f64.
 //!
-//! On the CPU the algebra of the lower crates with closed-form pullbacks, elsewhere candle's operations, as
-//! [`portable`](super::portable) has them for every device.
+//! On the CPU the algebra of the lower crates with closed-form pullbacks; on a CUDA device the engine's kernels, where it makes the
+//! method's weight; otherwise candle's operations, as [`portable`](super::portable) has them for every device.
 
 use candle_core::Tensor;
 
