@@ -1,7 +1,6 @@
 //! What the engine is to run: a network's layers as the device sees them, without memory.
 
 use crate::activation::Activation;
-use crate::methods::{ConvMethod, LinearMethod, Method as Constraint, Sizes};
 use crate::shape::ImageShape;
 
 /// A network that the engine can run.
@@ -51,28 +50,6 @@ pub(super) enum Method {
     RowSums,
     /// The parameter itself.
     Free,
-}
-
-impl Method {
-    /// How the engine makes the weight of a layer, if it does.
-    pub(super) fn of(method: Constraint, sizes: &Sizes) -> Option<Self> {
-        let n = sizes.n_in.max(sizes.n_out);
-        Some(match method {
-            // a projector of rank 0 is no work for a device
-            Constraint::Conv(ConvMethod::Bcop | ConvMethod::BcopFixed) if n >= 2 => {
-                Self::Bcop { n }
-            }
-            Constraint::Conv(ConvMethod::Rko) => Self::Rko,
-            Constraint::Conv(ConvMethod::Ossn) => Self::Ossn,
-            Constraint::Conv(ConvMethod::RkL2ne) => Self::RowSums,
-            Constraint::Linear(LinearMethod::Bjorck) => Self::Polar,
-            Constraint::Linear(LinearMethod::Lln) => Self::UnitRows,
-            // SVCM's projections between steps are the host's
-            Constraint::Conv(ConvMethod::Unconstrained | ConvMethod::Svcm)
-            | Constraint::Linear(LinearMethod::Unconstrained) => Self::Free,
-            _ => return None,
-        })
-    }
 }
 
 impl Blueprint {

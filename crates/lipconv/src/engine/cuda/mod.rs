@@ -14,6 +14,7 @@ mod backend;
 mod bcop;
 mod blueprint;
 pub(crate) mod cache;
+mod constraint;
 mod emit;
 #[cfg(feature = "cuda-emulation")]
 mod emulation;

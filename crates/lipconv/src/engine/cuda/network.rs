@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use super::blueprint::{Blueprint, LinearPlan, LinearShape, Method};
+use super::blueprint::{Blueprint, LinearPlan, LinearShape};
+use super::constraint::on_device;
 use super::{Descent, Engine, Place, n_streams, not_on_engine};
 use crate::activation::Activation;
 use crate::element::to_vec;

@@ -4,7 +4,8 @@
 //! between the two, so that layers of the same sizes share an engine and its memory.
 
 use super::backend::{Launch, arguments};
-use super::blueprint::{self, Blueprint, LinearPlan, LinearShape};
+use super::blueprint::{Blueprint, LinearPlan, LinearShape};
+use super::constraint::on_device;
 use super::emit::Emit;
 use super::{Descent, Engine, Graph, Place, n_streams, no_images, streams};
 use crate::error::Result;
@@ -15,7 +16,7 @@ use crate::shape::ImageShape;
 
 /// The plan of a layer whose weight the engine makes; `None` where it does not, or where the method keeps a vector.
 pub(super) fn single(method: Method, sizes: &Sizes) -> Option<LinearPlan> {
-    let of_device = blueprint::Method::of(method, sizes)?;
+    let of_device = on_device(method, sizes)?;
     if method.vector_shape(sizes).is_some() || method.definition().is_identity() {
         return None;
     }
