@@ -7,6 +7,9 @@
 //! * `B ≥ ‖b‖₂`, with the bias repeated for every pixel;
 //! * `n`, the length of its dot products, and `m`, the number of its outputs.
 //!
+//! A leaky ReLU counts as an affine layer with K = A = max(1, |slope|), B = 0 and n = 0; a sum of two signals has K = A = 1 for each
+//! of them, B = 0 and n = 1; a concatenation K = 1 and A = B = n = 0, for it rounds nothing.
+//!
 //! For a head (a dense layer that produces the logits), and each pair of classes t, j: `‖w_t - w_j‖₂`, which
 //! bounds how fast the difference of the two logits moves, and `‖|w_t| + |w_j|‖₂`.
 //!
@@ -15,7 +18,10 @@
 //! of a matrix is at most that of its entrywise modulus, which is monotone in the entries. So
 //! `‖|W|‖₂ = ‖Σ_{i,j} |W[:, :, i, j]|‖₂`, for every image size.
 //!
-//! K of a convolution is the smaller of a bound for every image size, which is tight for orthogonal kernels, and one for the
+//! A padded convolution is bounded by kernels of stride 1 on a torus ([`lipconv::PaddedConv::unrolled`]), and so is that of its absolute
+//! values; groups see disjoint channels, so that the largest counts.
+//!
+//! K of a cyclic convolution is the smaller of a bound for every image size, which is tight for orthogonal kernels, and one for the
 //! size at hand, which is tight for all; the latter is left out where `‖W‖_F² / min(c_out, c_in)`, the mean square of the
 //! singular values, shows that it could gain nothing.
 //!
@@ -29,9 +35,9 @@
 //! Not here: how K is computed, see `projectors::norms` and `blockconv::bounds`.
 
 use blockconv::bounds::cyclic_norm_bound_on;
-use lipconv::PlainNetwork;
 use lipconv::wide::{Affine, WideNetwork};
-use ndarray::{Array2, ArrayView1};
+use lipconv::{Node, PlainLayer, PlainNetwork, SignalShape};
+use ndarray::{Array2, ArrayView1, Axis};
 use projectors::LipschitzBound;
 use projectors::norms::spectral_norm_bound;
 use serde::{Deserialize, Serialize};
@@ -56,12 +62,25 @@ pub struct LayerBound {
     pub n_outputs: usize,
 }
 
-/// The bounds of all layers that compute, and their product.
+/// The bounds of all layers that compute or join, and that of the network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NetworkBounds {
     layers: Vec<LayerBound>,
+    joints: Vec<Joint>,
+    is_own: bool,
     lipschitz: f64,
     head: Option<Head>,
+}
+
+/// How the inputs of a layer come together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joint {
+    /// One input; None for the image.
+    Single(Option<usize>),
+    /// The sum of two.
+    Sum([Option<usize>; 2]),
+    /// Two side by side.
+    Concat([Option<usize>; 2]),
 }
 
 /// Bounds for pairs of rows of the last weight.
@@ -95,31 +114,57 @@ impl NetworkBounds {
     }
 
     pub(crate) fn of_engine(network: &PlainNetwork, engine: &WideNetwork) -> Result<Self> {
-        let lipschitz = rigorous_constants(network)?;
-        let bound = |(affine, k): (&Affine, &f64)| layer_bound(affine, on_this_size(affine, *k)?);
-        let layers = engine.affine_layers().zip(&lipschitz).map(bound);
-        let layers = layers.collect::<Result<Vec<_>>>()?;
-        let lipschitz = product(&layers).value();
-        Ok(Self { layers, lipschitz, head: engine.head().map(Head::new) })
+        let mut affine = engine.affine_layers();
+        let bound = |(idx, node): (usize, &Node)| {
+            let layer = &network.layers()[node.layer];
+            let shape = network.shapes()[node.layer];
+            match layer.parameters().and_then(|_| affine.next()) {
+                Some(affine) => affine_bound(layer, shape, affine),
+                None => Ok(joining_bound(layer, engine.node_size(idx))),
+            }
+        };
+        let layers = network.nodes().iter().enumerate().map(bound).collect::<Result<Vec<_>>>()?;
+        let joints: Vec<Joint> =
+            network.nodes().iter().map(|node| joint(&network.layers()[node.layer], node)).collect();
+        let lipschitz = last_slope(&layers, &joints);
+        let (is_own, head) = (is_own(network), engine.head().map(Head::new));
+        Ok(Self { layers, joints, is_own, lipschitz, head })
     }
 
-    /// The same with K and A of every layer multiplied by `factor`.
+    /// The same with K and A of every layer with weights or a slope multiplied by `factor`.
     pub(crate) fn raised(mut self, factor: Upper) -> Self {
-        for layer in &mut self.layers {
-            layer.lipschitz = (Upper::new(layer.lipschitz) * factor).value();
-            layer.absolute_norm = (Upper::new(layer.absolute_norm) * factor).value();
+        for (layer, joint) in self.layers.iter_mut().zip(&self.joints) {
+            if matches!(joint, Joint::Single(_)) {
+                layer.lipschitz = (Upper::new(layer.lipschitz) * factor).value();
+                layer.absolute_norm = (Upper::new(layer.absolute_norm) * factor).value();
+            }
         }
-        self.lipschitz = product(&self.layers).value();
+        self.lipschitz = last_slope(&self.layers, &self.joints);
         self
     }
 
-    /// The affine layers, first to last.
+    /// Whether all layers are of a kind that this project trains to a norm of 1.
+    pub(crate) fn is_own(&self) -> bool {
+        self.is_own
+    }
+
+    /// How the inputs of each layer come together.
+    pub(crate) fn joints(&self) -> &[Joint] {
+        &self.joints
+    }
+
+    /// For each layer how fast its input and its output move with the image.
+    pub(crate) fn slopes(&self) -> Vec<(Upper, Upper)> {
+        slopes(&self.layers, &self.joints)
+    }
+
+    /// The layers that compute or join, first to last.
     #[must_use]
     pub fn layers(&self) -> &[LayerBound] {
         &self.layers
     }
 
-    /// Bound of the Lipschitz constant of the network: the product of its layers', rounded up.
+    /// Bound of the Lipschitz constant of the network: for a list of layers the product of theirs, rounded up.
     #[must_use]
     pub fn lipschitz(&self) -> f64 {
         self.lipschitz
@@ -168,21 +213,90 @@ impl Head {
     }
 }
 
-/// Π K, rounded up.
-fn product(layers: &[LayerBound]) -> Upper {
-    layers.iter().fold(Upper::ONE, |product, layer| product * Upper::new(layer.lipschitz))
+impl Joint {
+    /// What is known of the inputs, put together; `image` for the image itself.
+    pub(crate) fn of<T: Copy>(
+        self,
+        of: impl Fn(usize) -> T,
+        image: T,
+        sum: impl Fn(T, T) -> T,
+        quadrature: impl Fn(T, T) -> T,
+    ) -> T {
+        let one = |input: Option<usize>| input.map_or(image, &of);
+        match self {
+            Self::Single(input) => one(input),
+            Self::Sum([a, b]) => sum(one(a), one(b)),
+            Self::Concat([a, b]) => quadrature(one(a), one(b)),
+        }
+    }
+}
+
+/// Whether all layers are of a kind that this project trains to a norm of 1.
+pub(crate) fn is_own(network: &PlainNetwork) -> bool {
+    let foreign = |layer: &PlainLayer| {
+        matches!(layer, PlainLayer::PaddedConv(_) | PlainLayer::LeakyRelu { .. })
+    };
+    network.is_sequence() && !network.layers().iter().any(foreign)
+}
+
+/// √(a² + b²), rounded up.
+pub(crate) fn quadrature(a: Upper, b: Upper) -> Upper {
+    (a * a + b * b).sqrt()
+}
+
+fn joint(layer: &PlainLayer, node: &Node) -> Joint {
+    match (layer, &node.inputs[..]) {
+        (PlainLayer::Concat { .. }, &[a, b]) => Joint::Concat([a, b]),
+        (_, &[a, b]) => Joint::Sum([a, b]),
+        (_, inputs) => Joint::Single(inputs.first().copied().flatten()),
+    }
+}
+
+/// Input and output of each layer: the product of the constants before it, sums and concatenations counted, rounded up.
+fn slopes(layers: &[LayerBound], joints: &[Joint]) -> Vec<(Upper, Upper)> {
+    let mut slopes: Vec<(Upper, Upper)> = Vec::with_capacity(layers.len());
+    for (layer, joint) in layers.iter().zip(joints) {
+        let before = joint.of(|i| slopes[i].1, Upper::ONE, |a, b| a + b, quadrature);
+        slopes.push((before, before * Upper::new(layer.lipschitz)));
+    }
+    slopes
+}
+
+fn last_slope(layers: &[LayerBound], joints: &[Joint]) -> f64 {
+    slopes(layers, joints).last().map_or(Upper::ONE, |(_, slope)| *slope).value()
 }
 
 fn pair_norm(t: ArrayView1<'_, f64>, j: ArrayView1<'_, f64>, f: &dyn Fn(f64, f64) -> f64) -> Upper {
     norm_up(t.iter().zip(j).map(|(&a, &b)| f(a, b)))
 }
 
-/// The constants of the layers with weights; activations and reshapes must be exactly 1 (or less).
-fn rigorous_constants(network: &PlainNetwork) -> Result<Vec<f64>> {
-    let bounds = network.lipschitz_bounds()?;
-    let layers = network.layers().iter().zip(network.names()).zip(&bounds);
-    let affine = layers.filter(|((layer, _), _)| layer.parameters().is_some());
-    affine.map(|((_, name), bound)| rigorous(name, bound)).collect()
+fn affine_bound(layer: &PlainLayer, shape: SignalShape, affine: &Affine) -> Result<LayerBound> {
+    let name = affine.name();
+    let bound = rigorous(name, &layer.lipschitz_bound_on(shape, name)?)?;
+    match (layer, shape) {
+        (PlainLayer::PaddedConv(conv), SignalShape::Image(image)) => {
+            let kernels = conv.unrolled(image, name)?.kernels;
+            let taps = kernels.iter().map(|kernel| {
+                let terms = kernel.map_axis(Axis(3), |row| {
+                    row.iter().copied().map(f64::abs).map(Upper::new).sum::<Upper>()
+                });
+                terms.map_axis(Axis(2), |column| column.iter().copied().sum::<Upper>().value())
+            });
+            layer_bound(affine, bound, taps)
+        }
+        _ => layer_bound(affine, on_this_size(affine, bound)?, [absolute_taps(affine)]),
+    }
+}
+
+/// The bound of a layer without weights.
+fn joining_bound(layer: &PlainLayer, (name, n_outputs): (&str, usize)) -> LayerBound {
+    let (lipschitz, absolute_norm, dot_length) = match layer {
+        PlainLayer::LeakyRelu { slope } => (slope.abs().max(1.0), slope.abs().max(1.0), 0),
+        PlainLayer::Concat { .. } => (1.0, 0.0, 0),
+        _ => (1.0, 1.0, 1),
+    };
+    let name = name.to_owned();
+    LayerBound { name, lipschitz, absolute_norm, bias_norm: 0.0, dot_length, n_outputs }
 }
 
 /// `every_size`, or a smaller bound for the layer's own image size.
@@ -213,15 +327,28 @@ pub(crate) fn rigorous(layer: &str, bound: &LipschitzBound) -> Result<f64> {
     bound.rigorous().ok_or_else(not_rigorous)
 }
 
-fn layer_bound(affine: &Affine, lipschitz: f64) -> Result<LayerBound> {
+/// `absolute`: for each group of channels the sums of the absolute values over the taps.
+fn layer_bound(
+    affine: &Affine,
+    lipschitz: f64,
+    absolute: impl IntoIterator<Item = Array2<f64>>,
+) -> Result<LayerBound> {
     let name = affine.name().to_owned();
-    let absolute = absolute_taps(affine);
-    let norm = spectral_norm_bound(absolute.view());
-    let norm = norm.map_err(|source| Error::Norm { what: format!("|{name}.weight|"), source })?;
+    let mut absolute_norm = 0.0f64;
+    let mut last: Option<Array2<f64>> = None;
+    for group in absolute {
+        if last.as_ref() != Some(&group) {
+            let norm = spectral_norm_bound(group.view());
+            let norm =
+                norm.map_err(|source| Error::Norm { what: format!("|{name}.weight|"), source })?;
+            absolute_norm = absolute_norm.max(rigorous(&name, &norm)?);
+        }
+        last = Some(group);
+    }
     let pixels = Upper::new(affine.n_pixels() as f64).sqrt();
     Ok(LayerBound {
         lipschitz,
-        absolute_norm: rigorous(&name, &norm)?,
+        absolute_norm,
         bias_norm: (norm_up(affine.bias().iter().copied()) * pixels).value(),
         dot_length: affine.dot_length(),
         n_outputs: affine.weight().nrows() * affine.n_pixels(),

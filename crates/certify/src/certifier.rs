@@ -9,7 +9,7 @@
 //!
 //! Definition. Let ŷ be the logits from an f64 evaluation at x whose error is bounded a posteriori
 //! (module [`rounding`](crate::rounding)), `m_tj ≤ f_t(x) - f_j(x)` the lower bounds that follow, and
-//! `L_tj = min(√2 Π K_i, ‖w_t - w_j‖ Π_{i<L} K_i)` (the latter where the last layer is dense with rows w). Then
+//! `L_tj = min(√2 Π K_i, ‖w_t - w_j‖ Π_{i<L} K_i)` (with sums and concatenations in place of products where signals join; the latter where the last layer is dense with rows w). Then
 //!
 //! ```text
 //! real     = min_j  m_tj / L_tj
@@ -37,7 +37,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::arithmetic::Arithmetic;
-use crate::bounds::{LayerBound, LogitBound, NetworkBounds};
+use crate::bounds::{LogitBound, NetworkBounds};
 use crate::classifier::{check_labels, is_correct, predicted_class};
 use crate::error::{Error, Result};
 use crate::margin::margin;
@@ -142,6 +142,13 @@ impl Certifier {
     #[must_use]
     pub fn bounds(&self) -> &NetworkBounds {
         &self.bounds
+    }
+
+    /// At least how fast the difference of the logits of two classes can move with the image: L_tj; +∞ where a class does not exist.
+    #[must_use]
+    pub fn difference_constant(&self, t: usize, j: usize) -> f64 {
+        let n = self.engine.n_classes();
+        if t < n && j < n { self.logit_constant(t, j).value() } else { f64::INFINITY }
     }
 
     /// How the nominal radii follow from the logits.
@@ -280,15 +287,11 @@ impl Certifier {
 }
 
 fn logit_constants(bounds: &NetworkBounds, n_classes: usize, bound: LogitBound) -> Vec<Upper> {
-    let layers = bounds.layers();
-    let product = |layers: &[LayerBound]| {
-        layers.iter().fold(Upper::ONE, |p, layer| p * Upper::new(layer.lipschitz))
-    };
-    let global = product(layers) * Upper::new(2.0).sqrt();
+    let (before, network) = bounds.slopes().pop().unwrap_or((Upper::ONE, Upper::ONE));
+    let global = network * Upper::new(2.0).sqrt();
     let Some(head) = bounds.head().filter(|_| bound == LogitBound::Pairwise) else {
         return vec![global; n_classes * n_classes];
     };
-    let before = product(&layers[..layers.len() - 1]);
     let pairs = (0..n_classes).flat_map(|t| (0..n_classes).map(move |j| (t, j)));
     let pairwise = pairs.map(|(t, j)| before * head.difference(t, j));
     pairwise.map(|constant| if constant < global { constant } else { global }).collect()
@@ -320,8 +323,16 @@ pub(crate) struct Norms {
 }
 
 impl SignalObserver for Norms {
-    fn input(&mut self, _: usize, signal: &[f64], n_images: usize) {
-        self.inputs.push(column_norms(signal, n_images));
+    fn input(&mut self, idx: usize, signal: &[f64], n_images: usize) {
+        let norms = column_norms(signal, n_images);
+        match self.inputs.get_mut(idx) {
+            // the second input of a layer that joins
+            Some(first) => {
+                let sum = |(a, b): (&mut f64, f64)| *a = (Upper::new(*a) + Upper::new(b)).value();
+                first.iter_mut().zip(norms).for_each(sum);
+            }
+            None => self.inputs.push(norms),
+        }
     }
 
     fn output(&mut self, _: usize, signal: &[f64], n_images: usize) {

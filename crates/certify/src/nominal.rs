@@ -5,6 +5,9 @@
 //! * where it is not, and the last layer is dense: `min_j (y_t - y_j) / (‖w_t - w_j‖ Π_{i<L} K_i)`;
 //! * otherwise: `margin / (√2 Π K_i)`.
 //!
+//! Networks of other programs (with padded convolutions, leaky ReLUs, or layers that join signals) claim no constant of 1: for them the second
+//! or the third holds whatever the last layer's norm, with the network's bound in place of Π K_i.
+//!
 //! Rows of norm 1 that are not orthogonal make a last layer of the second kind.
 //!
 //! Guarantee: rounding is ignored, in the logits and here. Where the last layer's norm exceeds 1 nothing is taken on faith, and in exact
@@ -17,7 +20,7 @@
 use candle_core::Tensor;
 use lipconv::PlainNetwork;
 
-use crate::bounds::{LayerBound, LogitBound, NetworkBounds, rigorous};
+use crate::bounds::{LogitBound, NetworkBounds, is_own, rigorous};
 use crate::classifier::{check_labels, logit_rows};
 use crate::error::{Error, Result};
 use crate::margin::margin;
@@ -51,8 +54,8 @@ impl NominalRadius {
         let layers = network.layers().iter().zip(network.names());
         let last = layers.rev().find(|(layer, _)| layer.parameters().is_some());
         if let Some((layer, name)) = last {
-            let bound = layer.lipschitz_bound(name)?;
-            if rigorous(name, &bound)? > 1.0 + ROUNDING {
+            let own = is_own(network);
+            if !own || rigorous(name, &layer.lipschitz_bound(name)?)? > 1.0 + ROUNDING {
                 return Ok(Self::of_bounds(&NetworkBounds::new(network)?, network.n_classes()));
             }
         }
@@ -65,18 +68,17 @@ impl NominalRadius {
     }
 
     pub(crate) fn of_bounds(bounds: &NetworkBounds, n_classes: usize) -> Self {
-        let Some((last, before)) = bounds.layers().split_last() else {
+        let Some(last) = bounds.layers().last() else {
             return Self::paper(n_classes);
         };
-        if last.lipschitz <= 1.0 + ROUNDING {
+        if bounds.is_own() && last.lipschitz <= 1.0 + ROUNDING {
             return Self::paper(n_classes);
         }
         let Some(head) = bounds.head() else {
             let global = std::f64::consts::SQRT_2 * bounds.lipschitz();
             return Self { n_classes, constants: Constants::Global(global) };
         };
-        let product = |p, layer: &LayerBound| p * Upper::new(layer.lipschitz);
-        let before = before.iter().fold(Upper::ONE, product);
+        let before = bounds.slopes().last().map_or(Upper::ONE, |(before, _)| *before);
         let pairs = (0..n_classes).flat_map(|t| (0..n_classes).map(move |j| (t, j)));
         let constants = pairs.map(|(t, j)| (before * head.difference(t, j)).value());
         Self { n_classes, constants: Constants::Pairwise(constants.collect()) }

@@ -28,6 +28,11 @@
 //! where `R_i ≥ ‖a_i‖₂` and `Z_i ≥ ‖z_i‖₂`: the stored number is v(1 + δ) with `‖v - z‖ ≤ S` and `‖v‖ ≤ Z + S`.
 //! `D_0 = 0` because the perturbation is that of the image handed to the network, in its storage format.
 //!
+//! # Layers that join, and slopes
+//! A sum of two signals is a dot product of two terms with weights 1: D_{i-1}, R_{i-1} and P_{i-1} are the sums of theirs, K = A = 1, B = 0, n = 1.
+//! A concatenation rounds nothing and stores nothing; all three are √(x² + y²), which for x = x₀ + x₁ r and y = y₀ + y₁ r is at most
+//! `√(x₀² + y₀²) + √(x₁² + y₁²) r` by Minkowski's inequality. A leaky ReLU is one product: K = A = max(1, |slope|), B = 0, n = 0.
+//!
 //! # At the centre
 //! The certificate evaluates the network at the image x itself in f64. Its own error e_i obeys the same
 //! recurrence with the *measured* `‖â_{i-1}‖` in place of `R + D`, and `‖a_i(x)‖ ≤ ‖â_i‖ + e_i`: every norm below is
@@ -57,7 +62,7 @@
 //! mixed precision, measured centre norms and pairs of logits.
 
 use crate::arithmetic::Arithmetic;
-use crate::bounds::{Head, LayerBound, NetworkBounds};
+use crate::bounds::{Head, Joint, LayerBound, NetworkBounds, quadrature};
 use crate::error::{Error, Result};
 use crate::upper::{Upper, gamma};
 
@@ -71,7 +76,7 @@ pub(crate) struct Line {
 /// Norms that the f64 evaluation measured for one image, rounded up: of the executed values.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MeasuredNorms {
-    /// ‖â_{i-1}‖ entering affine layer i.
+    /// ‖â_{i-1}‖ entering layer i; of a sum of signals the sum of their norms.
     pub(crate) inputs: Vec<f64>,
     /// ‖ẑ_i‖ leaving it.
     pub(crate) outputs: Vec<f64>,
@@ -102,13 +107,15 @@ struct LayerModel {
     /// P_{i-1} and P_i: how fast its input and its output move with the image.
     slope_before: Upper,
     slope: Upper,
+    /// s where its output is stored anew.
+    s: Upper,
+    joint: Joint,
 }
 
 /// The rounding model of a network in one arithmetic.
 #[derive(Debug, Clone)]
 pub(crate) struct ErrorModel {
     layers: Vec<LayerModel>,
-    s: Upper,
     largest: Upper,
 }
 
@@ -142,6 +149,14 @@ impl Line {
         Self { at_centre: self.at_centre * factor, slope: self.slope * factor }
     }
 
+    /// At least √(self² + other²) for every radius.
+    fn beside(self, other: Self) -> Self {
+        Self {
+            at_centre: quadrature(self.at_centre, other.at_centre),
+            slope: quadrature(self.slope, other.slope),
+        }
+    }
+
     /// The bound for a ball of radius `r`.
     fn at(self, r: Upper) -> Upper {
         self.at_centre + self.slope * r
@@ -155,6 +170,11 @@ impl LayerModel {
         let rounding = executed_input.times(self.a).plus(Line::constant(self.b)).times(self.gamma);
         error.times(self.k).plus(rounding)
     }
+
+    /// The error of its input, from those of all layers before it.
+    fn input_error(&self, errors: &[Line]) -> Line {
+        self.joint.of(|i| errors[i], Line::constant(Upper::ZERO), Line::plus, Line::beside)
+    }
 }
 
 impl ErrorModel {
@@ -163,15 +183,12 @@ impl ErrorModel {
     /// # Errors
     /// [`Error::DotTooLong`] when (n + 1) u exceeds 1/4.
     pub(crate) fn new(bounds: &NetworkBounds, arithmetic: Arithmetic) -> Result<Self> {
-        let mut slope = Upper::ONE;
-        let mut model = |bound: &LayerBound| {
-            let slope_before = slope;
-            slope = slope * Upper::new(bound.lipschitz);
-            layer_model(bound, arithmetic, slope_before, slope)
+        let layers = bounds.layers().iter().zip(bounds.joints()).zip(bounds.slopes());
+        let model = |((bound, joint), slopes): ((&LayerBound, &Joint), _)| {
+            layer_model(bound, arithmetic, *joint, slopes)
         };
-        let layers = bounds.layers().iter().map(&mut model).collect::<Result<Vec<_>>>()?;
-        let s = Upper::new(arithmetic.storage_roundoff());
-        Ok(Self { layers, s, largest: Upper::new(arithmetic.largest()) })
+        let layers = layers.map(model).collect::<Result<Vec<_>>>()?;
+        Ok(Self { layers, largest: Upper::new(arithmetic.largest()) })
     }
 
     /// The error of an evaluation in this model whose norms were `measured`, and bounds of the real norms.
@@ -179,13 +196,17 @@ impl ErrorModel {
     /// Meant for the f64 evaluation: s must be 0.
     pub(crate) fn centre(&self, measured: &MeasuredNorms) -> Centre {
         let mut error = Upper::ZERO;
+        let mut errors = Vec::with_capacity(self.layers.len());
         let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
         let (mut last_input, mut last_input_error) = (Upper::ZERO, Upper::ZERO);
         for (i, layer) in self.layers.iter().enumerate() {
-            (last_input, last_input_error) = (Upper::new(measured.inputs[i]), error);
-            inputs.push(last_input + error);
+            let input_error = layer.input_error(&errors);
+            (last_input, last_input_error) =
+                (Upper::new(measured.inputs[i]), input_error.at_centre);
+            inputs.push(last_input + last_input_error);
             let executed = Line::constant(last_input);
-            error = layer.sum_error(Line::constant(error), executed).at_centre + layer.tau;
+            error = layer.sum_error(input_error, executed).at_centre + layer.tau;
+            errors.push(Line::constant(error));
             outputs.push(Upper::new(measured.outputs[i]) + error);
         }
         Centre { inputs, outputs, last_input, last_input_error, output_error: error }
@@ -201,15 +222,17 @@ impl ErrorModel {
             sum_error: zero,
             output_error: zero,
         };
+        let mut errors = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
             let input = Line { at_centre: centre.inputs[i], slope: layer.slope_before };
             let output = Line { at_centre: centre.outputs[i], slope: layer.slope };
-            let input_error = ball.output_error;
+            let input_error = layer.input_error(&errors);
             let sum_error = layer.sum_error(input_error, input.plus(input_error));
             let output_error = sum_error
-                .times(Upper::ONE + self.s)
-                .plus(output.times(self.s))
+                .times(Upper::ONE + layer.s)
+                .plus(output.times(layer.s))
                 .plus(Line::constant(layer.tau));
+            errors.push(output_error);
             ball = BallError { input, input_error, output, sum_error, output_error };
         }
         ball
@@ -230,7 +253,7 @@ impl ErrorModel {
         let executed = ball.input.plus(ball.input_error);
         let rounding =
             executed.times(head.absolute_sum(t, j)).plus(Line::constant(head.bias(t, j)));
-        let storing = ball.output.plus(ball.sum_error).times(self.s * root2);
+        let storing = ball.output.plus(ball.sum_error).times(layer.s * root2);
         let through = ball.input_error.times(head.difference(t, j));
         let tau = Line::constant(layer.tau + layer.tau);
         through.plus(rounding.times(layer.gamma)).plus(storing).plus(tau)
@@ -260,18 +283,19 @@ impl ErrorModel {
     pub(crate) fn overflows(&self, centre: &Centre, r: f64) -> bool {
         let r = Upper::new(r);
         let two = Upper::new(2.0);
-        let mut error = Line::constant(Upper::ZERO);
+        let mut errors = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
             let input = Line { at_centre: centre.inputs[i], slope: layer.slope_before };
             let output = Line { at_centre: centre.outputs[i], slope: layer.slope };
+            let error = layer.input_error(&errors);
             let executed = input.plus(error);
             let peak = (executed.at(r) * layer.k + layer.b) * two + layer.tau;
             if !(peak.is_finite() && peak < self.largest) {
                 return true;
             }
             let sum = layer.sum_error(error, executed);
-            error = sum.times(Upper::ONE + self.s).plus(output.times(self.s));
-            error = error.plus(Line::constant(layer.tau));
+            let error = sum.times(Upper::ONE + layer.s).plus(output.times(layer.s));
+            errors.push(error.plus(Line::constant(layer.tau)));
         }
         false
     }
@@ -280,9 +304,14 @@ impl ErrorModel {
 fn layer_model(
     bound: &LayerBound,
     arithmetic: Arithmetic,
-    slope_before: Upper,
-    slope: Upper,
+    joint: Joint,
+    (slope_before, slope): (Upper, Upper),
 ) -> Result<LayerModel> {
+    if let Joint::Concat(_) = joint {
+        let (k, a, b, gamma, tau, s) =
+            (Upper::ONE, Upper::ZERO, Upper::ZERO, Upper::ZERO, Upper::ZERO, Upper::ZERO);
+        return Ok(LayerModel { k, a, b, gamma, tau, slope_before, slope, s, joint });
+    }
     let (n, u) = (bound.dot_length, arithmetic.unit_roundoff());
     let limit = (0.25 / u) as usize - 1;
     if n > limit {
@@ -299,6 +328,8 @@ fn layer_model(
         tau: terms * outputs * Upper::new(arithmetic.underflow()),
         slope_before,
         slope,
+        s: Upper::new(arithmetic.storage_roundoff()),
+        joint,
     })
 }
 

@@ -27,7 +27,9 @@ mod enclosure;
 mod failure;
 mod formula;
 mod model;
+mod network;
 mod norm;
+mod padded;
 mod wide;
 
 pub use failure::Failure;
@@ -45,7 +47,7 @@ use claims::{Claims, LayerClaim, SampleClaim};
 use enclosure::{Enclosure, Evaluator, LANES};
 use failure::Verdict;
 use formula::{Constants, Machine, Range};
-use model::{Affine, Model};
+use network::{Affine, Joining, Layer, Model};
 use wide::Wide;
 
 /// The images that a certificate is said to be about.
@@ -234,7 +236,7 @@ fn check_sizes(claims: &Claims, model: &Model, data: &Data<'_>) -> Verdict<()> {
         Pixels::F64(values) => values.len(),
     };
     if n_values != data.labels.len() * model.input.n_values() {
-        let model::Shape { channels, height, width } = model.input;
+        let network::Shape { channels, height, width } = model.input;
         let reason = format!(
             "the images have {n_values} values, expected {} of {channels} x {height} x {width}",
             data.labels.len()
@@ -245,19 +247,62 @@ fn check_sizes(claims: &Claims, model: &Model, data: &Data<'_>) -> Verdict<()> {
 }
 
 fn check_layers(claims: &[LayerClaim], model: &Model) -> Verdict<()> {
-    let n_layers = model.affine().count();
+    let nodes: Vec<&Layer> =
+        model.layers.iter().filter(|layer| layer.node_name().is_some()).collect();
+    let n_layers = nodes.len();
     if claims.len() != n_layers {
         let reason = format!("are {}, expected {n_layers} as in the weights file", claims.len());
         return Err(Failure::new("layers", reason));
     }
-    for (i, (claim, affine)) in claims.iter().zip(model.affine()).enumerate() {
-        check_layer(claim, affine).map_err(|failure| {
+    for (i, (claim, layer)) in claims.iter().zip(nodes).enumerate() {
+        let name = layer.node_name().unwrap_or_default();
+        let checked = match layer {
+            Layer::Affine(affine) => check_layer(claim, affine),
+            Layer::Leaky { node, slope } => {
+                let largest = slope.abs().max(1.0);
+                check_joining(claim, node, [largest, largest], 0)
+            }
+            Layer::Concat { node, .. } => check_joining(claim, node, [1.0, 0.0], 0),
+            Layer::Add { node, .. } => check_joining(claim, node, [1.0, 1.0], 1),
+            _ => Ok(()),
+        };
+        checked.map_err(|failure| {
             let member = failure.claim;
-            Failure::new(
-                format!("layers[{i}].{member}"),
-                format!("{} ({})", failure.reason, affine.name),
-            )
+            Failure::new(format!("layers[{i}].{member}"), format!("{} ({name})", failure.reason))
         })?;
+    }
+    Ok(())
+}
+
+/// The claims about a layer without weights: K and A at least what is given.
+fn check_joining(
+    claim: &LayerClaim,
+    node: &Joining,
+    [lipschitz, absolute]: [f64; 2],
+    terms: usize,
+) -> Verdict<()> {
+    if claim.name != node.name {
+        let reason = format!("is `{}`, expected `{}`", claim.name, node.name);
+        return Err(Failure::new("name", reason));
+    }
+    let sizes =
+        [("dot_length", claim.dot_length, terms), ("n_outputs", claim.n_outputs, node.n_outputs)];
+    for (member, claimed, found) in sizes {
+        if claimed != found {
+            return Err(Failure::new(member, format!("is {claimed}, expected {found}")));
+        }
+    }
+    let least = [
+        ("lipschitz", claim.lipschitz, lipschitz),
+        ("absolute_norm", claim.absolute_norm, absolute),
+    ];
+    for (member, claimed, least) in least {
+        if claimed < least {
+            return Err(Failure::new(
+                member,
+                format!("is {claimed:?}, expected at least {least:?}"),
+            ));
+        }
     }
     Ok(())
 }

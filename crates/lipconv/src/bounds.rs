@@ -4,17 +4,19 @@
 //! bounds, from the block autocorrelation (`blockconv::bounds`), and k ‖F‖₂ for the c_out x c_in·k² reshape F of the
 //! weight, because the convolution is F applied to all k x k patches, in which every pixel occurs k² times; for one
 //! image size also that of the frequencies, where the others are not sharp. All are proved for the stored numbers
-//! with rounding accounted for. Downsampling, reshaping, MaxMin, GroupSort and ReLU are exactly 1.
+//! with rounding accounted for. Downsampling, reshaping, MaxMin, GroupSort and ReLU are exactly 1, leaky ReLU max(1, |slope|).
+//! A padded convolution is bounded on a torus: see [`PaddedConv`]. Layers that join signals count as 1; what they
+//! do is in [`PlainNetwork::signal_bounds`](crate::PlainNetwork::signal_bounds).
 
 use candle_core::{DType, Tensor};
 use ndarray::{Array, Array4, ArrayView4, Dimension};
 use projectors::LipschitzBound;
-use projectors::rounding::mul_up;
+use projectors::rounding::{mul_up, sqrt_up};
 
 use crate::element::{Element, to_vec};
 use crate::error::{Error, Result};
-use crate::plain::PlainLayer;
-use crate::shape::SignalShape;
+use crate::plain::{PaddedConv, PlainLayer};
+use crate::shape::{ImageShape, SignalShape};
 
 /// So close to 1 the bound from the autocorrelation is that of an orthogonal kernel in f32, and sharp.
 const ORTHOGONAL: f64 = 1e-6;
@@ -26,7 +28,8 @@ impl PlainLayer {
     /// Sharp for orthogonal convolutions; for others see [`PlainLayer::lipschitz_bound_on`].
     ///
     /// # Errors
-    /// [`Error::Algebra`] or [`Error::Orthonormalisation`] when the weight is not finite.
+    /// [`Error::Algebra`] or [`Error::Orthonormalisation`] when the weight is not finite; [`Error::LayerOrder`] for a padded
+    /// convolution, whose bound depends on the image's size.
     pub fn lipschitz_bound(&self, layer: &str) -> Result<LipschitzBound> {
         layer_bound(self, None, layer)
     }
@@ -36,6 +39,12 @@ impl PlainLayer {
     /// # Errors
     /// As for [`PlainLayer::lipschitz_bound`], and the shape errors of [`PlainLayer::output_shape`].
     pub fn lipschitz_bound_on(&self, input: SignalShape, layer: &str) -> Result<LipschitzBound> {
+        if let (Self::PaddedConv(conv), SignalShape::Image(image)) = (self, input) {
+            return padded_bound(conv, image, layer);
+        }
+        if self.earlier().is_some() {
+            return Ok(LipschitzBound::ONE);
+        }
         // a convolution works on images of its output's size
         let image = match self.output_shape(input, layer)? {
             SignalShape::Image(image) => Some((image.height, image.width)),
@@ -60,10 +69,34 @@ pub(crate) fn layer_bound(
             }
         }
         PlainLayer::Dense(dense) => dense_bound(dense.weight(), name),
-        PlainLayer::Activation(_) | PlainLayer::Flatten => {
-            LipschitzBound::exact(1.0).map_err(|source| orthonormalisation(name, source))
-        }
+        PlainLayer::LeakyRelu { slope } => LipschitzBound::exact(slope.abs().max(1.0))
+            .map_err(|source| orthonormalisation(name, source)),
+        PlainLayer::PaddedConv(_) => Err(Error::LayerOrder {
+            layer: name.to_owned(),
+            previous: "its input".to_owned(),
+            reason: "its norm depends on the image's size; ask for the bound on one",
+        }),
+        PlainLayer::Activation(_)
+        | PlainLayer::Flatten
+        | PlainLayer::Recall { .. }
+        | PlainLayer::Add { .. }
+        | PlainLayer::Concat { .. } => Ok(LipschitzBound::ONE),
     }
+}
+
+/// The largest bound of the groups on their torus.
+fn padded_bound(conv: &PaddedConv, image: ImageShape, name: &str) -> Result<LipschitzBound> {
+    let unrolled = conv.unrolled(image, name)?;
+    let mut largest = LipschitzBound::exact(0.0).map_err(|s| orthonormalisation(name, s))?;
+    let mut last: Option<&Array4<f64>> = None;
+    for kernel in &unrolled.kernels {
+        // pooling has the same kernel in every group
+        if last != Some(kernel) {
+            largest = largest.max(&conv_norm_on(kernel.view(), unrolled.torus, name)?);
+        }
+        last = Some(kernel);
+    }
+    Ok(largest)
 }
 
 fn orthonormalisation(layer: &str, source: projectors::Error) -> Error {
@@ -106,8 +139,8 @@ fn patch_norm(weight: ArrayView4<'_, f64>, name: &str) -> Result<LipschitzBound>
     let flat = weight.to_shape((c_out, c_in * kh * kw)).expect("a reshape keeps all values");
     let flat = projectors::norms::spectral_norm_bound(flat.view())
         .map_err(|source| orthonormalisation(name, source))?;
-    // √(kh kw), exact for the square kernels of this crate
-    let root = kh.max(kw) as f64;
+    // √(kh kw), exact for square kernels
+    let root = if kh == kw { kh as f64 } else { sqrt_up((kh * kw) as f64) };
     LipschitzBound::upper_bound(mul_up(root, flat.value()))
         .map_err(|source| orthonormalisation(name, source))
 }

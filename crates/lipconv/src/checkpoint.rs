@@ -80,7 +80,7 @@ impl Trainer {
     /// when it does not fit.
     pub fn resume(path: &Path, device: &Device) -> Result<Self> {
         let mut reader = Reader::open(path)?;
-        let header: Header = reader.header_of("training", FORMAT)?;
+        let header: Header = reader.header_of("training", FORMAT..=FORMAT)?;
         let Header { dtype, spec, config, progress, levels, .. } = header;
         let part = TrainingPart { spec, config, progress, levels };
         let trainer = Self::from_part(part, dtype.dtype(), &mut reader, device)?;

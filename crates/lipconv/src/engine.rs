@@ -16,6 +16,8 @@ pub(crate) enum Step {
     Linear,
     Activation(Activation),
     Flatten,
+    /// What no engine runs.
+    Other,
 }
 
 /// Whether every activation directly follows a linear map or another activation, and can be recorded in bytes.
@@ -25,6 +27,7 @@ pub(crate) fn has_block_form(steps: impl IntoIterator<Item = Step>) -> bool {
         let fits = match step {
             Step::Activation(activation) => after_linear && activation.has_record(),
             Step::Linear | Step::Flatten => true,
+            Step::Other => false,
         };
         after_linear = step != Step::Flatten;
         fits

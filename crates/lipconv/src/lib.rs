@@ -75,7 +75,9 @@ pub use loss::{CrossEntropy, Loss, TrainingRadius};
 pub use methods::{ConvMethod, LinearMethod, Method, Sizes, Weight};
 pub use network::Network;
 pub use optim::{AdamConfig, Averaging, NAdamConfig, Optimizer, RmsPropConfig, Schedule};
-pub use plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
+pub use plain::{
+    Boundary, CyclicConv, Dense, Node, PaddedConv, PlainLayer, PlainNetwork, Unrolled, Window,
+};
 pub use projectors::LipschitzBound;
 pub use shape::{ImageShape, SignalShape};
 pub use spec::{LayerSpec, Methods, NetworkSpec};

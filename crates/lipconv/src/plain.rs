@@ -9,9 +9,18 @@
 //!   and `⋆` is cross-correlation with the OIHW weight `W` of shape `c_out x c_in·s² x k x k`.
 //! * [`Dense`]: `y = W x + β` with `W` of shape `n_out x n_in`.
 //! * an [`Activation`]; [`PlainLayer::Flatten`] turns an image into a vector.
+//! * for networks of other programs: [`PaddedConv`], [`PlainLayer::LeakyRelu`], and layers that go back to earlier signals
+//!   (see [`Node`]).
 //!
 //! Guarantee: [`PlainNetwork::lipschitz_bounds`] are rigorous for the stored numbers. Shapes are checked
 //! once, in [`PlainNetwork::new`].
+
+mod graph;
+mod padded;
+
+pub use graph::Node;
+pub(crate) use padded::Axis;
+pub use padded::{Boundary, PaddedConv, Unrolled, Window};
 
 use candle_core::{DType, Device, Tensor};
 use projectors::LipschitzBound;
@@ -35,6 +44,28 @@ pub enum PlainLayer {
     Activation(Activation),
     /// c x h x w image to a vector of c·h·w features, row-major.
     Flatten,
+    /// A convolution with padding, stride, dilation and groups.
+    PaddedConv(PaddedConv),
+    /// x where x >= 0, `slope`·x elsewhere; slope -1 is the absolute value.
+    LeakyRelu {
+        /// A finite number that the network's element type holds.
+        slope: f64,
+    },
+    /// The earlier signal `from`: 0 is the image, k the output of the k-th layer.
+    Recall {
+        /// Which signal.
+        from: usize,
+    },
+    /// The earlier signal `from` plus the current one, which has the same shape.
+    Add {
+        /// Which signal.
+        from: usize,
+    },
+    /// The channels of the earlier signal `from`, then those of the current one.
+    Concat {
+        /// Which signal.
+        from: usize,
+    },
 }
 
 /// A cyclic convolution after an invertible downsampling.
@@ -177,6 +208,11 @@ impl PlainLayer {
             Self::Dense(dense) => dense.output_shape(input, layer),
             Self::Activation(activation) => activation.output_shape(input, layer),
             Self::Flatten => Ok(SignalShape::Vector(input.n_values())),
+            Self::PaddedConv(conv) => conv.output_shape(input, layer),
+            Self::LeakyRelu { .. } => Ok(input),
+            Self::Recall { .. } | Self::Add { .. } | Self::Concat { .. } => {
+                Err(order(layer, "its input", "its shape is that of its network's signals"))
+            }
         }
     }
 
@@ -186,6 +222,7 @@ impl PlainLayer {
         match self {
             Self::CyclicConv(conv) => Some((&conv.weight, conv.bias.as_ref())),
             Self::Dense(dense) => Some((&dense.weight, dense.bias.as_ref())),
+            Self::PaddedConv(conv) => Some((&conv.weight, conv.bias.as_ref())),
             _ => None,
         }
     }
@@ -196,6 +233,11 @@ impl PlainLayer {
             Self::CyclicConv(_) | Self::Dense(_) => Step::Linear,
             Self::Activation(activation) => Step::Activation(*activation),
             Self::Flatten => Step::Flatten,
+            Self::PaddedConv(_)
+            | Self::LeakyRelu { .. }
+            | Self::Recall { .. }
+            | Self::Add { .. }
+            | Self::Concat { .. } => Step::Other,
         }
     }
 
@@ -210,6 +252,11 @@ impl PlainLayer {
             Self::Dense(dense) => {
                 Self::Dense(Dense { weight: f(&dense.weight)?, bias: bias(&dense.bias)? })
             }
+            Self::PaddedConv(conv) => Self::PaddedConv(PaddedConv {
+                weight: f(&conv.weight)?,
+                bias: bias(&conv.bias)?,
+                window: conv.window,
+            }),
             other => other.clone(),
         })
     }
@@ -221,6 +268,8 @@ pub struct PlainNetwork {
     input: ImageShape,
     layers: Vec<PlainLayer>,
     names: Vec<String>,
+    shapes: Vec<SignalShape>,
+    nodes: Vec<Node>,
     n_classes: usize,
     dtype: DType,
     device: Device,
@@ -238,14 +287,10 @@ impl PlainNetwork {
         if input.n_values() == 0 {
             return Err(Error::Zero { what: "image size".into() });
         }
-        let names = layer_names(&layers);
-        let mut shape = SignalShape::Image(input);
-        shape.check_size(|| "an image".into())?;
-        for (layer, name) in layers.iter().zip(&names) {
-            shape = layer.output_shape(shape, name)?;
-            shape.check_size(|| format!("the output of {name}"))?;
-        }
-        let SignalShape::Vector(n_classes) = shape else {
+        let names = graph::layer_names(&layers);
+        SignalShape::Image(input).check_size(|| "an image".into())?;
+        let shapes = graph::shapes(input, &layers, &names)?;
+        let SignalShape::Vector(n_classes) = shapes[layers.len()] else {
             return Err(order("the output", "an image", "a network ends with a vector of logits"));
         };
         let Some((first, _)) = layers.iter().find_map(PlainLayer::parameters) else {
@@ -256,11 +301,15 @@ impl PlainNetwork {
             if let Some((weight, _)) = layer.parameters() {
                 check_same_kind(&format!("{name}.weight"), first, weight)?;
             }
+            graph::check_slope(layer, dtype)?;
         }
+        let nodes = graph::nodes(&layers, &names)?;
         Ok(Self {
             input,
             layers,
             names,
+            shapes,
+            nodes,
             n_classes,
             dtype,
             device,
@@ -349,22 +398,16 @@ impl PlainNetwork {
     /// # Errors
     /// As for [`PlainLayer::lipschitz_bound`].
     pub fn lipschitz_bounds(&self) -> Result<Vec<LipschitzBound>> {
-        let mut shape = SignalShape::Image(self.input);
-        let layers = self.layers.iter().zip(&self.names).map(|(layer, name)| {
-            let bound = layer.lipschitz_bound_on(shape, name)?;
-            shape = layer.output_shape(shape, name)?;
-            Ok(bound)
-        });
-        layers.collect()
+        let layers = self.layers.iter().zip(&self.names).zip(&self.shapes);
+        layers.map(|((layer, name), shape)| layer.lipschitz_bound_on(*shape, name)).collect()
     }
 
-    /// A rigorous Lipschitz bound of the whole network: the product of its layers', rounded up.
+    /// A rigorous Lipschitz bound of the whole network: the product of its layers', sums and concatenations counted, rounded up.
     ///
     /// # Errors
     /// As for [`PlainLayer::lipschitz_bound`].
     pub fn lipschitz_bound(&self) -> Result<LipschitzBound> {
-        let bounds = self.lipschitz_bounds()?;
-        Ok(bounds.iter().skip(1).fold(bounds[0], |product, bound| product.in_series(bound)))
+        Ok(self.signal_bounds()?.pop().unwrap_or(LipschitzBound::ONE))
     }
 
     pub(crate) fn check_batch(&self, images: &Tensor) -> Result<usize> {
@@ -382,18 +425,6 @@ impl PlainNetwork {
         check_same_kind("batch of images", weight, images)?;
         Ok(dims[0])
     }
-}
-
-/// `conv1`, `maxmin1`, `linear1` …: the kind and its count so far.
-fn layer_names(layers: &[PlainLayer]) -> Vec<String> {
-    let kind = |layer: &PlainLayer| match layer {
-        PlainLayer::CyclicConv(_) => "conv",
-        PlainLayer::Dense(_) => "linear",
-        PlainLayer::Activation(activation) => activation.name(),
-        PlainLayer::Flatten => "flatten",
-    };
-    let count = |n: usize| layers[..=n].iter().filter(|l| kind(l) == kind(&layers[n])).count();
-    (0..layers.len()).map(|n| format!("{}{}", kind(&layers[n]), count(n))).collect()
 }
 
 fn order(layer: &str, previous: &str, reason: &'static str) -> Error {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
 use crate::error::Result;
-use crate::plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
+use crate::plain::{CyclicConv, Dense, PaddedConv, PlainLayer, PlainNetwork, Window};
 use crate::shape::ImageShape;
 use crate::store::{Reader, StoredType, Writer};
 
@@ -37,13 +37,40 @@ enum StoredLayer {
         bias: bool,
     },
     Flatten {},
+    PaddedConv {
+        window: Window,
+        bias: bool,
+    },
+    LeakyRelu {
+        slope: f64,
+    },
+    Recall {
+        from: usize,
+    },
+    Add {
+        from: usize,
+    },
+    Concat {
+        from: usize,
+    },
     #[serde(untagged)]
     Activation(Activation),
 }
 
+impl StoredLayer {
+    /// The first version of the format that has it.
+    fn format(&self) -> u32 {
+        match self {
+            Self::CyclicConv { .. } | Self::Dense { .. } | Self::Flatten {} => 1,
+            Self::Activation(_) => 1,
+            _ => FORMAT,
+        }
+    }
+}
+
 const KIND: &str = "plain-network";
-/// Version of the format of plain networks.
-const FORMAT: u32 = 1;
+/// Version of the format of plain networks. A file has the first one that knows all of its layers.
+const FORMAT: u32 = 2;
 
 impl PlainNetwork {
     /// Writes the network, or leaves the file that was there. Only f32 and f64 networks can be saved.
@@ -52,10 +79,10 @@ impl PlainNetwork {
     /// [`Error::Io`](crate::Error::Io) when the folder cannot be written to, [`Error::Candle`](crate::Error::Candle)
     /// for another element type.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let layers = self.layers().iter().map(stored).collect();
+        let layers: Vec<StoredLayer> = self.layers().iter().map(stored).collect();
         let dtype = StoredType::of(self.dtype());
-        let header =
-            Header { kind: KIND.into(), format: FORMAT, dtype, input: self.input(), layers };
+        let format = layers.iter().map(StoredLayer::format).max().unwrap_or(1);
+        let header = Header { kind: KIND.into(), format, dtype, input: self.input(), layers };
         let mut writer = Writer::default();
         for (layer, name) in self.layers().iter().zip(self.names()) {
             let Some((weight, bias)) = layer.parameters() else { continue };
@@ -73,7 +100,14 @@ impl PlainNetwork {
     /// As for [`Trainer::resume`](crate::Trainer::resume).
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
         let mut reader = Reader::open(path)?;
-        let header: Header = reader.header_of(KIND, FORMAT)?;
+        let header: Header = reader.header_of(KIND, 1..=FORMAT)?;
+        let first = header.layers.iter().map(StoredLayer::format).max().unwrap_or(1);
+        if header.format != first {
+            let format = header.format;
+            return Err(reader.problem(format!(
+                "has format version {format}, expected {first}: that of its layers"
+            )));
+        }
         let dtype = header.dtype.dtype();
         let (mut n_convs, mut n_linears) = (0, 0);
         let mut layers = Vec::with_capacity(header.layers.len());
@@ -91,8 +125,13 @@ impl PlainNetwork {
                         tensors(&mut reader, &format!("linear{n_linears}"), bias, dtype, device)?;
                     PlainLayer::Dense(Dense::new(weight, bias)?)
                 }
-                StoredLayer::Activation(activation) => PlainLayer::Activation(activation),
-                StoredLayer::Flatten {} => PlainLayer::Flatten,
+                StoredLayer::PaddedConv { window, bias } => {
+                    n_convs += 1;
+                    let (weight, bias) =
+                        tensors(&mut reader, &format!("conv{n_convs}"), bias, dtype, device)?;
+                    PlainLayer::PaddedConv(PaddedConv::new(weight, bias, window)?)
+                }
+                other => plain(other),
             });
         }
         reader.finish()?;
@@ -108,6 +147,28 @@ fn stored(layer: &PlainLayer) -> StoredLayer {
         PlainLayer::Dense(dense) => StoredLayer::Dense { bias: dense.bias().is_some() },
         PlainLayer::Activation(activation) => StoredLayer::Activation(*activation),
         PlainLayer::Flatten => StoredLayer::Flatten {},
+        PlainLayer::PaddedConv(conv) => {
+            StoredLayer::PaddedConv { window: conv.window(), bias: conv.bias().is_some() }
+        }
+        PlainLayer::LeakyRelu { slope } => StoredLayer::LeakyRelu { slope: *slope },
+        PlainLayer::Recall { from } => StoredLayer::Recall { from: *from },
+        PlainLayer::Add { from } => StoredLayer::Add { from: *from },
+        PlainLayer::Concat { from } => StoredLayer::Concat { from: *from },
+    }
+}
+
+/// A layer without weights.
+fn plain(layer: StoredLayer) -> PlainLayer {
+    match layer {
+        StoredLayer::Activation(activation) => PlainLayer::Activation(activation),
+        StoredLayer::LeakyRelu { slope } => PlainLayer::LeakyRelu { slope },
+        StoredLayer::Recall { from } => PlainLayer::Recall { from },
+        StoredLayer::Add { from } => PlainLayer::Add { from },
+        StoredLayer::Concat { from } => PlainLayer::Concat { from },
+        StoredLayer::Flatten {}
+        | StoredLayer::CyclicConv { .. }
+        | StoredLayer::Dense { .. }
+        | StoredLayer::PaddedConv { .. } => PlainLayer::Flatten,
     }
 }
 

@@ -4,6 +4,7 @@
 //! Writing is that of [`crate::output`].
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
@@ -136,15 +137,22 @@ impl Reader {
 
     /// The JSON header of a file of one kind, after its version has been checked: a future one may have fields that this
     /// crate cannot know.
-    pub(crate) fn header_of<H: DeserializeOwned>(&self, kind: &str, version: u32) -> Result<H> {
+    pub(crate) fn header_of<H: DeserializeOwned>(
+        &self,
+        kind: &str,
+        versions: RangeInclusive<u32>,
+    ) -> Result<H> {
         let header: Value = self.header()?;
         let found = header.get("kind").and_then(Value::as_str).unwrap_or("nothing known");
         if found != kind {
             return Err(self.problem(format!("holds `{found}`, expected `{kind}`")));
         }
         match header.get("format").and_then(Value::as_u64) {
-            Some(format) if format == u64::from(version) => self.header(),
+            Some(format) if u32::try_from(format).is_ok_and(|f| versions.contains(&f)) => {
+                self.header()
+            }
             Some(format) => {
+                let version = versions.end();
                 Err(self.problem(format!("has format version {format}, expected {version}")))
             }
             None => Err(self.problem("has no format version".to_owned())),

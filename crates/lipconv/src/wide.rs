@@ -9,7 +9,7 @@
 //! Flattening is then free, every copy is of contiguous runs, and a dense layer is one matrix product.
 //!
 //! Guarantee: every dot product is a sum of the exact products in some order, each term through at most
-//! n + 1 roundings with the bias counted; nothing else rounds. With [`Storage::F32`] every `z_i` is rounded to f32 once: for
+//! n + 1 roundings with the bias counted; a leaky ReLU rounds its product and a sum of two signals once; nothing else rounds. With [`Storage::F32`] every `z_i` is rounded to f32 once: for
 //! weights and images in f32 this is the arithmetic "f32 storage, f64 accumulation", in which the products are exact.
 //! Results are the same to the bit whatever the number of threads.
 //!
@@ -17,10 +17,12 @@
 //! Parallel over chunks of images, of a size that depends on the network alone.
 //!
 //! Errors: those of the tensor library for weights that cannot be read; [`Error::DTypeMismatch`] where f32 is needed.
-//!
-//! Not here: bounds of the rounding errors, which `certify` derives from the guarantee.
+//! Bounds of the rounding errors are `certify`'s.
 
 mod conv;
+mod padded;
+
+use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 use ndarray::linalg::general_mat_mul;
@@ -30,9 +32,10 @@ use rayon::prelude::*;
 use crate::activation::Activation;
 use crate::element::to_vec;
 use crate::error::{Error, Result};
-use crate::plain::{PlainLayer, PlainNetwork};
+use crate::plain::{Node, PlainLayer, PlainNetwork};
 use crate::shape::{ImageShape, SignalShape};
 use conv::{Convolution, Unshuffle};
+use padded::Padded;
 
 /// How the output of an affine layer is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,16 +52,34 @@ pub struct Affine {
     name: String,
     weight: Array2<f64>,
     bias: Vec<f64>,
-    /// None for a dense layer.
-    convolution: Option<Convolution>,
+    geometry: Geometry,
     n_pixels: usize,
+}
+
+/// What the columns of an affine layer's weight are multiplied by.
+#[derive(Debug)]
+enum Geometry {
+    Dense,
+    Cyclic(Convolution),
+    Padded(Box<Padded>),
 }
 
 #[derive(Debug)]
 enum Layer {
     Affine(Affine),
     Unshuffle(Unshuffle),
-    Activation { activation: Activation, n_pixels: usize },
+    Activation {
+        activation: Activation,
+        n_pixels: usize,
+    },
+    Leaky {
+        slope: f64,
+    },
+    /// Keeps the signal for later, at this position.
+    Keep(usize),
+    Recall(usize),
+    Add(usize),
+    Concat(usize),
 }
 
 /// A plain network with its weights in f64.
@@ -67,15 +88,18 @@ pub struct WideNetwork {
     input: ImageShape,
     n_classes: usize,
     layers: Vec<Layer>,
+    nodes: Vec<Node>,
+    names: Vec<String>,
+    n_outputs: Vec<usize>,
     chunk: usize,
     ends_affine: bool,
 }
 
 /// What [`WideNetwork::run`] reports of a chunk of images while it passes through the network.
 pub trait SignalObserver: Default {
-    /// The input of affine layer `idx`: features x images.
+    /// An input of [node](Node) `idx`: features x images. A node that joins has two.
     fn input(&mut self, idx: usize, signal: &[f64], n_images: usize);
-    /// The output of affine layer `idx`, before its activation.
+    /// The output of node `idx`, before its activation.
     fn output(&mut self, idx: usize, signal: &[f64], n_images: usize);
 }
 
@@ -133,19 +157,26 @@ impl Affine {
     /// Taps of its kernel, the inner index of a row of the weight: k² for a convolution, 1 for a dense layer.
     #[must_use]
     pub fn n_taps(&self) -> usize {
-        self.convolution.as_ref().map_or(1, |convolution| convolution.kernel * convolution.kernel)
+        match &self.geometry {
+            Geometry::Dense => 1,
+            Geometry::Cyclic(convolution) => convolution.kernel * convolution.kernel,
+            Geometry::Padded(padded) => padded.n_taps(),
+        }
     }
 
-    /// Side of the kernel and shape of the image that a stride-1 convolution acts on; None for a dense layer.
+    /// Side of the kernel and shape of the image that a stride-1 cyclic convolution acts on; None for other layers.
     #[must_use]
     pub fn convolution(&self) -> Option<(usize, ImageShape)> {
-        self.convolution.as_ref().map(|convolution| (convolution.kernel, convolution.input))
+        match &self.geometry {
+            Geometry::Cyclic(convolution) => Some((convolution.kernel, convolution.input)),
+            Geometry::Dense | Geometry::Padded(_) => None,
+        }
     }
 
     /// Whether it is a dense layer.
     #[must_use]
     pub fn is_dense(&self) -> bool {
-        self.convolution.is_none()
+        matches!(self.geometry, Geometry::Dense)
     }
 
     fn apply(&self, input: &[f64], output: &mut Vec<f64>, columns: &mut Vec<f64>, n_images: usize) {
@@ -157,13 +188,15 @@ impl Affine {
             self.bias.iter().for_each(|&b| output.extend(std::iter::repeat_n(b, row)));
         }
         let mut result = view_mut(self.weight.nrows(), row, output);
-        match &self.convolution {
-            Some(convolution) => {
-                convolution.apply(self.weight.view(), input, &mut result, columns, n_images);
+        let weight = self.weight.view();
+        match &self.geometry {
+            Geometry::Cyclic(convolution) => {
+                convolution.apply(weight, input, &mut result, columns, n_images);
             }
-            None => {
-                accumulate(self.weight.view(), view(self.weight.ncols(), row, input), &mut result)
+            Geometry::Padded(padded) => {
+                padded.apply(weight, input, &mut result, columns, n_images);
             }
+            Geometry::Dense => accumulate(weight, view(weight.ncols(), row, input), &mut result),
         }
     }
 }
@@ -176,17 +209,29 @@ impl WideNetwork {
     pub fn new(network: &PlainNetwork) -> Result<Self> {
         projectors::gemm::single_threaded_blas();
         let mut layers = Vec::new();
-        let mut shape = SignalShape::Image(network.input());
         let mut widest = network.input().n_values();
-        for (layer, name) in network.layers().iter().zip(network.names()) {
-            push_layer(&mut layers, layer, shape, name)?;
-            shape = layer.output_shape(shape, name)?;
-            widest = widest.max(shape.n_values());
+        let kept: Vec<usize> = network.layers().iter().filter_map(PlainLayer::earlier).collect();
+        let keep = |signal: usize| kept.contains(&signal).then_some(Layer::Keep(signal));
+        layers.extend(keep(0));
+        let shapes = network.shapes();
+        for (i, (layer, name)) in network.layers().iter().zip(network.names()).enumerate() {
+            push_layer(&mut layers, layer, shapes[i], name)?;
+            layers.extend(keep(i + 1));
+            widest = widest.max(shapes[i + 1].n_values());
         }
         let chunk = (CHUNK_VALUES / widest.max(1)).next_power_of_two().clamp(8, 64);
         let ends_affine = matches!(layers.last(), Some(Layer::Affine(_)));
-        let (input, n_classes) = (network.input(), network.n_classes());
-        Ok(Self { input, n_classes, layers, chunk, ends_affine })
+        let nodes = network.nodes().to_vec();
+        Ok(Self {
+            input: network.input(),
+            n_classes: network.n_classes(),
+            names: nodes.iter().map(|node| network.names()[node.layer].clone()).collect(),
+            n_outputs: nodes.iter().map(|node| shapes[node.layer + 1].n_values()).collect(),
+            layers,
+            nodes,
+            chunk,
+            ends_affine,
+        })
     }
 
     /// Number of logits.
@@ -201,7 +246,19 @@ impl WideNetwork {
         self.input
     }
 
-    /// The layers that compute, in order.
+    /// The layers that compute or join, in order.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Name of a node, and the number of its outputs.
+    #[must_use]
+    pub fn node_size(&self, idx: usize) -> (&str, usize) {
+        (&self.names[idx], self.n_outputs[idx])
+    }
+
+    /// The affine layers, in order.
     pub fn affine_layers(&self) -> impl Iterator<Item = &Affine> {
         self.layers.iter().filter_map(|layer| match layer {
             Layer::Affine(affine) => Some(affine),
@@ -265,6 +322,7 @@ impl WideNetwork {
         let n_images = images.len() / n_values;
         let mut observed = O::default();
         let mut idx = 0;
+        let mut kept: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
         transpose(images, n_images, n_values, &mut scratch.signal);
         for layer in &self.layers {
             let Scratch { signal, next, columns, record } = &mut *scratch;
@@ -286,6 +344,30 @@ impl WideNetwork {
                     // the images are inner indices, like the pixels of a channel
                     activation.apply(signal, n_pixels * n_images, record);
                 }
+                Layer::Leaky { slope } => {
+                    observed.input(idx, signal, n_images);
+                    signal.iter_mut().filter(|v| **v < 0.0).for_each(|v| *v *= slope);
+                    store(signal, storage);
+                    observed.output(idx, signal, n_images);
+                    idx += 1;
+                }
+                Layer::Keep(at) => {
+                    kept.insert(*at, signal.clone());
+                }
+                Layer::Recall(at) => signal.clone_from(&kept[at]),
+                Layer::Add(at) | Layer::Concat(at) => {
+                    let earlier = &kept[at];
+                    observed.input(idx, earlier, n_images);
+                    observed.input(idx, signal, n_images);
+                    if matches!(layer, Layer::Add(_)) {
+                        signal.iter_mut().zip(earlier).for_each(|(v, a)| *v += a);
+                        store(signal, storage);
+                    } else {
+                        signal.splice(0..0, earlier.iter().copied());
+                    }
+                    observed.output(idx, signal, n_images);
+                    idx += 1;
+                }
             }
         }
         let mut logits = Vec::new();
@@ -293,6 +375,9 @@ impl WideNetwork {
         ChunkOutput { n_images, logits, observed }
     }
 }
+
+/// Values of the matrix of shifted inputs held at a time: 512 KiB.
+const PANEL_VALUES: usize = 1 << 16;
 
 /// Values of one signal of a chunk that should stay in a core's cache: 1 MiB of f64.
 const CHUNK_VALUES: usize = 1 << 17;
@@ -319,10 +404,21 @@ fn push_layer(
                     .push(Layer::Unshuffle(Unshuffle { input: image, factor: conv.downsample() }));
             }
             let image = image.downsampled(conv.downsample(), name)?;
-            let convolution = Some(Convolution { input: image, kernel: conv.kernel_size() });
-            layers.push(affine(name, layer, convolution, image.n_pixels())?);
+            let geometry =
+                Geometry::Cyclic(Convolution { input: image, kernel: conv.kernel_size() });
+            layers.push(affine(name, layer, geometry, image.n_pixels())?);
         }
-        (PlainLayer::Dense(_), _) => layers.push(affine(name, layer, None, 1)?),
+        (PlainLayer::PaddedConv(conv), SignalShape::Image(input)) => {
+            let output = conv.output_image(shape, name)?;
+            let (axes, groups) = (conv.axes(input), conv.window().groups);
+            let geometry = Geometry::Padded(Box::new(Padded { input, output, axes, groups }));
+            layers.push(affine(name, layer, geometry, output.n_pixels())?);
+        }
+        (PlainLayer::Dense(_), _) => layers.push(affine(name, layer, Geometry::Dense, 1)?),
+        (PlainLayer::LeakyRelu { slope }, _) => layers.push(Layer::Leaky { slope: *slope }),
+        (PlainLayer::Recall { from }, _) => layers.push(Layer::Recall(*from)),
+        (PlainLayer::Add { from }, _) => layers.push(Layer::Add(*from)),
+        (PlainLayer::Concat { from }, _) => layers.push(Layer::Concat(*from)),
         (PlainLayer::Activation(activation), _) => {
             layers.push(Layer::Activation { activation: *activation, n_pixels });
         }
@@ -332,19 +428,14 @@ fn push_layer(
     Ok(())
 }
 
-fn affine(
-    name: &str,
-    layer: &PlainLayer,
-    convolution: Option<Convolution>,
-    n_pixels: usize,
-) -> Result<Layer> {
+fn affine(name: &str, layer: &PlainLayer, geometry: Geometry, n_pixels: usize) -> Result<Layer> {
     let (weight, bias) = layer.parameters().ok_or_else(|| no_evaluation(name))?;
     let values = self::values(weight)?;
     let n_out = weight.dims()[0];
     let weight = Array2::from_shape_vec((n_out, values.len() / n_out), values)
         .expect("a weight has n_out rows of equal length");
     let bias = bias.map(self::values).transpose()?.unwrap_or_default();
-    Ok(Layer::Affine(Affine { name: name.to_owned(), weight, bias, convolution, n_pixels }))
+    Ok(Layer::Affine(Affine { name: name.to_owned(), weight, bias, geometry, n_pixels }))
 }
 
 fn no_evaluation(layer: &str) -> Error {

@@ -47,12 +47,38 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         outln!("trained for {epochs} of {} epochs", model.config.training.epochs);
     }
     outln!("\n{}", text_table(&rows(network)?));
-    let bound = network.lipschitz_bound()?;
-    outln!("Lipschitz constant of the network: at most 1 + {:.2e}", bound.value() - 1.0);
+    outln!("{}", bound_line(network)?);
     Ok(ExitCode::SUCCESS)
 }
 
-fn rows(network: &PlainNetwork) -> Result<Vec<Vec<String>>> {
+/// Whether the layers are of the kinds that are trained here, one after the other.
+fn is_own(network: &PlainNetwork) -> bool {
+    let foreign = |layer: &PlainLayer| {
+        matches!(layer, PlainLayer::PaddedConv(_) | PlainLayer::LeakyRelu { .. })
+    };
+    network.is_sequence() && !network.layers().iter().any(foreign)
+}
+
+/// The network's constant; far from 1, also that of the difference of two logits.
+pub(super) fn bound_line(network: &PlainNetwork) -> Result<String> {
+    let bound = network.lipschitz_bound()?.value();
+    if is_own(network) && bound < 1.5 {
+        return Ok(format!("Lipschitz constant of the network: at most 1 + {:.2e}", bound - 1.0));
+    }
+    let certifier = certify::Certifier::new(network)?;
+    let n = network.n_classes();
+    let pairs = (0..n).flat_map(|t| (0..t).map(move |j| (t, j)));
+    let largest = pairs.map(|(t, j)| certifier.difference_constant(t, j)).fold(0.0, f64::max);
+    Ok(format!(
+        "Lipschitz constant of the network: at most {bound:.5}; of a difference of two logits: at most {largest:.5}"
+    ))
+}
+
+/// A row for each layer, with a heading.
+pub(super) fn rows(network: &PlainNetwork) -> Result<Vec<Vec<String>>> {
+    if !is_own(network) {
+        return foreign_rows(network);
+    }
     let heading =
         ["layer", "output", "weight", "values", "sigma_min", "sigma_max", "defect", "bound - 1"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
@@ -63,6 +89,41 @@ fn rows(network: &PlainNetwork) -> Result<Vec<Vec<String>>> {
         row.extend(weight_columns(layer, name, shape)?);
         rows.push(row);
         shape = output;
+    }
+    Ok(rows)
+}
+
+/// For a network of another program: what each layer may multiply distances by, and what all up to it may.
+fn foreign_rows(network: &PlainNetwork) -> Result<Vec<Vec<String>>> {
+    let heading = ["layer", "from", "output", "weight", "values", "bound", "image to here"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    let (own, signals) = (network.lipschitz_bounds()?, network.signal_bounds()?);
+    for (i, (layer, name)) in network.layers().iter().zip(network.names()).enumerate() {
+        let earlier = layer.earlier().map(|from| match from {
+            0 => "image".to_owned(),
+            from => network.names()[from - 1].clone(),
+        });
+        let (weight, values) = match layer.parameters() {
+            None => (String::new(), String::new()),
+            Some((weight, bias)) => {
+                let n = weight.elem_count() + bias.map_or(0, Tensor::elem_count);
+                (shape_text(weight.dims()), n.to_string())
+            }
+        };
+        let bound = if layer.earlier().is_some() {
+            String::new()
+        } else {
+            format!("{:.5}", own[i].value())
+        };
+        rows.push(vec![
+            name.clone(),
+            earlier.unwrap_or_default(),
+            signal_text(network.shapes()[i + 1]),
+            weight,
+            values,
+            bound,
+            format!("{:.5}", signals[i + 1].value()),
+        ]);
     }
     Ok(rows)
 }

@@ -7,7 +7,7 @@
 
 use super::claims::LayerClaim;
 use super::enclosure::Enclosure;
-use super::model::{Affine, Model};
+use super::network::{Affine, Inputs, Model};
 use super::wide::Wide;
 
 /// The constants of an arithmetic: see [`Arithmetic`](crate::Arithmetic).
@@ -92,17 +92,46 @@ impl Line {
     fn times(self, factor: Wide) -> Self {
         Self { at: self.at * factor, slope: self.slope * factor }
     }
+
+    /// At least √(self² + other²).
+    fn beside(self, other: Self) -> Self {
+        Self { at: beside(self.at, other.at), slope: beside(self.slope, other.slope) }
+    }
+}
+
+/// √(a² + b²).
+fn beside(a: Wide, b: Wide) -> Wide {
+    (a * a + b * b).sqrt()
+}
+
+/// What is known of the inputs of a layer, put together.
+fn joined<T: Copy>(
+    inputs: Inputs,
+    image: T,
+    of: impl Fn(usize) -> T,
+    sum: impl Fn(T, T) -> T,
+    side_by_side: impl Fn(T, T) -> T,
+) -> T {
+    let one = |input: Option<usize>| input.map_or(image, &of);
+    match inputs {
+        Inputs::One(input) => one(input),
+        Inputs::Sum(a, b) => sum(one(a), one(b)),
+        Inputs::SideBySide(a, b) => side_by_side(one(a), one(b)),
+    }
 }
 
 /// What the formulas need of a network besides an image.
 #[derive(Debug)]
 pub(super) struct Constants<'a> {
     layers: &'a [LayerClaim],
+    inputs: Vec<Inputs>,
+    /// How fast input and output of each layer move with the image.
+    slopes: Vec<(Wide, Wide)>,
     n_classes: usize,
     head: Option<Head>,
-    /// √2 Π K.
+    /// √2 times the network's.
     global: Wide,
-    /// Π of all K but the last.
+    /// That of the last layer's input.
     before_last: Wide,
 }
 
@@ -116,16 +145,21 @@ struct Head {
 
 impl<'a> Constants<'a> {
     pub(super) fn new(model: &Model, layers: &'a [LayerClaim]) -> Self {
-        let product = |layers: &[LayerClaim]| {
-            layers.iter().fold(Wide::ONE, |product, layer| product * Wide::from(layer.lipschitz))
-        };
-        let before = layers.split_last().map_or(layers, |(_, before)| before);
+        let (inputs, _) = model.graph();
+        let mut slopes: Vec<(Wide, Wide)> = Vec::with_capacity(layers.len());
+        for (layer, &inputs) in layers.iter().zip(&inputs) {
+            let before = joined(inputs, Wide::ONE, |i| slopes[i].1, |a, b| a + b, beside);
+            slopes.push((before, before * Wide::from(layer.lipschitz)));
+        }
+        let (before_last, network) = slopes.last().copied().unwrap_or((Wide::ONE, Wide::ONE));
         Self {
             layers,
+            inputs,
+            slopes,
             n_classes: model.n_classes,
             head: model.head().map(Head::new),
-            global: (product(layers) * Wide::from(2.0).sqrt()).widened(),
-            before_last: product(before).widened(),
+            global: (network * Wide::from(2.0).sqrt()).widened(),
+            before_last: before_last.widened(),
         }
     }
 
@@ -215,14 +249,19 @@ impl<'a> Constants<'a> {
     }
 
     fn errors(&self, enclosure: &Enclosure, machine: Machine) -> Option<Vec<LayerError>> {
-        let mut slope = Wide::ONE;
-        let mut error = Line::ZERO;
-        let mut all = Vec::with_capacity(self.layers.len());
+        let mut all: Vec<LayerError> = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
-            let gamma = gamma(layer.dot_length + 1, machine.unit)?;
-            let input = Line { at: enclosure.inputs[i], slope };
-            slope = slope * Wide::from(layer.lipschitz);
+            let inputs = self.inputs[i];
+            let error =
+                joined(inputs, Line::ZERO, |i| all[i].output_error, Line::plus, Line::beside);
+            let (before, slope) = self.slopes[i];
+            let input = Line { at: enclosure.inputs[i], slope: before };
             let output = Line { at: enclosure.outputs[i], slope };
+            if let Inputs::SideBySide(..) = inputs {
+                all.push(LayerError::of_concatenation(input, error, output));
+                continue;
+            }
+            let gamma = gamma(layer.dot_length + 1, machine.unit)?;
             let executed = input.plus(error).times(Wide::from(layer.absolute_norm));
             let rounding = executed.plus(Line::constant(Wide::from(layer.bias_norm))).times(gamma);
             let sum_error = error.times(Wide::from(layer.lipschitz)).plus(rounding);
@@ -232,11 +271,9 @@ impl<'a> Constants<'a> {
             let lost = one_lost * Wide::from(layer.n_outputs as f64).sqrt();
             let stored = sum_error.times(Wide::ONE + s).plus(output.times(s));
             let output_error = stored.plus(Line::constant(lost));
-            let input_error = error;
-            error = output_error;
             all.push(LayerError {
                 input,
-                input_error,
+                input_error: error,
                 output,
                 sum_error,
                 output_error,
@@ -275,6 +312,22 @@ struct LayerError {
     /// τ of one output, and √m τ.
     one_lost: Wide,
     lost: Wide,
+}
+
+impl LayerError {
+    /// Nothing is computed.
+    fn of_concatenation(input: Line, error: Line, output: Line) -> Self {
+        Self {
+            input,
+            input_error: error,
+            output,
+            sum_error: error,
+            output_error: error,
+            gamma: Wide::ZERO,
+            one_lost: Wide::ZERO,
+            lost: Wide::ZERO,
+        }
+    }
 }
 
 impl Head {

@@ -1,7 +1,4 @@
 //! The weights file as the verifier reads it: safetensors and the list of layers in its metadata, nothing else.
-//!
-//! Every affine layer becomes a table: output pixel p of row o is `b[o] + Σ_t w[o, t] · input[source(p, t)]`. Downsampling,
-//! cyclic padding and flattening are in `source`, so that they cost nothing and round nothing.
 
 use std::collections::BTreeMap;
 
@@ -10,68 +7,9 @@ use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::failure::{Failure, Verdict};
-
-/// The network.
-#[derive(Debug)]
-pub(super) struct Model {
-    pub(super) input: Shape,
-    pub(super) n_classes: usize,
-    pub(super) layers: Vec<Layer>,
-    /// Whether weights are stored in f64.
-    pub(super) stored_in_f64: bool,
-}
-
-/// A layer.
-#[derive(Debug)]
-pub(super) enum Layer {
-    Affine(Affine),
-    MaxMin,
-    GroupSort { group: usize, n_pixels: usize },
-    Relu,
-}
-
-/// A convolution or a dense layer.
-#[derive(Debug)]
-pub(super) struct Affine {
-    pub(super) name: String,
-    /// Rows of the weight: output channels or features.
-    pub(super) n_rows: usize,
-    /// Terms of a dot product.
-    pub(super) n_terms: usize,
-    /// n_rows x n_terms.
-    pub(super) weight: Vec<f64>,
-    /// One for each row, zeros where the layer has none.
-    pub(super) bias: Vec<f64>,
-    /// n_pixels x n_terms positions in the input.
-    pub(super) source: Vec<u32>,
-    pub(super) n_pixels: usize,
-    /// The geometry of a convolution.
-    pub(super) cyclic: Option<Cyclic>,
-}
-
-/// A stride-1 cyclic convolution on height x width pixels.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Cyclic {
-    pub(super) kernel: usize,
-    pub(super) height: usize,
-    pub(super) width: usize,
-}
-
-/// Channels, height, width.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Shape {
-    pub(super) channels: usize,
-    pub(super) height: usize,
-    pub(super) width: usize,
-}
-
-impl Shape {
-    pub(super) fn n_values(self) -> usize {
-        self.channels.saturating_mul(self.height).saturating_mul(self.width)
-    }
-}
+use super::failure::Verdict;
+use super::network::{Affine, Joining, Layer, Model, Shape, Torus, refuse};
+use super::padded::{Geometry, Window};
 
 /// The metadata entry `lipconv`.
 #[derive(Debug, Deserialize)]
@@ -94,6 +32,22 @@ enum Entry {
     GroupSort { group: usize },
     Relu {},
     Flatten {},
+    PaddedConv { window: Window, bias: bool },
+    LeakyRelu { slope: f64 },
+    Recall { from: usize },
+    Add { from: usize },
+    Concat { from: usize },
+}
+
+impl Entry {
+    /// The version of the format that it is part of.
+    fn format(&self) -> u32 {
+        match self {
+            Self::CyclicConv { .. } | Self::Dense { .. } | Self::Flatten {} => 1,
+            Self::MaxMin {} | Self::GroupSort { .. } | Self::Relu {} => 1,
+            _ => 2,
+        }
+    }
 }
 
 /// What the safetensors header says of a tensor.
@@ -109,27 +63,23 @@ struct TensorEntry {
     data_offsets: [usize; 2],
 }
 
-const CLAIM: &str = "model";
 /// Values of an image, and of a layer's output.
 const MAX_VALUES: usize = 1 << 24;
 /// Entries of a layer's table of sources: 256 MiB.
 const MAX_SOURCES: usize = 1 << 26;
 
-fn refuse(reason: impl Into<String>) -> Failure {
-    Failure::new(CLAIM, reason)
-}
-
 impl Model {
-    /// Reads a network of format 1.
+    /// Reads a network of format 1 or 2.
     pub(super) fn parse(bytes: &[u8]) -> Verdict<Self> {
         let unreadable = |e| refuse(format!("not a complete safetensors file: {e}"));
         let (length, _) = SafeTensors::read_metadata(bytes).map_err(unreadable)?;
         let tensors = SafeTensors::deserialize(bytes).map_err(unreadable)?;
         let header = header(&bytes[8..8 + length])?;
-        if header.kind != "plain-network" || header.format != 1 {
+        let expected = header.layers.iter().map(Entry::format).max().unwrap_or(1);
+        if header.kind != "plain-network" || header.format != expected {
             let (kind, format) = (&header.kind, header.format);
             return Err(refuse(format!(
-                "holds `{kind}` of format {format}, expected a plain network of format 1"
+                "holds `{kind}` of format {format}, expected a plain network of format {expected}"
             )));
         }
         let mut builder = Builder {
@@ -141,37 +91,26 @@ impl Model {
                     return Err(refuse(format!("weights of type {other}, expected f32 or f64")));
                 }
             },
-            shape: header.input,
-            counts: [0; 2],
+            shapes: vec![header.input],
+            counts: BTreeMap::new(),
             n_tensors: 0,
         };
         if header.input.n_values() == 0 || header.input.n_values() > MAX_VALUES {
             return Err(refuse("an image has no values or too many"));
         }
         let layers = header.layers.iter().map(|entry| builder.layer(entry));
-        let layers: Vec<Layer> = layers.filter_map(Verdict::transpose).collect::<Verdict<_>>()?;
+        let layers: Vec<Layer> = layers.collect::<Verdict<_>>()?;
         if builder.n_tensors != builder.tensors.len() {
             return Err(refuse("the file holds tensors that no layer uses"));
         }
-        let n_classes = builder.shape.n_values();
+        let n_classes = builder.shape().n_values();
         let stored_in_f64 = builder.dtype == Dtype::F64;
-        Ok(Self { input: header.input, n_classes, layers, stored_in_f64 })
-    }
-
-    /// The layers that compute.
-    pub(super) fn affine(&self) -> impl Iterator<Item = &Affine> {
-        self.layers.iter().filter_map(|layer| match layer {
-            Layer::Affine(affine) => Some(affine),
-            _ => None,
-        })
-    }
-
-    /// The last layer, where it is dense and nothing follows it.
-    pub(super) fn head(&self) -> Option<&Affine> {
-        match self.layers.last() {
-            Some(Layer::Affine(affine)) if affine.cyclic.is_none() => Some(affine),
-            _ => None,
+        let model = Self { input: header.input, n_classes, layers, stored_in_f64 };
+        let (nodes, last) = model.graph();
+        if nodes.is_empty() || last != Some(nodes.len() - 1) {
+            return Err(refuse("the logits do not come from the last layer that computes"));
         }
+        Ok(model)
     }
 }
 
@@ -200,23 +139,36 @@ fn header(text: &[u8]) -> Verdict<Header> {
 struct Builder<'a> {
     tensors: SafeTensors<'a>,
     dtype: Dtype,
-    /// What the next layer sees; a vector has one pixel.
-    shape: Shape,
-    /// Convolutions and dense layers so far.
-    counts: [usize; 2],
+    /// Of the signals so far, the image first; a vector has one pixel.
+    shapes: Vec<Shape>,
+    /// Layers of each kind so far.
+    counts: BTreeMap<&'static str, usize>,
     n_tensors: usize,
 }
 
 impl Builder<'_> {
-    /// The next layer; None where it only renames values.
-    fn layer(&mut self, entry: &Entry) -> Verdict<Option<Layer>> {
-        let n_pixels = self.shape.height * self.shape.width;
-        let channels = self.shape.channels;
+    /// What the next layer sees.
+    fn shape(&self) -> Shape {
+        self.shapes[self.shapes.len() - 1]
+    }
+
+    /// The name of the next layer of a kind.
+    fn name(&mut self, kind: &'static str) -> String {
+        let count = self.counts.entry(kind).or_default();
+        *count += 1;
+        format!("{kind}{count}")
+    }
+
+    /// The next layer.
+    fn layer(&mut self, entry: &Entry) -> Verdict<Layer> {
+        let (shape, n_signals) = (self.shape(), self.shapes.len());
+        let (n_pixels, channels) = (shape.height * shape.width, shape.channels);
         let refused = |what: &str| refuse(format!("no rule for {what} on {channels} channels"));
-        Ok(Some(match *entry {
+        let layer = match *entry {
             Entry::CyclicConv { downsample, bias } => {
                 Layer::Affine(self.convolution(downsample, bias)?)
             }
+            Entry::PaddedConv { window, bias } => Layer::Affine(self.padded(window, bias)?),
             Entry::Dense { bias } => Layer::Affine(self.dense(bias)?),
             Entry::MaxMin {} if channels.is_multiple_of(2) => Layer::MaxMin,
             Entry::MaxMin {} => return Err(refused("max-min")),
@@ -228,37 +180,114 @@ impl Builder<'_> {
             }
             Entry::Relu {} => Layer::Relu,
             Entry::Flatten {} => {
-                self.shape = Shape { channels: self.shape.n_values(), height: 1, width: 1 };
-                return Ok(None);
+                self.shapes.push(Shape { channels: shape.n_values(), height: 1, width: 1 });
+                Layer::Flatten
             }
-        }))
+            Entry::LeakyRelu { slope } => {
+                let name = self.name(if slope == -1.0 { "abs" } else { "leaky" });
+                if !slope.is_finite()
+                    || (self.dtype == Dtype::F32 && f64::from(slope as f32) != slope)
+                {
+                    return Err(refuse(format!(
+                        "{name}: slope {slope} is no number of the weights' type"
+                    )));
+                }
+                Layer::Leaky { node: Joining { name, n_outputs: shape.n_values() }, slope }
+            }
+            Entry::Recall { from } | Entry::Add { from } | Entry::Concat { from } => {
+                let Some(&earlier) = self.shapes.get(from) else {
+                    return Err(refuse(format!(
+                        "a layer goes back to signal {from}, which comes later"
+                    )));
+                };
+                self.joining(entry, from, earlier)?
+            }
+        };
+        if self.shapes.len() == n_signals {
+            self.shapes.push(shape);
+        }
+        Ok(layer)
+    }
+
+    /// A layer that goes back to an earlier signal.
+    fn joining(&mut self, entry: &Entry, from: usize, earlier: Shape) -> Verdict<Layer> {
+        let shape = self.shape();
+        let same_size = (earlier.height, earlier.width) == (shape.height, shape.width);
+        let channels = earlier.channels.saturating_add(shape.channels);
+        Ok(match entry {
+            Entry::Recall { .. } => {
+                self.shapes.push(earlier);
+                Layer::Recall { from }
+            }
+            Entry::Add { .. } if earlier == shape => {
+                let node = Joining { name: self.name("add"), n_outputs: shape.n_values() };
+                Layer::Add { node, from }
+            }
+            Entry::Concat { .. } if same_size => {
+                let output = Shape { channels, ..shape };
+                if output.n_values() > MAX_VALUES {
+                    return Err(refuse("a concatenation is larger than the verifier allows"));
+                }
+                self.shapes.push(output);
+                let node = Joining { name: self.name("concat"), n_outputs: output.n_values() };
+                Layer::Concat { node, from }
+            }
+            _ => return Err(refuse(format!("signals of {earlier:?} and {shape:?} do not join"))),
+        })
     }
 
     fn dense(&mut self, bias: bool) -> Verdict<Affine> {
-        self.counts[1] += 1;
-        let name = format!("linear{}", self.counts[1]);
-        let n_terms = self.shape.n_values();
+        let name = self.name("linear");
+        let input = self.shape();
+        let n_terms = input.n_values();
         let shape = self.tensor_shape(&name)?;
         let [n_rows, columns] = shape[..] else {
             return Err(refuse(format!("{name}.weight has {} sides, expected 2", shape.len())));
         };
-        if columns != n_terms || self.shape.height * self.shape.width != 1 {
+        if columns != n_terms || input.height * input.width != 1 {
             return Err(refuse(format!("{name}.weight has {columns} columns, expected {n_terms}")));
         }
         let (weight, bias) = self.parameters(&name, n_rows, bias)?;
-        self.shape = Shape { channels: n_rows, height: 1, width: 1 };
+        self.shapes.push(Shape { channels: n_rows, height: 1, width: 1 });
         let source = (0..n_terms as u32).collect();
-        Ok(Affine { name, n_rows, n_terms, weight, bias, source, n_pixels: 1, cyclic: None })
+        let (n_groups, n_pixels, torus) = (1, 1, None);
+        Ok(Affine { name, n_rows, n_terms, weight, bias, source, n_groups, n_pixels, torus })
+    }
+
+    fn padded(&mut self, window: Window, bias: bool) -> Verdict<Affine> {
+        let name = self.name("conv");
+        let shape = self.tensor_shape(&name)?;
+        let [n_rows, c_in, kh, kw] = shape[..] else {
+            return Err(refuse(format!("{name}.weight has {} sides, expected 4", shape.len())));
+        };
+        let (image, n_groups) = (self.shape(), window.groups);
+        let divides = n_groups > 0 && n_rows > 0 && n_rows.is_multiple_of(n_groups);
+        if !divides || c_in.saturating_mul(n_groups) != image.channels {
+            return Err(refuse(format!("{name}.weight of shape {shape:?} does not fit its input")));
+        }
+        let geometry = Geometry::new(window, [kh, kw], image)?;
+        let output =
+            Shape { channels: n_rows, height: geometry.output.0, width: geometry.output.1 };
+        let sides = [image.channels, kh, kw, output.height, output.width];
+        let n_sources = sides.iter().fold(1, |n: usize, &side| n.saturating_mul(side));
+        if n_sources > MAX_SOURCES || output.n_values() > MAX_VALUES {
+            return Err(refuse(format!("{name} is larger than the verifier allows")));
+        }
+        let (weight, bias) = self.parameters(&name, n_rows, bias)?;
+        let source = geometry.sources(image, n_groups);
+        let torus = Some(geometry.torus(c_in));
+        self.shapes.push(output);
+        let (n_terms, n_pixels) = (c_in * kh * kw, output.height * output.width);
+        Ok(Affine { name, n_rows, n_terms, weight, bias, source, n_groups, n_pixels, torus })
     }
 
     fn convolution(&mut self, factor: usize, bias: bool) -> Verdict<Affine> {
-        self.counts[0] += 1;
-        let name = format!("conv{}", self.counts[0]);
+        let name = self.name("conv");
         let shape = self.tensor_shape(&name)?;
         let [n_rows, c_in, kernel, kernel_width] = shape[..] else {
             return Err(refuse(format!("{name}.weight has {} sides, expected 4", shape.len())));
         };
-        let image = self.shape;
+        let image = self.shape();
         let fits = factor > 0
             && image.height.is_multiple_of(factor)
             && image.width.is_multiple_of(factor)
@@ -279,12 +308,12 @@ impl Builder<'_> {
             )));
         }
         let (weight, bias) = self.parameters(&name, n_rows, bias)?;
-        let cyclic = Cyclic { kernel, height, width };
-        let source = sources(image, factor, cyclic);
-        self.shape = output;
+        let source = sources(image, factor, kernel);
+        self.shapes.push(output);
         let n_terms = c_in * kernel * kernel;
-        let (n_pixels, cyclic) = (height * width, Some(cyclic));
-        Ok(Affine { name, n_rows, n_terms, weight, bias, source, n_pixels, cyclic })
+        let (n_groups, n_pixels) = (1, height * width);
+        let torus = Some(Torus::cyclic(kernel, c_in, (height, width)));
+        Ok(Affine { name, n_rows, n_terms, weight, bias, source, n_groups, n_pixels, torus })
     }
 
     fn tensor_shape(&self, name: &str) -> Verdict<Vec<usize>> {
@@ -336,8 +365,8 @@ impl Builder<'_> {
 }
 
 /// Position in the image of term (c, i, j) of output pixel (y, x), for all pixels and terms.
-fn sources(image: Shape, factor: usize, cyclic: Cyclic) -> Vec<u32> {
-    let Cyclic { kernel: k, height, width } = cyclic;
+fn sources(image: Shape, factor: usize, k: usize) -> Vec<u32> {
+    let (height, width) = (image.height / factor, image.width / factor);
     let mut sources = Vec::new();
     for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
         for channel in 0..image.channels * factor * factor {

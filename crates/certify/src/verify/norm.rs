@@ -11,7 +11,8 @@
 //!
 //! For rows of length m, `|W W* - G̃| ≤ γ_{m+2} |W| |W|*` entry by entry, and `‖ |W| |W|* ‖₂ ≤ ‖W‖_F²`: `δ = γ_{m+2} ‖W‖_F²`.
 //!
-//! A dense layer is W itself, on its smaller side. A cyclic convolution on h x w pixels is unitarily similar to the blocks
+//! A convolution with padding or a stride is no larger than a cyclic one on a torus (module `padded`), and each group of its channels is taken by
+//! itself. A dense layer is W itself, on its smaller side. A cyclic convolution on h x w pixels is unitarily similar to the blocks
 //! `Ŵ(p, q) = Σ W[:, :, i, j] exp(2πi (p i / h + q j / w))`, one for each frequency, of which conjugate ones have equal norms; as a real
 //! matrix, `[Re -Im; Im Re]` has the same norm. Angles are reduced in integers; the entries err by at most
 //! `(k² + 64) u Σ_ij |W[o, c, i, j]|`, given that sine and cosine are good to 16 units in the last place, which adds at most
@@ -24,7 +25,7 @@
 
 use rayon::prelude::*;
 
-use super::model::{Affine, Cyclic};
+use super::network::{Affine, Torus};
 
 const UNIT: f64 = f64::EPSILON / 2.0;
 
@@ -37,65 +38,84 @@ struct Matrix {
 
 /// Whether `‖W‖₂ ≤ bound` is proven.
 pub(super) fn proves_lipschitz(affine: &Affine, bound: f64) -> bool {
-    match affine.cyclic {
+    match &affine.torus {
         None => {
             let rows = affine.weight.chunks_exact(affine.n_terms).map(<[f64]>::to_vec).collect();
             Matrix { rows, error: 0.0 }.proves(bound)
         }
-        Some(cyclic) => {
-            let frequencies: Vec<(usize, usize)> = half_of_frequencies(cyclic).collect();
-            frequencies.par_iter().all(|&at| block(affine, cyclic, at).proves(bound))
-        }
+        Some(torus) => groups(affine).all(|weight| {
+            let frequencies: Vec<(usize, usize)> = half_of_frequencies(torus).collect();
+            let n_terms = affine.n_terms;
+            frequencies.par_iter().all(|&at| block(weight, n_terms, torus, at).proves(bound))
+        }),
     }
 }
 
 /// Whether `‖|W|‖₂ ≤ bound` is proven.
 pub(super) fn proves_absolute(affine: &Affine, bound: f64) -> bool {
-    let rows = absolute_taps(affine);
-    let n_taps = affine.cyclic.map_or(1, |cyclic| cyclic.kernel * cyclic.kernel);
-    let error = n_taps as f64 * f64::EPSILON * frobenius_up(&rows);
-    Matrix { rows, error }.proves(bound)
+    let n_taps = affine.torus.as_ref().map_or(1, |torus| torus.n_taps);
+    groups(affine).all(|weight| {
+        let rows = absolute_taps(weight, affine.n_terms, affine.torus.as_ref());
+        let error = n_taps as f64 * f64::EPSILON * frobenius_up(&rows);
+        Matrix { rows, error }.proves(bound)
+    })
 }
 
-/// Σ over the taps of |W|, c_out x c_in; each entry within n_taps·2u of the exact one, relatively.
-fn absolute_taps(affine: &Affine) -> Vec<Vec<f64>> {
-    let n_taps = affine.cyclic.map_or(1, |cyclic| cyclic.kernel * cyclic.kernel);
-    let sum = |taps: &[f64]| taps.iter().map(|w| w.abs()).sum::<f64>();
-    let row = |row: &[f64]| row.chunks_exact(n_taps).map(sum).collect();
-    affine.weight.chunks_exact(affine.n_terms).map(row).collect()
+/// The rows of each group; one of several that follow each other and are equal, as in pooling.
+fn groups(affine: &Affine) -> impl Iterator<Item = &[f64]> {
+    let length = affine.weight.len() / affine.n_groups;
+    let group = move |g: usize| &affine.weight[g * length..(g + 1) * length];
+    (0..affine.n_groups).filter(move |&g| g == 0 || group(g) != group(g - 1)).map(group)
+}
+
+/// Σ over the taps of |W|, rows x input channels; each entry within n_taps·2u of the exact one, relatively.
+fn absolute_taps(weight: &[f64], n_terms: usize, torus: Option<&Torus>) -> Vec<Vec<f64>> {
+    let rows = weight.chunks_exact(n_terms);
+    let Some(torus) = torus else {
+        return rows.map(|row| row.iter().map(|w| w.abs()).collect()).collect();
+    };
+    let sums = |row: &[f64]| {
+        let mut sums = vec![0.0; torus.n_columns];
+        row.iter().zip(&torus.places).for_each(|(w, place)| sums[place.0] += w.abs());
+        sums
+    };
+    rows.map(sums).collect()
 }
 
 /// One of each pair of conjugate frequencies.
-fn half_of_frequencies(cyclic: Cyclic) -> impl Iterator<Item = (usize, usize)> {
-    let Cyclic { height, width, .. } = cyclic;
+fn half_of_frequencies(torus: &Torus) -> impl Iterator<Item = (usize, usize)> {
+    let (height, width) = (torus.height, torus.width);
     let all = (0..height).flat_map(move |p| (0..width).map(move |q| (p, q)));
     all.filter(move |&(p, q)| (p, q) <= ((height - p) % height, (width - q) % width))
 }
 
 /// `[Re -Im; Im Re]` of the block at a frequency.
-fn block(affine: &Affine, cyclic: Cyclic, (p, q): (usize, usize)) -> Matrix {
-    let Cyclic { kernel: k, height, width } = cyclic;
-    let n_taps = k * k;
-    let turn = |tap: usize| {
+fn block(weight: &[f64], n_terms: usize, torus: &Torus, (p, q): (usize, usize)) -> Matrix {
+    let Torus { height, width, n_columns, n_taps, .. } = *torus;
+    let turn = |&(_, i, j): &(usize, usize, usize)| {
         // the angle as a fraction of a turn, reduced exactly
-        let (i, j) = (tap / k, tap % k);
         let fraction = (p * i * width + q * j * height) % (height * width);
         let angle = std::f64::consts::TAU * (fraction as f64 / (height * width) as f64);
         (angle.cos(), angle.sin())
     };
-    let turns: Vec<(f64, f64)> = (0..n_taps).map(turn).collect();
-    let c_in = affine.n_terms / n_taps;
-    let mut rows = vec![vec![0.0; 2 * c_in]; 2 * affine.n_rows];
-    for (o, row) in affine.weight.chunks_exact(affine.n_terms).enumerate() {
-        for (c, taps) in row.chunks_exact(n_taps).enumerate() {
-            let re: f64 = taps.iter().zip(&turns).map(|(w, (cos, _))| w * cos).sum();
-            let im: f64 = taps.iter().zip(&turns).map(|(w, (_, sin))| w * sin).sum();
-            (rows[o][c], rows[o][c_in + c]) = (re, -im);
-            (rows[affine.n_rows + o][c], rows[affine.n_rows + o][c_in + c]) = (im, re);
+    let turns: Vec<(f64, f64)> = torus.places.iter().map(turn).collect();
+    let n_rows = weight.len() / n_terms;
+    let mut rows = vec![vec![0.0; 2 * n_columns]; 2 * n_rows];
+    for (o, row) in weight.chunks_exact(n_terms).enumerate() {
+        for ((w, (cos, sin)), &(c, _, _)) in row.iter().zip(&turns).zip(&torus.places) {
+            rows[o][c] += w * cos;
+            rows[n_rows + o][c] += w * sin;
+        }
+    }
+    for o in 0..n_rows {
+        for c in 0..n_columns {
+            (rows[o][n_columns + c], rows[n_rows + o][n_columns + c]) =
+                (-rows[n_rows + o][c], rows[o][c]);
         }
     }
     // each entry of the sums over the taps occurs four times
-    let error = (n_taps + 64) as f64 * UNIT * 2.0 * frobenius_up(&absolute_taps(affine));
+    let absolute = absolute_taps(weight, n_terms, Some(torus));
+    let error = (n_taps + 64) as f64 * UNIT * 2.0 * frobenius_up(&absolute);
     Matrix { rows, error }
 }
 
@@ -210,8 +230,9 @@ mod tests {
             weight,
             bias: vec![0.0; n_rows],
             source: (0..n_terms as u32).collect(),
+            n_groups: 1,
             n_pixels: 1,
-            cyclic: None,
+            torus: None,
         }
     }
 
@@ -243,9 +264,9 @@ mod tests {
 
     #[test]
     fn the_norm_of_zeros_is_0() {
-        let cyclic = Some(Cyclic { kernel: 2, height: 4, width: 3 });
+        let torus = Some(Torus::cyclic(2, 1, (4, 3)));
         let zeros = dense(2, 4, vec![0.0; 8]);
-        for affine in [Affine { n_pixels: 12, cyclic, ..dense(1, 4, vec![0.0; 4]) }, zeros] {
+        for affine in [Affine { n_pixels: 12, torus, ..dense(1, 4, vec![0.0; 4]) }, zeros] {
             assert!(proves_lipschitz(&affine, 0.0) && proves_absolute(&affine, 0.0));
         }
         let tiny = dense(1, 2, vec![0.0, f64::MIN_POSITIVE]);
@@ -256,9 +277,9 @@ mod tests {
     fn norms_of_cyclic_kernels() {
         // a shift keeps norms; the mean of two neighbours has norm 1 (frequency 0), their difference 2 on an even side
         let conv = |taps: [f64; 4], height: usize, width: usize| {
-            let cyclic = Some(Cyclic { kernel: 2, height, width });
+            let torus = Some(Torus::cyclic(2, 1, (height, width)));
             let n_pixels = height * width;
-            Affine { n_pixels, cyclic, ..dense(1, 4, taps.to_vec()) }
+            Affine { n_pixels, torus, ..dense(1, 4, taps.to_vec()) }
         };
         for (height, width) in [(4, 4), (3, 6), (5, 5)] {
             check_threshold(&conv([0.0, 1.0, 0.0, 0.0], height, width), 1.0);

@@ -41,6 +41,11 @@ impl Wide {
         Self { hi, lo: a.mul_add(b, -hi) }
     }
 
+    /// hi and lo.
+    pub(super) fn parts(self) -> (f64, f64) {
+        (self.hi, self.lo)
+    }
+
     pub(super) fn sqrt(self) -> Self {
         if self.hi <= 0.0 {
             return Self::ZERO;

@@ -17,7 +17,7 @@ pub(crate) struct Case {
 }
 
 impl Case {
-    fn new(network: &PlainNetwork, images: &Tensor, labels: Vec<usize>) -> Self {
+    pub(crate) fn new(network: &PlainNetwork, images: &Tensor, labels: Vec<usize>) -> Self {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("network.safetensors");
         network.save(&path).unwrap();
@@ -37,7 +37,7 @@ impl Case {
         Self::new(&network, &images, labels)
     }
 
-    fn check_text(&self, certificate: &str) -> Result<Report, Failure> {
+    pub(crate) fn check_text(&self, certificate: &str) -> Result<Report, Failure> {
         self.check_on(certificate, &self.model, &self.pixels, &self.labels, Selection::All)
     }
 

@@ -54,7 +54,7 @@ fn radius_of_a_linear_model_is_its_distance_to_the_boundary() {
 /// Random points and PGD iterates just inside the executed radius keep their class, in the arithmetic that was
 /// certified.
 #[track_caller]
-fn check_radius_survives(network: &PlainNetwork, arithmetic: Arithmetic, seed: u64) {
+pub(crate) fn check_radius_survives(network: &PlainNetwork, arithmetic: Arithmetic, seed: u64) {
     let rng = &mut rng(seed);
     let executed = ExecutedNetwork::new(network, arithmetic).unwrap();
     let images = images(12, network.input(), executed.dtype(), rng);

@@ -151,7 +151,7 @@ fn dense_operator(network: &PlainNetwork) -> Array2<f64> {
 }
 
 /// The largest singular value less what LAPACK may err by: a modest multiple of n u (LAPACK Users' Guide, section 4.9).
-fn norm_from_below(matrix: &Array2<f64>) -> f64 {
+pub(crate) fn norm_from_below(matrix: &Array2<f64>) -> f64 {
     let (_, singular, _) = matrix.svd(false, false).unwrap();
     let n = matrix.nrows().max(matrix.ncols()) as f64;
     singular[0] * (1.0 - 4.0 * n * f64::EPSILON)

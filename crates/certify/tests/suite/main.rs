@@ -13,6 +13,7 @@ mod counterexamples;
 mod decision_attacks;
 mod errors;
 mod evaluation;
+mod foreign;
 mod golden;
 mod hunt;
 mod kernels;

@@ -75,7 +75,7 @@ impl GanTrainer {
     pub fn resume(path: &Path, device: &Device) -> Result<Self> {
         let mut reader = Reader::open(path)?;
         let Header { dtype, generator, config, critic, rng, .. } =
-            reader.header_of(KIND, FORMAT)?;
+            reader.header_of(KIND, FORMAT..=FORMAT)?;
         let dtype = dtype.dtype();
         config.validate()?;
         let supply = |name: &str, shape: &[usize]| {

@@ -49,7 +49,7 @@ impl FrozenGenerator {
     /// As for [`Trainer::resume`](crate::Trainer::resume); those of [`GeneratorSpec::validate`].
     pub fn load(path: &Path, device: &Device) -> Result<Self> {
         let mut reader = Reader::open(path)?;
-        let Header { dtype, spec, .. } = reader.header_of(KIND, FORMAT)?;
+        let Header { dtype, spec, .. } = reader.header_of(KIND, FORMAT..=FORMAT)?;
         spec.validate()?;
         let dtype = dtype.dtype();
         let mut layers = Vec::new();

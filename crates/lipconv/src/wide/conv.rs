@@ -24,9 +24,6 @@ pub(super) struct Unshuffle {
     pub(super) factor: usize,
 }
 
-/// Values of the matrix of shifted inputs held at a time: 512 KiB.
-const PANEL_VALUES: usize = 1 << 16;
-
 impl Convolution {
     /// `result += weight * shifted(input)`; `result` is c_out x (h·w·images).
     pub(super) fn apply(
@@ -39,7 +36,7 @@ impl Convolution {
     ) {
         let row = self.input.width * n_images;
         let n_terms = weight.ncols();
-        let n_rows = (PANEL_VALUES / (n_terms * row).max(1)).clamp(1, self.input.height);
+        let n_rows = (super::PANEL_VALUES / (n_terms * row).max(1)).clamp(1, self.input.height);
         for y in (0..self.input.height).step_by(n_rows) {
             let n_rows = n_rows.min(self.input.height - y);
             self.gather(input, columns, y..y + n_rows, n_images);

@@ -134,7 +134,8 @@ fn blueprint(network: &PlainNetwork) -> Result<Blueprint> {
             (PlainLayer::Activation(activation), _) => {
                 push_activation(&mut layers, after_linear, *activation)?;
             }
-            _ => {}
+            (PlainLayer::Flatten, _) => {}
+            _ => return Err(not_on_engine(name.clone())),
         }
         after_linear = layer.parameters().is_some();
         shape = layer.output_shape(shape, name)?;
