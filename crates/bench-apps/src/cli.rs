@@ -13,6 +13,7 @@ mod eval;
 mod experiment;
 mod export;
 mod gan;
+mod import;
 mod inspect;
 mod model;
 mod predict;
@@ -48,7 +49,8 @@ Examples:
   lipconv verify FILE --model runs/first           check them
   lipconv attack runs/first --attack pgd --eps 1.58
   lipconv inspect runs/first                       layers, singular values, bounds
-  lipconv export runs/first                        weights and module for PyTorch
+  lipconv export runs/first                        weights and module for PyTorch, or ONNX
+  lipconv import model.onnx                        a network of another program
   lipconv predict runs/first digit.png             class and certified radius of an image
   lipconv gan --out runs/gan                       a generator of images like CIFAR-10's
   lipconv wasserstein cifar10 generator:FILE       how far they are from the data, from below
@@ -80,6 +82,7 @@ enum Command {
     Predict(predict::Args),
     Bench(bench::Args),
     Export(export::Args),
+    Import(import::Args),
     Gan(Box<gan::Args>),
     Wasserstein(Box<wasserstein::Args>),
     Experiment(experiment::Args),
@@ -126,6 +129,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Predict(args) => predict::run(&args, display),
         Command::Bench(args) => bench::run(&args, display),
         Command::Export(args) => export::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Gan(args) => gan::run(&args, display),
         Command::Wasserstein(args) => wasserstein::run(&args, display),
         Command::Experiment(args) => experiment::run(&args, display),

@@ -97,8 +97,22 @@ pub(crate) const LAYERS: &[Layer] = &[
         only_outside: None,
     },
     Layer {
+        name: "interchange",
+        may_use: &["lipconv"],
+        tests_may_use: &[],
+        must_not_use: &[&DATA, &REPORTS, &TERMINAL, &CLOCKS, &LOOSE_ERRORS, &TEST_TOOLS],
+        only_outside: None,
+    },
+    Layer {
         name: "bench-apps",
-        may_use: &["projectors", "blockconv", "lipconv", "certify", "lipconv-datasets"],
+        may_use: &[
+            "projectors",
+            "blockconv",
+            "lipconv",
+            "certify",
+            "lipconv-datasets",
+            "interchange",
+        ],
         tests_may_use: &[],
         must_not_use: &[&TEST_TOOLS],
         only_outside: None,

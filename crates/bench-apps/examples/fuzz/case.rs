@@ -60,8 +60,8 @@ fn collect(dir: &Path, target: &Target, seeds: &mut Vec<Files>) -> Result<()> {
         }
         return Ok(());
     }
-    // a configuration is a seed on its own
-    let alone = target.ends.iter().all(|end| end.ends_with(".toml"));
+    // a configuration and a model are seeds on their own
+    let alone = target.ends.iter().all(|end| end.ends_with(".toml") || end.ends_with(".onnx"));
     let mut here = Files::new();
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_owned();

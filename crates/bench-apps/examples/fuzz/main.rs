@@ -39,7 +39,7 @@ const MOST_FINDINGS: usize = 20;
 
 #[derive(Debug, Parser)]
 struct Cli {
-    /// idx, cifar10, stl10, images, weights, checkpoint, certificate, config, experiment, manifest, records [default: all]
+    /// idx, cifar10, stl10, images, onnx, weights, checkpoint, certificate, config, experiment, manifest, records [default: all]
     targets: Vec<String>,
     /// Minutes for each target
     #[arg(long, default_value_t = 1.0)]

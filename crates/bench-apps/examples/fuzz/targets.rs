@@ -34,11 +34,12 @@ pub(crate) struct Target {
     pub(crate) read: fn(&Path) -> Result<()>,
 }
 
-pub(crate) const TARGETS: [Target; 11] = [
+pub(crate) const TARGETS: [Target; 12] = [
     Target { name: "idx", seeds: &["examples/fuzz/seeds/idx"], ends: &[], read: idx },
     Target { name: "cifar10", seeds: &["examples/fuzz/seeds/cifar10"], ends: &[], read: cifar10 },
     Target { name: "stl10", seeds: &["examples/fuzz/seeds/stl10"], ends: &[], read: stl10 },
     Target { name: "images", seeds: &["examples/fuzz/seeds/images"], ends: &[], read: images },
+    Target { name: "onnx", seeds: &["../interchange/tests/data"], ends: &[".onnx"], read: onnx },
     Target { name: "weights", seeds: &["examples/fuzz/seeds/weights"], ends: &[], read: weights },
     Target {
         name: "checkpoint",
@@ -131,6 +132,19 @@ fn weights(dir: &Path) -> Result<()> {
         let images = zeros(1, network.input(), network.dtype())?;
         network.forward(&images)?;
         Certifier::new(&network)?.certify(&images, &[0])?;
+    }
+    Ok(())
+}
+
+/// What is read is a network that runs; written and read again it is the same.
+fn onnx(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let network = interchange::from_onnx(&fs::read(entry?.path())?)?.network;
+        let again = interchange::from_onnx(&interchange::to_onnx(&network)?)?.network;
+        assert_eq!(network.names(), again.names());
+        if network.input().n_values() <= LARGEST {
+            network.forward(&zeros(1, network.input(), network.dtype())?)?;
+        }
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::stdout::outln;
 
 /// Write a trained network for PyTorch: weights as safetensors, and the module that takes them
 ///
+/// Where --out ends with .onnx, one file in ONNX instead (operator set 20), which onnxruntime runs and `lipconv import` reads back.
 /// Convolutions become nn.Conv2d with padding_mode="circular"; a kernel of even size gets a last row and column of zeros,
 /// which makes it the same map. FILE.py beside the weights builds the network and loads them with torch alone.
 #[derive(Debug, clap::Args)]
@@ -20,6 +21,7 @@ use crate::stdout::outln;
 Examples:
   lipconv export runs/first
   lipconv export runs/first --out digits.safetensors
+  lipconv export runs/first --out digits.onnx
   python3 -c 'from digits import load; print(load(\"digits.safetensors\"))'")]
 pub(super) struct Args {
     /// A run directory, or a file of weights
@@ -44,6 +46,12 @@ fn is_module_name(stem: &str) -> bool {
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let model = Model::load(&args.model, Some(DeviceKind::Cpu))?;
     let network = &model.network;
+    if args.out.extension().is_some_and(|extension| extension == "onnx") {
+        check_output(&args.out)?;
+        write_atomic(&args.out, &interchange::to_onnx(network)?)?;
+        outln!("{}", args.out.display());
+        return Ok(ExitCode::SUCCESS);
+    }
     let stem = args.out.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let module = args.out.with_extension("py");
     ensure!(
