@@ -199,10 +199,26 @@ fn dot_products_that_are_too_long_are_refused() {
         n_outputs: 1,
     };
     let limit = (1 << 22) - 1;
-    assert!(layer_model(&layer(limit), Arithmetic::F32, Upper::ONE, Upper::ONE).is_ok());
-    let error =
-        layer_model(&layer(limit + 1), Arithmetic::F32, Upper::ONE, Upper::ONE).unwrap_err();
+    assert!(
+        layer_model(&layer(limit), Arithmetic::F32, Joint::Single(None), (Upper::ONE, Upper::ONE))
+            .is_ok()
+    );
+    let error = layer_model(
+        &layer(limit + 1),
+        Arithmetic::F32,
+        Joint::Single(None),
+        (Upper::ONE, Upper::ONE),
+    )
+    .unwrap_err();
     let text = "linear1: dot products of length 4194304 are too long for f32 arithmetic, expected at most 4194303";
     assert_eq!(error.to_string(), text);
-    assert!(layer_model(&layer(limit + 1), Arithmetic::F64, Upper::ONE, Upper::ONE).is_ok());
+    assert!(
+        layer_model(
+            &layer(limit + 1),
+            Arithmetic::F64,
+            Joint::Single(None),
+            (Upper::ONE, Upper::ONE)
+        )
+        .is_ok()
+    );
 }
