@@ -114,13 +114,13 @@ impl Draft {
         if !changes {
             return signal;
         }
-        if is_free && signal == self.last() {
-            if let Some(last) = self.pieces.last_mut() {
-                if last.absorb(&scale, &shift) {
-                    self.n_folded += 1;
-                    return signal;
-                }
-            }
+        if is_free
+            && signal == self.last()
+            && let Some(last) = self.pieces.last_mut()
+            && last.absorb(&scale, &shift)
+        {
+            self.n_folded += 1;
+            return signal;
         }
         let shape = self.shapes[signal].clone();
         self.push(signal, Piece::Channelwise { scale, shift }, shape)

@@ -146,7 +146,7 @@ pub(crate) fn reshaped(
     }
     let (n, known) = (n_values(dims), n_values(&output));
     if let Some(axis) = open {
-        output[axis] = if known == 0 { 0 } else { n / known };
+        output[axis] = n.checked_div(known).unwrap_or(0);
     }
     if n_values(&output) != n || output.len() > 16 {
         return unsupported(what, format!("{dims:?} cannot have the sizes {target:?}"));

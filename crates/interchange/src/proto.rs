@@ -314,13 +314,13 @@ impl<'a> Tensor<'a> {
                 format!("it holds {got} values, expected {n} by its sizes {:?}", self.dims),
             );
         }
-        if let Values::Floats(values, _) = &values {
-            if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-                return unsupported(
-                    self.title(),
-                    format!("it holds {} at {at}, expected finite numbers", values[at]),
-                );
-            }
+        if let Values::Floats(values, _) = &values
+            && let Some(at) = values.iter().position(|v| !v.is_finite())
+        {
+            return unsupported(
+                self.title(),
+                format!("it holds {} at {at}, expected finite numbers", values[at]),
+            );
         }
         Ok(values)
     }

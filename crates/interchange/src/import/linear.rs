@@ -342,15 +342,15 @@ fn count(call: &mut Call<'_, '_>, name: &str, default: i64) -> Result<usize> {
 
 fn settings(call: &mut Call<'_, '_>, kernel: [usize; 2]) -> Result<Settings> {
     let mut settings = Settings::plain();
-    if let Some(auto) = call.text("auto_pad")? {
-        if !matches!(auto, "NOTSET" | "VALID") {
-            return call.refused(format!("auto_pad is {}, expected NOTSET", auto.escape_debug()));
-        }
+    if let Some(auto) = call.text("auto_pad")?
+        && !matches!(auto, "NOTSET" | "VALID")
+    {
+        return call.refused(format!("auto_pad is {}, expected NOTSET", auto.escape_debug()));
     }
-    if let Some(shape) = call.ints("kernel_shape")? {
-        if shape != [kernel[0] as i64, kernel[1] as i64] {
-            return call.refused(format!("kernel_shape is {shape:?}, the weight has {kernel:?}"));
-        }
+    if let Some(shape) = call.ints("kernel_shape")?
+        && shape != [kernel[0] as i64, kernel[1] as i64]
+    {
+        return call.refused(format!("kernel_shape is {shape:?}, the weight has {kernel:?}"));
     }
     for name in ["strides", "dilations"] {
         if let Some(values) = call.ints(name)? {

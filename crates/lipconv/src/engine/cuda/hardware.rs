@@ -236,6 +236,8 @@ impl Backend for Hardware {
             self.taken += bytes;
             self.memory.push(address);
             driver::memset_d8_sync(address, 0, bytes).map_err(failed("clear memory"))?;
+            // the engine's streams do not wait for the one that clears
+            driver::ctx::synchronize().map_err(failed("clear memory"))?;
             Ok(address)
         }
     }
@@ -243,7 +245,10 @@ impl Backend for Hardware {
     fn write(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
         self.synchronize()?;
         // SAFETY: the engine writes what it allocated
-        unsafe { driver::memcpy_htod_sync(to, bytes) }.map_err(failed("copy to the device"))
+        unsafe { driver::memcpy_htod_sync(to, bytes) }.map_err(failed("copy to the device"))?;
+        // The call returns when the values have left the host's memory, and the engine's streams do not wait for the one that copies:
+        // without this a graph may read what was there before.
+        driver::ctx::synchronize().map_err(failed("copy to the device"))
     }
 
     fn read(&mut self, from: Address, bytes: &mut [u8]) -> Result<()> {
