@@ -31,7 +31,7 @@ use crate::plain::{PlainLayer, PlainNetwork};
 /// One layer as tensor operations.
 ///
 /// # Errors
-/// [`Error::Candle`](crate::Error::Candle) and the shape errors of the operation; [`Error::LayerOrder`] for a layer that goes back to
+/// [`Error::Candle`] and the shape errors of the operation; [`Error::LayerOrder`] for a layer that goes back to
 /// an earlier signal, which [`PlainNetwork::forward`] knows.
 pub fn apply(layer: &PlainLayer, x: &Tensor) -> Result<Tensor> {
     match layer {
