@@ -384,7 +384,7 @@ impl Builder<'_> {
         refused(format!("tensor {}", quoted(name)), problem)
     }
 
-    /// Values and sizes of a tensor of so many axes.
+    /// Values and sizes of a tensor with a given number of axes.
     fn tensor(&mut self, name: &str, rank: usize) -> Result<(Vec<f64>, Vec<usize>)> {
         let what = format!("tensor {}", quoted(name));
         let Ok(tensor) = self.tensors.tensor(name) else { return refused(what, "it is missing") };

@@ -81,7 +81,7 @@ impl<'a> Message<'a> {
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
         let taken = self.take(N)?;
-        Ok(taken.try_into().expect("so many bytes were taken"))
+        Ok(taken.try_into().expect("the length was checked"))
     }
 
     /// A refusal of a field that this crate does not know.

@@ -102,7 +102,7 @@ impl Loss {
         matches!(self, Self::CrossEntropy(CrossEntropy { radius: Some(_), .. }))
     }
 
-    /// Whether the loss is defined for so many logits.
+    /// Whether the loss is defined for this number of logits.
     ///
     /// # Errors
     /// [`Error::NumberOfOutputs`] for the Wasserstein loss of anything but one logit, and for a cross-entropy of fewer than two.

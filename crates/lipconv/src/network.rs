@@ -99,7 +99,7 @@ pub(crate) struct PortableForward {
     pub(crate) logits: Tensor,
     /// The weight of the last linear layer.
     pub(crate) last_weight: Option<Tensor>,
-    /// For each linear layer, the vector that a training step goes on with.
+    /// For each linear layer, the vector that the next training step starts from.
     pub(crate) vectors: Vec<Option<Tensor>>,
     /// For each linear layer made of orthogonal factors, how far they are from orthonormal.
     pub(crate) defects: Vec<Option<Tensor>>,

@@ -83,7 +83,7 @@ const MAX_VALUES: usize = 1 << 22;
 pub enum SignalShape {
     /// An image.
     Image(ImageShape),
-    /// A vector of so many features.
+    /// A vector with this number of features.
     Vector(usize),
 }
 

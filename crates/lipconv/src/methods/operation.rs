@@ -70,7 +70,7 @@ struct Saved {
     vector: Option<Tensor>,
     /// A boxed [`Assembled`] of the parameter's element type, once it has run.
     assembled: Mutex<Option<Box<dyn Any + Send + Sync>>>,
-    /// The vector that a training step goes on with.
+    /// The vector that the next training step starts from.
     next: Mutex<Option<Tensor>>,
 }
 

@@ -141,7 +141,7 @@ impl Axis {
             Boundary::Cyclic if !divides => 1,
             _ => self.stride,
         };
-        // so many whole super-pixels that all positions are non-negative
+        // enough whole super-pixels to make all positions non-negative
         let lift = self.before.div_ceil(n_phases);
         let place = |tap: usize| {
             let at = tap * self.dilation + lift * n_phases - self.before;

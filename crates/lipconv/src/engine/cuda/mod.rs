@@ -130,7 +130,7 @@ struct Resident {
     n_samples: usize,
 }
 
-/// Streams that an engine of so many layers needs.
+/// The number of streams of an engine.
 fn n_streams(blueprint: &Blueprint) -> usize {
     1 + 2 * blueprint.layers.len()
 }

@@ -18,7 +18,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// The device, with so many streams.
+    /// Opens the device with `n_streams` streams.
     ///
     /// # Errors
     /// [`Error::Device`](crate::Error::Device) when there is none or its driver is too old.

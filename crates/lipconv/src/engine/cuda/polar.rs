@@ -7,7 +7,7 @@
 //!
 //! Guarantee: a [`Level`] brings singular values in [ℓ, 1] times 1/s to 1 up to rounding, with ℓ = 0.033, 1e-3, 3e-5 or 5e-10. The
 //! deviation of F Fᵗ from the identity is measured in every step, and a step of training with a larger one than [`allowed_defect`] is
-//! refused; the engine then goes on with the next level. Singular values below a rounding error of the largest one have directions that
+//! refused; the engine then uses the next level. Singular values below a rounding error of the largest one have directions that
 //! f32 does not know: F is orthonormal there too, in directions of rounding. Cost: four passes over the long side, ten at the last level.
 //!
 //! Pullback. For a cotangent C of F, with M = C Fᵗ and H = (W Wᵗ)^(1/2), solve H X + X H = M - Mᵗ; the gradient is
