@@ -3,8 +3,8 @@
 //! Definition. W1(A, B) = sup E_A f - E_B f over all 1-Lipschitz functions f (Kantorovich and Rubinstein; lengths are those of
 //! images with values in [-1, 1], in the L2 norm). A *critic* is a network that is trained to make the difference large; with K a
 //! rigorous bound of its Lipschitz constant, (E_A f - E_B f) / K is a lower bound of the distance, whatever its training did.
-//! The two sides are [`Distribution`]s ([`distribution`]): images ([`source`]), a frozen generator, or distributions whose distance is
-//! known exactly ([`anchors`]).
+//! The two sides are [`certify::Distribution`]s: images ([`distribution`], [`source`]), a frozen generator, or distributions whose
+//! distance is known exactly ([`certify::Anchor`]).
 //!
 //! Guarantee: an estimate is a mean over samples that the critic was not trained on, with its standard error, divided by K
 //! rounded up; where several learning rates are tried, the choice is made on other samples still.
@@ -13,7 +13,6 @@
 //!
 //! Not here: the loss (`lipconv`), the bound (`certify`), the cells of Table 4 ([`crate::jobs`]).
 
-pub mod anchors;
 pub mod critic;
 pub mod distribution;
 pub mod gan;
@@ -21,5 +20,5 @@ pub mod search;
 pub mod source;
 
 pub use critic::{CriticConfig, CriticNetwork};
-pub use distribution::{Distribution, Estimate, ImagePool, Part, estimate};
+pub use distribution::{Estimate, ImagePool, estimate};
 pub use source::{Generated, SourceName};

@@ -11,7 +11,6 @@ mod distances;
 mod emulated;
 mod eps;
 mod errors;
-mod export;
 #[cfg(unix)]
 mod hostile;
 mod interruption;

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bench_apps::config::{Activation, Method};
 use bench_apps::progress::{Display, Progress};
-use bench_apps::wasserstein::anchors::Anchor;
 use bench_apps::wasserstein::critic::{Critic, CriticEnd, CriticJob, train_critic};
 use bench_apps::wasserstein::{
-    CriticConfig, CriticNetwork, Distribution, Estimate, ImagePool, Part, SourceName, estimate,
+    CriticConfig, CriticNetwork, Estimate, ImagePool, SourceName, estimate,
 };
 use candle_core::Device;
+use certify::{Anchor, Distribution, SamplePart};
 use lipconv::ConvMethod;
 use lipconv_datasets::{ImageSet, ImageSetParts};
 
@@ -41,8 +41,8 @@ fn trained(config: &CriticConfig, a: &dyn Distribution, b: &dyn Distribution) ->
 #[track_caller]
 fn check_anchor(anchor: &Anchor, config: &CriticConfig) -> Estimate {
     let critic = trained(config, &anchor.a, &anchor.b);
-    let found = estimate(&critic.network, &anchor.a, &anchor.b, Part::Report, 4096).unwrap();
-    anchor.check(&found).unwrap();
+    let found = estimate(&critic.network, &anchor.a, &anchor.b, SamplePart::Report, 4096).unwrap();
+    anchor.check(found.value, found.standard_error).unwrap();
     assert!(found.confident <= anchor.exact * (1.0 + 1e-6), "{}: {found:?}", anchor.name);
     found
 }
@@ -99,7 +99,7 @@ fn numbered(n: usize) -> ImageSet {
     .unwrap()
 }
 
-fn held_out(pool: &ImagePool, part: Part) -> Vec<u8> {
+fn held_out(pool: &ImagePool, part: SamplePart) -> Vec<u8> {
     let n = pool.n_held_out(part).unwrap();
     let values = pool.held_out(part, 0..n).unwrap().flatten_all().unwrap().to_vec1::<f32>();
     values.unwrap().iter().map(|v| ((v + 1.0) * 127.5).round() as u8).collect()
@@ -109,7 +109,8 @@ fn held_out(pool: &ImagePool, part: Part) -> Vec<u8> {
 fn no_image_is_trained_on_and_reported() {
     let pool = ImagePool::cut("numbers", &numbered(100)).unwrap();
     let mut all = pool.training_images().pixels().to_vec();
-    let (select, report) = (held_out(&pool, Part::Select), held_out(&pool, Part::Report));
+    let (select, report) =
+        (held_out(&pool, SamplePart::Select), held_out(&pool, SamplePart::Report));
     assert_eq!((all.len(), select.len(), report.len()), (63, 12, 25));
     all.extend(select.iter().chain(&report));
     all.sort_unstable();
@@ -124,11 +125,14 @@ fn no_image_is_trained_on_and_reported() {
 fn a_data_set_reports_on_its_test_images() {
     let pool = ImagePool::of_dataset("numbers", &numbered(80), &numbered(5)).unwrap();
     assert_eq!(pool.training_images().pixels(), (0..70).collect::<Vec<u8>>());
-    assert_eq!(held_out(&pool, Part::Select), (70..80).collect::<Vec<u8>>());
-    assert_eq!(held_out(&pool, Part::Report), [0, 1, 2, 3, 4]);
+    assert_eq!(held_out(&pool, SamplePart::Select), (70..80).collect::<Vec<u8>>());
+    assert_eq!(held_out(&pool, SamplePart::Report), [0, 1, 2, 3, 4]);
     let population = ImagePool::population("numbers", &numbered(3)).unwrap();
     assert!(population.is_population() && !pool.is_population());
-    assert_eq!(held_out(&population, Part::Select), held_out(&population, Part::Report));
+    assert_eq!(
+        held_out(&population, SamplePart::Select),
+        held_out(&population, SamplePart::Report)
+    );
 }
 
 #[test]

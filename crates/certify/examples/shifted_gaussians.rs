@@ -53,12 +53,13 @@ fn main() -> Result<(), AnyError> {
             seed: 0,
         };
         let spec = NetworkSpec::critic(SHAPE, methods, 0.125)?;
-        let mut trainer = Trainer::new(Network::new(&spec, DType::F32, &Device::Cpu, 1)?, config)?;
+        let network = Network::new(&spec, DType::F32, &Device::Cpu, 1)?;
+        let mut trainer = Trainer::new(network, config)?.epochs_of(n_steps)?;
         let mut rng = ChaCha8Rng::seed_from_u64(2);
         for _ in 0..n_steps {
             let halves = [images(HALF, true, &mut rng)?, images(HALF, false, &mut rng)?];
             let labels = (0..2 * HALF).map(|i| u32::from(i >= HALF)).collect();
-            trainer.step(&Batch { images: Tensor::cat(&halves, 0)?, labels }, n_steps)?;
+            trainer.step(&Batch { images: Tensor::cat(&halves, 0)?, labels })?;
         }
         let trained = start.elapsed().as_secs_f64();
         let critic = Critic::new(&trainer.network().materialize()?)?;

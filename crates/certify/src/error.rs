@@ -228,6 +228,22 @@ pub enum Error {
         /// The number needed.
         expected: usize,
     },
+    /// An estimate of a distance exceeds the distance, which is known: a defect of the estimator.
+    #[error(
+        "{anchor}: the estimate {value} exceeds the exact distance {exact} by more than {n_sigma} standard errors ({standard_error})"
+    )]
+    AboveExact {
+        /// Name of the anchor.
+        anchor: &'static str,
+        /// The estimate.
+        value: f64,
+        /// The distance.
+        exact: f64,
+        /// Standard errors that it may lie above.
+        n_sigma: f64,
+        /// The standard error.
+        standard_error: f64,
+    },
     /// A classifier did not produce the gradient of its logits with respect to its input.
     #[error("the classifier's logits do not depend on its input through differentiable operations")]
     NoGradient,

@@ -52,6 +52,8 @@ pub use linear::LinearClassifier;
 pub use margin::{certified_accuracy, margin, margins, nominal_radii};
 pub use nominal::NominalRadius;
 pub use soundness::check_soundness;
+pub use wasserstein::anchors::{Anchor, ExactDistribution, ExactKind};
+pub use wasserstein::distribution::{Distribution, SamplePart};
 pub use wasserstein::matching::{MOST_MATCHED, euclidean_distance, matching_distance};
 pub use wasserstein::{Critic, CriticValues, DualEstimate, DualEstimator};
 pub use zero_padded::{ZeroPaddedLayer, ZeroPaddedNetwork, ZeroPaddedSpec};

@@ -46,6 +46,8 @@ use crate::rounding::ErrorModel;
 use crate::tensor::{check_finite, check_images, to_f64};
 use crate::upper::Upper;
 
+pub(crate) mod anchors;
+pub(crate) mod distribution;
 pub(crate) mod matching;
 mod normal;
 

@@ -9,6 +9,7 @@ mod export;
 mod import;
 mod movement;
 mod proto;
+mod pytorch;
 mod value;
 mod wire;
 
@@ -16,3 +17,4 @@ pub use describe::{Description, LayerEntry, described};
 pub use error::{Error, Result};
 pub use export::{OPSET, to_onnx};
 pub use import::{Imported, from_onnx};
+pub use pytorch::{pytorch_module, pytorch_state, pytorch_weights};

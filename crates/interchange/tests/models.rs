@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up fails")]
 
+mod pytorch;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 

@@ -30,8 +30,8 @@ fn main() -> Result<()> {
         let generator = Generator::new(&spec, DType::F32, &Device::Cpu, 2)?;
         let player = PlayerConfig::default();
         let config = GanConfig { epochs: 1, n_critic, critic: player, generator: player, seed: 0 };
-        let mut trainer = GanTrainer::new(generator, critic, config)?;
-        time(&format!("step, n_critic {n_critic}"), || trainer.step(&images, 100).map(|_| ()))?;
+        let mut trainer = GanTrainer::new(generator, critic, config)?.epochs_of(100)?;
+        time(&format!("step, n_critic {n_critic}"), || trainer.step(&images).map(|_| ()))?;
         let generator = trainer.generator();
         let z = lipconv::generator::latents(spec.latent, BATCH, 0, 0, DType::F32, &Device::Cpu)?;
         time("generator forward", || generator.forward_train(&z).map(|_| ()))?;

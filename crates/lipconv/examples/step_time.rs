@@ -39,7 +39,8 @@ fn main() -> Result<(), lipconv::Error> {
         loss: Loss::MultiClassHinge { margin: 2.12 },
         seed: 0,
     };
-    let mut trainer = Trainer::new(Network::new(&spec, DType::F32, &Device::Cpu, 0)?, config)?;
+    let network = Network::new(&spec, DType::F32, &Device::Cpu, 0)?;
+    let mut trainer = Trainer::new(network, config)?.epochs_of(n_steps)?;
     let ImageShape { channels, height, width } = spec.input;
     let n = 128 * spec.input.n_values();
     let pixels: Vec<f32> = (0..n).map(|i| (i * 7919 % 1009) as f32 / 1009.0).collect();
@@ -48,7 +49,7 @@ fn main() -> Result<(), lipconv::Error> {
     let mut times = Vec::with_capacity(n_steps);
     for _ in 0..n_steps {
         let start = Instant::now();
-        trainer.step(&batch, n_steps)?;
+        trainer.step(&batch)?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     println!("first {:.1} ms", times[0]);

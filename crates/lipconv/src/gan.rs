@@ -222,6 +222,14 @@ impl GanTrainer {
         &self.config
     }
 
+    /// The same run, whose epochs have so many batches, which the schedules need; [`GanTrainer::fit`] asks its source instead.
+    ///
+    /// # Errors
+    /// As for [`Trainer::epochs_of`].
+    pub fn epochs_of(mut self, n_batches: usize) -> Result<Self> {
+        self.critic.plan_epochs(n_batches).map(|()| self)
+    }
+
     /// Steps of the critic done so far.
     #[must_use]
     pub fn n_steps(&self) -> u64 {
@@ -256,17 +264,16 @@ impl GanTrainer {
         source: &mut dyn BatchSource,
         observer: &mut dyn GanObserver,
     ) -> Result<Outcome> {
-        let n_batches = source.n_batches();
-        self.critic.progress.check_batches(n_batches)?;
+        self.critic.plan_epochs(source.n_batches())?;
         while !self.is_finished() {
             source.start_epoch(self.epoch(), self.critic.epoch_seed());
             let mut stop = false;
-            while !stop && self.critic.progress.batch < n_batches {
+            while !stop && self.critic.progress.batch < self.critic.n_batches {
                 let batch = source.batch(self.critic.progress.batch)?;
-                let report = self.step(&batch.images, n_batches)?;
+                let report = self.step(&batch.images)?;
                 stop = observer.after_step(self, &report)?.is_break();
             }
-            if self.critic.progress.batch == n_batches {
+            if self.critic.progress.batch == self.critic.n_batches {
                 let totals = self.critic.end_epoch();
                 let report = GanEpochReport { epoch: totals.epoch, objective: -totals.loss };
                 stop |= observer.after_epoch(self, &report)?.is_break();
@@ -279,17 +286,17 @@ impl GanTrainer {
     }
 
     /// One step of the critic on images of the data and as many generated ones and, after every `n_critic` of them, one of
-    /// the generator; `n_batches` is the number of batches in an epoch, which the schedules need.
+    /// the generator, of a run that knows how many an epoch has ([`GanTrainer::epochs_of`]).
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`] or [`Error::DeviceMismatch`] when the images do not fit;
+    /// [`Error::Zero`] when it does not know; [`Error::ShapeMismatch`], [`Error::DTypeMismatch`] or [`Error::DeviceMismatch`] when the images do not fit;
     /// [`Error::InvalidSetting`] for a batch of one image, which batch normalisation cannot take; [`Error::Step`] when the computation
     /// fails.
-    pub fn step(&mut self, images: &Tensor, n_batches: usize) -> Result<GanStepReport> {
+    pub fn step(&mut self, images: &Tensor) -> Result<GanStepReport> {
         let n_images = images.dims().first().copied().unwrap_or(0);
         self.critic.check_images(images, n_images)?;
         let rng = self.rng.clone();
-        let done = self.critic_step(images, n_batches);
+        let done = self.critic_step(images);
         if done.is_err() {
             self.rng = rng;
         }
@@ -298,30 +305,30 @@ impl GanTrainer {
             false => None,
             true => {
                 let in_step = |source| Error::Step { step: done.step, source: Box::new(source) };
-                Some(self.generator_step(n_images, n_batches).map_err(in_step)?)
+                Some(self.generator_step(n_images).map_err(in_step)?)
             }
         };
         let (step, epoch, batch, objective) = (done.step, done.epoch, done.batch, -done.loss);
         Ok(GanStepReport { step, epoch, batch, objective, generator, n_images })
     }
 
-    fn critic_step(&mut self, images: &Tensor, n_batches: usize) -> Result<StepReport> {
+    fn critic_step(&mut self, images: &Tensor) -> Result<StepReport> {
         let n = images.dims()[0];
         let latents = self.latents(n)?;
         let forward = self.generator.forward_batch(&latents)?;
         let both = Tensor::cat(&[images, &forward.images.detach()], 0)?;
         let mut labels = vec![DISTRIBUTION_A; n];
         labels.resize(2 * n, DISTRIBUTION_B);
-        let report = self.critic.step(&Batch { images: both, labels }, n_batches)?;
+        let report = self.critic.step(&Batch { images: both, labels })?;
         self.generator.update_statistics(&forward)?;
         Ok(report)
     }
 
     /// Moves the generator up the critic's slope; returns the critic's mean before.
-    fn generator_step(&mut self, n: usize, n_batches: usize) -> Result<f64> {
+    fn generator_step(&mut self, n: usize) -> Result<f64> {
         let latents = self.latents(n)?;
         let GeneratorGradient { forward, value, gradients } = self.generator_gradient(&latents)?;
-        let update = self.generator_update(n_batches);
+        let update = self.generator_update();
         self.state.step(&self.generator.variables(), &gradients, update)?;
         self.generator.update_statistics(&forward)?;
         Ok(value)
@@ -341,10 +348,10 @@ impl GanTrainer {
     }
 
     /// The optimiser's step for the generator, after the critic's step has been counted.
-    fn generator_update(&self, n_batches: usize) -> Update {
+    fn generator_update(&self) -> Update {
         let PlayerConfig { learning_rate, schedule, optimizer } = self.config.generator;
         let steps = self.critic.n_steps();
-        let total = self.config.epochs.saturating_mul(n_batches) as u64;
+        let total = self.config.epochs.saturating_mul(self.critic.n_batches) as u64;
         let factor = schedule.factor(self.critic.epoch(), steps - 1, total);
         let step = steps / self.config.n_critic as u64;
         let learning_rate = learning_rate * factor;

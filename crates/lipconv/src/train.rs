@@ -38,7 +38,7 @@ use crate::optim::{Schedule, Update};
 use crate::plain::check_same_device;
 use crate::spec::LayerSpec;
 use portable::PortableStepper;
-use state::{Progress, RunState};
+use state::{Progress, RunState, check_told};
 use stepper::Stepper;
 
 pub use crate::methods::{SVCM_PERIOD, SVCM_ROUNDS};
@@ -84,6 +84,8 @@ pub struct Trainer {
     network: Network,
     config: TrainConfig,
     pub(crate) progress: Progress,
+    /// Batches in an epoch; 0 before anyone has told.
+    pub(crate) n_batches: usize,
     stepper: Box<dyn Stepper>,
 }
 
@@ -114,7 +116,22 @@ impl Trainer {
             return Err(Error::NoLastWeight);
         }
         let stepper = stepper(&network, &config, state)?;
-        Ok(Self { network, config, progress, stepper })
+        Ok(Self { network, config, progress, n_batches: 0, stepper })
+    }
+
+    /// The same run, whose epochs have so many batches: schedules and losses are functions of the share of the run that is done.
+    /// [`Trainer::fit`] asks its source instead; who calls [`Trainer::step`] says it here.
+    ///
+    /// # Errors
+    /// [`Error::Zero`] for no batches, [`Error::InvalidSetting`] when more are done in the present epoch.
+    pub fn epochs_of(mut self, n_batches: usize) -> Result<Self> {
+        self.plan_epochs(n_batches).map(|()| self)
+    }
+
+    pub(crate) fn plan_epochs(&mut self, n_batches: usize) -> Result<()> {
+        self.progress.check_batches(n_batches)?;
+        self.n_batches = n_batches;
+        Ok(())
     }
 
     /// What takes the steps, in a few words: the CPU's engine, the CUDA engine or candle's operations.
@@ -163,12 +180,9 @@ impl Trainer {
     /// [`Error::InvalidSetting`] for fewer epochs than are done; as for [`TrainConfig::validate`].
     pub fn planned_for(mut self, epochs: usize, schedule: Schedule) -> Result<Self> {
         if epochs < self.progress.epoch {
-            let (name, value) = ("epochs", epochs.to_string());
-            return Err(Error::InvalidSetting {
-                name,
-                value,
-                expected: "at least the epochs done",
-            });
+            let (name, value, expected) =
+                ("epochs", epochs.to_string(), "at least the epochs done");
+            return Err(Error::InvalidSetting { name, value, expected });
         }
         self.config = TrainConfig { epochs, schedule, ..self.config };
         self.config.validate()?;
@@ -212,13 +226,12 @@ impl Trainer {
     pub fn averaged_network(&self) -> Result<Network> {
         self.settle()?;
         let Self { network, .. } = self;
-        let averages = match self.progress.step {
-            0 => Vec::new(),
-            _ if self.config.averaging.is_none() => Vec::new(),
-            _ => self.state()?.moments,
+        let averages = match self.progress.step == 0 || self.config.averaging.is_none() {
+            true => Vec::new(),
+            false => self.state()?.moments,
         };
         let mut averages = averages.iter().map(|means| means.last());
-        let mut values = HashMap::new();
+        let mut values: HashMap<_, _> = network.vectors().into_iter().collect();
         for (name, variable) in network.variables() {
             let value = match averages.next().flatten() {
                 Some(average) => average.to_device(network.device())?,
@@ -226,7 +239,6 @@ impl Trainer {
             };
             values.insert(name, value);
         }
-        values.extend(network.vectors());
         let take = |name: &str, _: &[usize]| {
             Ok(values.remove(name).expect("a network of the same spec has the same names"))
         };
@@ -277,8 +289,7 @@ impl Trainer {
         source: &mut dyn BatchSource,
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
-        let n_batches = source.n_batches();
-        self.progress.check_batches(n_batches)?;
+        self.plan_epochs(source.n_batches())?;
         let resident = match source.resident() {
             Some(images) => self.stepper.hold(&self.network, &images)?,
             None => false,
@@ -286,12 +297,12 @@ impl Trainer {
         while !self.is_finished() {
             source.start_epoch(self.progress.epoch, self.epoch_seed());
             let mut stop = false;
-            while !stop && self.progress.batch < n_batches {
+            while !stop && self.progress.batch < self.n_batches {
                 let (reports, ended) = match resident {
-                    true => self.steps_on_samples(source, n_batches, observer.steps_between()),
+                    true => self.steps_on_samples(source, observer.steps_between()),
                     false => {
                         let batch = source.batch(self.progress.batch)?;
-                        (vec![self.step(&batch, n_batches)?], Ok(()))
+                        (vec![self.step(&batch)?], Ok(()))
                     }
                 };
                 for report in &reports {
@@ -299,7 +310,7 @@ impl Trainer {
                 }
                 ended?;
             }
-            if self.progress.batch == n_batches {
+            if self.progress.batch == self.n_batches {
                 self.settle()?;
                 let report = self.end_epoch();
                 stop |= observer.after_epoch(self, &report)?.is_break();
@@ -327,23 +338,24 @@ impl Trainer {
         report
     }
 
-    /// One step on one batch; `n_batches` is the number of batches in an epoch, which the schedule needs.
+    /// One step on one batch, of a run that knows how many an epoch has ([`Trainer::epochs_of`]).
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::DeviceMismatch`], [`Error::LabelOutOfRange`] or
+    /// [`Error::Zero`] when it does not know. [`Error::ShapeMismatch`], [`Error::DTypeMismatch`], [`Error::DeviceMismatch`], [`Error::LabelOutOfRange`] or
     /// [`Error::EmptyDistribution`] when the batch does not fit the network or the loss. [`Error::Step`] with the number of the step when the computation
     /// fails: around [`Error::NonFinite`] when logits or a gradient are not finite, around [`Error::Algebra`],
     /// [`Error::Orthonormalisation`] or [`Error::ZeroWeight`] when a parameter has become rank-deficient. All but a
     /// failed clipping leave everything as it was.
-    pub fn step(&mut self, batch: &Batch, n_batches: usize) -> Result<StepReport> {
+    pub fn step(&mut self, batch: &Batch) -> Result<StepReport> {
+        check_told(self.n_batches)?;
         let images = self.network.spec().input.batch(&batch.images)?;
-        let batch = &Batch { images, labels: batch.labels.clone() };
         let n_samples = batch.labels.len();
-        self.check_images(&batch.images, n_samples)?;
-        let (loss, update) = self.planned(0, n_batches);
+        self.check_images(&images, n_samples)?;
+        let batch = &Batch { images, labels: batch.labels.clone() };
+        let (loss, update) = self.planned(0);
         let done = self.stepper.step(&self.network, &loss, batch, update);
         let done = done.map_err(|source| in_step(update.step, source))?;
-        self.count(n_samples, n_batches, update, done)
+        self.count(n_samples, update, done)
     }
 
     /// At most `at_once` steps on samples of the images that the device has; how those that were done went, and why the next one was
@@ -351,10 +363,9 @@ impl Trainer {
     fn steps_on_samples(
         &mut self,
         source: &mut dyn BatchSource,
-        n_batches: usize,
         at_once: usize,
     ) -> (Vec<StepReport>, Result<()>) {
-        let first = self.progress.batch;
+        let (first, n_batches) = (self.progress.batch, self.n_batches);
         let last = first.saturating_add(at_once.max(1)).min(n_batches) - 1;
         // what the host does to the parameters comes between two calls
         let last =
@@ -363,13 +374,12 @@ impl Trainer {
             Ok(batches) => batches,
             Err(error) => return (Vec::new(), Err(error)),
         };
-        let plan: Vec<_> =
-            (0..batches.len()).map(|ahead| self.planned(ahead as u64, n_batches)).collect();
+        let plan: Vec<_> = (0..batches.len()).map(|ahead| self.planned(ahead as u64)).collect();
         let mut done = Vec::new();
         let ended = self.stepper.steps_on_samples(&self.network, &batches, &plan, &mut done);
         let mut reports = Vec::new();
         for ((batch, (_, update)), done) in batches.iter().zip(&plan).zip(done) {
-            match self.count(batch.len(), n_batches, *update, done) {
+            match self.count(batch.len(), *update, done) {
                 Ok(report) => reports.push(report),
                 Err(error) => return (reports, Err(error)),
             }
@@ -378,13 +388,12 @@ impl Trainer {
     }
 
     /// The loss and the update of the step that is `ahead` of the next one.
-    fn planned(&self, ahead: u64, n_batches: usize) -> (Loss, Update) {
-        let total = self.config.epochs.saturating_mul(n_batches) as u64;
+    fn planned(&self, ahead: u64) -> (Loss, Update) {
+        let total = self.config.epochs.saturating_mul(self.n_batches) as u64;
         let Progress { step, epoch, .. } = self.progress;
         let step = step + ahead;
-        let TrainConfig { optimizer, averaging, loss, .. } = self.config;
-        let learning_rate =
-            self.config.learning_rate * self.config.schedule.factor(epoch, step, total);
+        let TrainConfig { optimizer, averaging, loss, schedule, .. } = self.config;
+        let learning_rate = self.config.learning_rate * schedule.factor(epoch, step, total);
         let update = Update { optimizer, averaging, learning_rate, step: step + 1 };
         (loss.at(step as f64 / total.max(1) as f64), update)
     }
@@ -393,15 +402,14 @@ impl Trainer {
     fn count(
         &mut self,
         n_samples: usize,
-        n_batches: usize,
         update: Update,
         (loss, n_correct): (f64, usize),
     ) -> Result<StepReport> {
         let Progress { step, epoch, batch: index, .. } = self.progress;
-        if self.network.projects_after(index, n_batches) {
-            let projected = self.settle();
-            let projected = projected.and_then(|()| self.network.project_after(index, n_batches));
-            projected.map_err(|source| in_step(step + 1, source))?;
+        if self.network.projects_after(index, self.n_batches) {
+            self.settle()
+                .and_then(|()| self.network.project_after(index, self.n_batches))
+                .map_err(|source| in_step(step + 1, source))?;
         }
         let totals = &mut self.progress.totals;
         let seen = totals.n_samples + n_samples;

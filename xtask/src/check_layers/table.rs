@@ -45,9 +45,9 @@ pub(crate) struct Modules {
 pub(crate) const MODULES: &[Modules] = &[Modules {
     krate: "bench-apps",
     order: &[
-        &["error", "eps", "words", "names", "stdout", "interrupt", "picture"],
+        &["error", "eps", "words", "names", "stdout", "interrupt"],
         &["config", "statistic", "progress"],
-        &["files", "export"],
+        &["files"],
         &["results", "experiment", "wasserstein"],
         &["jobs"],
         &["report"],

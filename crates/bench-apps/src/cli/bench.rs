@@ -154,11 +154,11 @@ impl Bench<'_> {
         let (spec, images) = (net.spec(layer)?, self.images(net)?);
         let network = Network::new(&spec, DType::F32, images.device(), 0)?;
         let trainer = Trainer::new(network, train_config(&TrainingConfig::default()))?;
-        let mut trainer = on_device(trainer, self.args.device)?;
+        let mut trainer = on_device(trainer, self.args.device)?.epochs_of(1_000)?;
         let labels = (0..self.args.batch).map(|i| (i % 10) as u32).collect();
         let batch = Batch { images, labels };
         let ours = || {
-            let loss = trainer.step(&batch, 1_000)?.loss;
+            let loss = trainer.step(&batch)?.loss;
             anyhow::ensure!(loss.is_finite(), "a training step gave a loss of {loss}");
             Ok(())
         };

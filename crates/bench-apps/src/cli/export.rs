@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use interchange::{pytorch_module, pytorch_weights, to_onnx};
 
 use super::model::Model;
 use crate::config::DeviceKind;
-use crate::export::{python, write_weights};
 use crate::files::{check_output, write_atomic};
 use crate::stdout::outln;
 
@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let network = &model.network;
     if args.out.extension().is_some_and(|extension| extension == "onnx") {
         check_output(&args.out)?;
-        write_atomic(&args.out, &interchange::to_onnx(network)?)?;
+        write_atomic(&args.out, &to_onnx(network)?)?;
         outln!("{}", args.out.display());
         return Ok(ExitCode::SUCCESS);
     }
@@ -65,8 +65,9 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     })?;
     check_output(&args.out)?;
     check_output(&module)?;
-    write_weights(network, &args.out)?;
-    let text = python(network)?.replace("FILE", &stem);
+    let weights = pytorch_weights(network)?;
+    let text = pytorch_module(network)?.replace("FILE", &stem);
+    write_atomic(&args.out, &weights)?;
     write_atomic(&module, text.as_bytes())?;
     outln!("{}\n{}", args.out.display(), module.display());
     Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use candle_core::Device;
+use certify::Distribution;
 
 use super::args::{DataArgs, log_to};
 use super::train::{checkpoint_interval, interrupted};
@@ -14,7 +15,6 @@ use crate::experiment::build::{self, device_name};
 use crate::files::{Provenance, write_json};
 use crate::progress::{Display, spoken};
 use crate::stdout::outln;
-use crate::wasserstein::Distribution;
 use crate::wasserstein::gan::{
     GanEnd, GanJob, GanSettings, check_gan, generator_file, last_grid, train_gan,
 };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
-use certify::{MOST_MATCHED, matching_distance};
+use certify::{Distribution, MOST_MATCHED, SamplePart, matching_distance};
 use lipconv::{ImageShape, PlainNetwork};
 
 use super::args::{DataArgs, log_to};
@@ -21,9 +21,7 @@ use crate::report::distance_page::{DistanceReport, Side, curve_svg, render};
 use crate::stdout::{out, outln};
 use crate::wasserstein::search::{Found, RateResult, Search, SearchEnd};
 use crate::wasserstein::source::{Loading, check_shapes};
-use crate::wasserstein::{
-    CriticConfig, CriticNetwork, Distribution, Estimate, Generated, Part, SourceName, estimate,
-};
+use crate::wasserstein::{CriticConfig, CriticNetwork, Estimate, Generated, SourceName, estimate};
 use crate::words::text_table;
 
 /// Bound the Wasserstein distance between two sets of images from below
@@ -170,7 +168,7 @@ fn measure(
     }
     let json = args.out.as_ref().map(|out| out.join("wasserstein.json"));
     json.as_deref().map_or(Ok(()), check_output)?;
-    let found = estimate(&critic, a, b, Part::Report, args.pairs)?;
+    let found = estimate(&critic, a, b, SamplePart::Report, args.pairs)?;
     out!("{}", summary(args, a, b, &found));
     if let Some(path) = json {
         write_json(&path, &report(args, a, b, &found, &[], None)?.json())?;
@@ -290,14 +288,15 @@ fn report(
 
 /// The exact distance of two small populations of one size.
 fn exact(a: &dyn Distribution, b: &dyn Distribution) -> Result<Option<f64>> {
-    let (Some(n), Some(m)) = (a.n_held_out(Part::Report), b.n_held_out(Part::Report)) else {
+    let (Some(n), Some(m)) = (a.n_held_out(SamplePart::Report), b.n_held_out(SamplePart::Report))
+    else {
         return Ok(None);
     };
     if !(a.is_population() && b.is_population()) || n != m || n > MOST_MATCHED {
         return Ok(None);
     }
     let values = |of: &dyn Distribution| -> Result<Vec<f32>> {
-        Ok(of.held_out(Part::Report, 0..n)?.flatten_all()?.to_vec1()?)
+        Ok(of.held_out(SamplePart::Report, 0..n)?.flatten_all()?.to_vec1()?)
     };
     let d = a.shape().iter().product();
     Ok(Some(matching_distance(&values(a)?, &values(b)?, d)?))

@@ -5,16 +5,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use candle_core::Device;
+use certify::{Anchor, SamplePart};
 
-use super::distance::{ANCHOR_STEPS, AnchorsJob, AnchorsResult};
+use super::distance::{ANCHOR_STEPS, AnchorResult, AnchorsJob, AnchorsResult};
 use super::job::{End, JobResult, Work};
 use crate::config::{Activation, DeviceKind, Method};
 use crate::experiment::build::device_name;
 use crate::files::{Provenance, lock_folder};
 use crate::progress::Progress;
-use crate::wasserstein::anchors::{Anchor, AnchorResult};
 use crate::wasserstein::critic::{CriticEnd, CriticJob, train_critic};
-use crate::wasserstein::{CriticConfig, CriticNetwork, Part, estimate};
+use crate::wasserstein::{CriticConfig, CriticNetwork, estimate};
 
 /// Samples of an anchor that are measured.
 const ANCHOR_SAMPLES: usize = 6400;
@@ -90,8 +90,8 @@ impl AnchorCritic<'_> {
                 CriticEnd::Interrupted => return Ok(None),
             };
             let on = |part| estimate(&critic.network, &anchor.a, &anchor.b, part, ANCHOR_SAMPLES);
-            let (chosen_by, found) = (on(Part::Select)?, on(Part::Report)?);
-            anchor.check(&found)?;
+            let (chosen_by, found) = (on(SamplePart::Select)?, on(SamplePart::Report)?);
+            anchor.check(found.value, found.standard_error)?;
             if best.as_ref().is_none_or(|(value, _)| chosen_by.value > *value) {
                 let row = AnchorResult {
                     name: anchor.name.into(),

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use certify::Distribution;
 use lipconv_datasets::sha256_file;
 
 use super::distance::{CriticJob, CriticResult};
@@ -15,7 +16,7 @@ use crate::experiment::build::{self, device_name};
 use crate::files::{Provenance, lock_folder};
 use crate::wasserstein::gan::generator_file;
 use crate::wasserstein::search::{Search, SearchEnd};
-use crate::wasserstein::{CriticConfig, CriticNetwork, Distribution, Generated};
+use crate::wasserstein::{CriticConfig, CriticNetwork, Generated};
 
 /// Trains the critics and writes the result.
 pub(super) fn run(plan: &CriticJob, folder: &Path, work: &Work) -> Result<End> {

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Activation, DatasetName, DeviceKind, Method};
 use crate::files::Provenance;
 use crate::wasserstein::Estimate;
-use crate::wasserstein::anchors::AnchorResult;
 use crate::wasserstein::gan::GanSettings;
 use crate::wasserstein::search::RateResult;
 
@@ -61,6 +60,28 @@ pub struct AnchorsJob {
     pub epochs: usize,
     /// Rates to choose from.
     pub learning_rates: Vec<f64>,
+}
+
+/// What a critic makes of an anchor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AnchorResult {
+    /// The anchor's name.
+    pub name: String,
+    /// Method of the critic.
+    pub method: Method,
+    pub activation: Activation,
+    /// The known distance.
+    pub exact: f64,
+    /// What the critic shows.
+    pub estimate: Estimate,
+    pub seed: u64,
+}
+
+impl AnchorResult {
+    /// Estimate over exact value.
+    pub fn ratio(&self) -> f64 {
+        self.estimate.value / self.exact
+    }
 }
 
 /// Critics on known distances.

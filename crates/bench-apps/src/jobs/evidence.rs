@@ -18,14 +18,13 @@ use candle_core::{DType, Tensor};
 use certify::batched_logits;
 use certify::{Attack, AttackStart, Boundary, Classifier, Loss, Pgd, Pointwise, Stopping};
 use lipconv::{PlainLayer, PlainNetwork, SignalShape};
-use lipconv_datasets::ImageSet;
+use lipconv_datasets::{ImageSet, data_url, png};
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{DecisionAttack, EvaluationConfig};
 use crate::eps::Eps;
 use crate::experiment::evaluation::Evaluated;
-use crate::picture::{Picture, data_url};
 use crate::words::shape_text;
 
 /// Images shown of each cell.
@@ -238,7 +237,7 @@ pub fn adversarial_samples(
                 radii[i]
             );
         }
-        let address = |pixels: &[u8]| data_url(Picture { shape: test.shape(), pixels });
+        let address = |pixels: &[u8]| png(test.shape(), pixels).map(|png| data_url(&png));
         samples.push(AdversarialSample {
             image: address(test.image(i)?)?,
             label: labels[i],

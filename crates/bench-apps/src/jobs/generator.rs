@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use lipconv_datasets::sha256_file;
+use certify::Distribution;
+use lipconv_datasets::{data_url, png_grid, sha256_file};
 
 use super::distance::{GeneratorJob, GeneratorResult};
 use super::job::{End, Job, JobResult, Work};
@@ -15,10 +16,9 @@ use crate::error::Error;
 use crate::experiment::build::{self, device_name};
 use crate::files::{Provenance, lock_folder, move_aside};
 use crate::interrupt;
-use crate::picture::png_data_url;
-use crate::wasserstein::gan::{GanEnd, GanJob, generator_file, grid_png, train_gan, write_grid};
+use crate::wasserstein::ImagePool;
+use crate::wasserstein::gan::{GanEnd, GanJob, generator_file, train_gan, write_grid};
 use crate::wasserstein::source::Loading;
-use crate::wasserstein::{Distribution, ImagePool};
 
 /// Seed of the images beside a generator's.
 const SHOWN_SEED: u64 = 1;
@@ -62,8 +62,8 @@ pub(super) fn run(plan: &GeneratorJob, folder: &Path, work: &Work) -> Result<End
         dataset: images.name(),
         synthetic: images.is_synthetic(),
         sha256: sha256_file(&generator_file(&run))?,
-        samples: png_data_url(&grid_png(&samples, 8)?),
-        images: png_data_url(&grid_png(&shown, 8)?),
+        samples: data_url(&png_grid(&samples, 8)?),
+        images: data_url(&png_grid(&shown, 8)?),
         seconds: start.elapsed().as_secs_f64(),
         provenance: Provenance::collect(&device_name(plan.device)),
         notes,

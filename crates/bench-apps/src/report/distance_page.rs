@@ -5,6 +5,8 @@
 //!
 //! Errors: [`Error::Draw`](crate::Error::Draw).
 
+use certify::Distribution;
+use lipconv_datasets::{data_url, png_grid};
 use maud::{Markup, html};
 use serde::Serialize;
 
@@ -13,10 +15,8 @@ use super::document::{document, facts, figure, header, headlines};
 use super::table::Table;
 use crate::error::Result;
 use crate::files::Provenance;
-use crate::picture::png_data_url;
-use crate::wasserstein::gan::grid_png;
 use crate::wasserstein::search::RateResult;
-use crate::wasserstein::{CriticConfig, Distribution, Estimate};
+use crate::wasserstein::{CriticConfig, Estimate};
 
 /// Lines in one chart.
 const N_LINES: usize = 6;
@@ -39,12 +39,12 @@ pub struct Side {
 impl Side {
     /// Of a distribution.
     pub fn of(distribution: &dyn Distribution) -> Result<Self> {
-        let images = grid_png(&distribution.draw(N_SHOWN, 1)?, 8).ok();
+        let images = png_grid(&distribution.draw(N_SHOWN, 1)?, 8).ok();
         Ok(Self {
             name: distribution.name(),
             shape: distribution.shape(),
             synthetic: distribution.is_synthetic(),
-            images: images.map(|png| png_data_url(&png)),
+            images: images.map(|png| data_url(&png)),
         })
     }
 }

@@ -8,9 +8,8 @@ use super::table::{Cell, Head, Row, Table};
 use crate::config::{Activation, Method};
 use crate::error::Result;
 use crate::jobs::collect_distances::{DistanceCell, DistanceRow, DistanceSection, RateCell};
-use crate::jobs::distance::{AnchorsResult, GeneratorResult};
+use crate::jobs::distance::{AnchorResult, AnchorsResult, GeneratorResult};
 use crate::statistic::Statistic;
-use crate::wasserstein::anchors::AnchorResult;
 use crate::words::{counted, once, sentence};
 
 const DISTANCE_NOTE: &str = "Pixel values lie in [-1, 1]. An estimate is the mean difference of the critic's values on pairs that it was \

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
+use certify::{Distribution, SamplePart};
 use lipconv::loss::{DISTRIBUTION_A, DISTRIBUTION_B};
 use lipconv::optim::PAPER_GAMMA;
 use lipconv::{
@@ -27,7 +28,7 @@ use lipconv::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::distribution::{Distribution, Estimate, Part, batch_seed, estimate};
+use super::distribution::{Estimate, batch_seed, estimate};
 use crate::config::{self, Method};
 use crate::error::Error;
 use crate::files::{read_json, write_json};
@@ -289,9 +290,7 @@ impl BatchSource for Pairs<'_> {
     fn batch(&mut self, index: usize) -> lipconv::Result<Batch> {
         let n = self.job.config.batch_size;
         let draw = |of: &dyn Distribution, side| {
-            let samples = of.draw(n, batch_seed(self.epoch_seed, index, side));
-            let samples = samples.map_err(|e| candle_core::Error::msg(e.to_string()))?;
-            samples.to_device(self.job.device)
+            of.draw(n, batch_seed(self.epoch_seed, index, side))?.to_device(self.job.device)
         };
         let images = Tensor::cat(&[draw(self.job.a, 0)?, draw(self.job.b, 1)?], 0)?;
         let mut labels = vec![DISTRIBUTION_A; n];
@@ -327,7 +326,7 @@ impl Monitor<'_, '_> {
             trainer.network().materialize().and_then(|network| network.to_device(&Device::Cpu));
         let found = network
             .map_err(anyhow::Error::from)
-            .and_then(|network| estimate(&network, job.a, job.b, Part::Select, POINT_PAIRS));
+            .and_then(|network| estimate(&network, job.a, job.b, SamplePart::Select, POINT_PAIRS));
         let found: Option<Estimate> = found.ok();
         self.curve.push(CurvePoint {
             step: trainer.n_steps(),

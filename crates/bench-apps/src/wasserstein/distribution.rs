@@ -1,21 +1,18 @@
-//! What a distance is measured between, and what a frozen critic says about it.
+//! Images as distributions, and what a frozen critic says about two.
 //!
-//! Definition. A distribution gives samples c x h x w with values in [-1, 1] (p / 127.5 - 1 for an 8-bit pixel p) for training,
-//! decided by a seed, and numbered samples of two other parts: one to choose a learning rate on, one to report. A *pool* is a
-//! distribution made of images: those of the three parts are disjoint. A *population* is one that consists of its images and
-//! nothing else; all parts are all of it.
+//! Definition. Pixels p are values p / 127.5 - 1 in [-1, 1]. A *pool* is a distribution made of images: those of the three parts are
+//! disjoint. A *population* consists of its images and nothing else; all parts are all of it.
 //!
-//! An estimate is `certify::DualEstimate` on a part's samples, some hundred at a time: the mean difference less its rounding error,
-//! divided by the rigorous bound of the critic's Lipschitz constant and rounded down.
+//! An estimate is `certify::DualEstimate` on a part's samples: the mean difference less its rounding error, divided by the rigorous
+//! bound of the critic's Lipschitz constant and rounded down.
 //!
 //! Guarantee: equal seeds give equal samples; a numbered sample is always the same. Estimates have the guarantee of
-//! `certify::Critic`; for populations, whose samples are all there is, the value is at most the distance, and the standard error is 0.
+//! `certify::Critic`.
 
-use std::fmt::Debug;
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
-use certify::{Critic, DualEstimate};
+use certify::{Critic, Distribution, DualEstimate, SamplePart};
 use lipconv::PlainNetwork;
 use lipconv_datasets::{ImageSet, PixelTable};
 use rand::seq::SliceRandom;
@@ -29,42 +26,6 @@ use crate::error::{Error, Result};
 const N_SELECT: usize = 6400;
 /// The fewest images that can be cut into three parts of two, without which there is no standard error.
 pub const FEWEST: usize = 6;
-
-/// What samples are for, beside training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// Choosing a learning rate.
-    Select,
-    /// The reported estimate.
-    Report,
-}
-
-/// One of two distributions whose distance is looked for.
-pub trait Distribution: Debug + Send + Sync {
-    fn name(&self) -> String;
-
-    /// Channels, height and width of a sample.
-    fn shape(&self) -> [usize; 3];
-
-    /// `n` samples to train on, n x c x h x w in f32.
-    fn draw(&self, n: usize, seed: u64) -> Result<Tensor>;
-
-    /// How many samples a part has; `None` for as many as anyone wants.
-    fn n_held_out(&self, part: Part) -> Option<usize>;
-
-    /// Some of a part's samples, by their numbers.
-    fn held_out(&self, part: Part, range: Range<usize>) -> Result<Tensor>;
-
-    /// Whether the samples were drawn by the program in place of real images.
-    fn is_synthetic(&self) -> bool {
-        false
-    }
-
-    /// Whether the distribution consists of finitely many samples, all of which every part has.
-    fn is_population(&self) -> bool {
-        false
-    }
-}
 
 /// Images cut into three parts, or a population.
 #[derive(Debug, Clone)]
@@ -131,17 +92,17 @@ impl ImagePool {
         &self.train
     }
 
-    fn part(&self, part: Part) -> &ImageSet {
+    fn part(&self, part: SamplePart) -> &ImageSet {
         match part {
-            Part::Select => &self.select,
-            Part::Report => &self.report,
+            SamplePart::Select => &self.select,
+            SamplePart::Report => &self.report,
         }
     }
 }
 
 /// Images as a critic sees them, n x c x h x w in [-1, 1].
-fn signed(set: &ImageSet, indices: impl Iterator<Item = usize>) -> Result<Tensor> {
-    Ok(set.tensor_by(indices, &PixelTable::signed(), &Device::Cpu)?)
+fn signed(set: &ImageSet, indices: impl Iterator<Item = usize>) -> candle_core::Result<Tensor> {
+    set.tensor_by(indices, &PixelTable::signed(), &Device::Cpu).map_err(candle_core::Error::wrap)
 }
 
 impl Distribution for ImagePool {
@@ -153,17 +114,17 @@ impl Distribution for ImagePool {
         self.train.shape()
     }
 
-    fn draw(&self, n: usize, seed: u64) -> Result<Tensor> {
+    fn draw(&self, n: usize, seed: u64) -> candle_core::Result<Tensor> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let n_images = self.train.len();
         signed(&self.train, (0..n).map(move |_| rng.random_range(0..n_images)))
     }
 
-    fn n_held_out(&self, part: Part) -> Option<usize> {
+    fn n_held_out(&self, part: SamplePart) -> Option<usize> {
         Some(self.part(part).len())
     }
 
-    fn held_out(&self, part: Part, range: Range<usize>) -> Result<Tensor> {
+    fn held_out(&self, part: SamplePart, range: Range<usize>) -> candle_core::Result<Tensor> {
         signed(self.part(part), range)
     }
 
@@ -183,8 +144,6 @@ pub(super) fn batch_seed(epoch_seed: u64, batch: usize, side: u64) -> u64 {
     rng.random()
 }
 
-/// Samples that go through the critic together.
-const BATCH: usize = 128;
 /// Confidence of the one-sided bound that is reported.
 pub const CONFIDENCE: f64 = 0.99;
 
@@ -210,31 +169,11 @@ pub fn estimate(
     network: &PlainNetwork,
     a: &dyn Distribution,
     b: &dyn Distribution,
-    part: Part,
+    part: SamplePart,
     n: usize,
 ) -> anyhow::Result<Estimate> {
-    let critic = Critic::new(network)?;
-    let mut estimator = critic.estimator();
-    for range in batches(a, part, n) {
-        estimator.add_a(&a.held_out(part, range)?)?;
-    }
-    for range in batches(b, part, n) {
-        estimator.add_b(&b.held_out(part, range)?)?;
-    }
-    let mut found = estimator.finish()?;
-    if a.is_population() && b.is_population() && whole(a, part, n) && whole(b, part, n) {
-        found.standard_error = 0.0;
-    }
+    let found = Critic::new(network)?.estimate_between(a, b, part, n)?;
     Ok(Estimate::of(&found)?)
-}
-
-fn batches(of: &dyn Distribution, part: Part, n: usize) -> impl Iterator<Item = Range<usize>> {
-    let n = of.n_held_out(part).map_or(n, |there| there.min(n));
-    (0..n).step_by(BATCH).map(move |start| start..(start + BATCH).min(n))
-}
-
-fn whole(of: &dyn Distribution, part: Part, n: usize) -> bool {
-    of.n_held_out(part).is_some_and(|there| there <= n)
 }
 
 impl Estimate {

@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
+use certify::{Distribution, SamplePart};
 use lipconv::PlainNetwork;
 use serde::{Deserialize, Serialize};
 
 use super::critic::{CriticConfig, CriticEnd, CriticJob, CurvePoint, train_critic};
-use super::distribution::{Distribution, Estimate, Part, estimate};
+use super::distribution::{Estimate, estimate};
 use crate::files::{Claim, claim, move_aside, read_json, write_json};
 use crate::progress::{Display, Progress};
 
@@ -179,7 +180,7 @@ impl Search<'_> {
     /// A critic that cannot be measured, as one with infinite weights, has no estimate.
     fn measure(&self, network: &PlainNetwork, result: &mut RateResult) {
         let on = |part, n| estimate(network, self.a, self.b, part, n).context("not measured");
-        match (on(Part::Select, self.n_select), on(Part::Report, self.n_report)) {
+        match (on(SamplePart::Select, self.n_select), on(SamplePart::Report, self.n_report)) {
             (Ok(select), Ok(report)) => {
                 (result.select, result.report) = (Some(select), Some(report));
             }

@@ -16,10 +16,11 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
+use certify::{Distribution, SamplePart};
 use lipconv::generator::FrozenGenerator;
 use lipconv_datasets::{Dataset, ImageSet, Stl10Files, Stl10Part, flat_folder, resized};
 
-use super::distribution::{Distribution, FEWEST, ImagePool, Part};
+use super::distribution::{FEWEST, ImagePool};
 use crate::config::{DatasetName, RunConfig};
 use crate::error::{Error, by};
 use crate::experiment::build::{self, DataOptions};
@@ -176,14 +177,14 @@ impl Generated {
         Self::new(&format!("generator {name}"), generator, size)
     }
 
-    fn sample(&self, n: usize, seed: u64, offset: u64) -> crate::Result<Tensor> {
+    fn sample(&self, n: usize, seed: u64, offset: u64) -> candle_core::Result<Tensor> {
         let images = self.generator.sample(n, seed, offset);
-        let images = images.map_err(|e| candle_core::Error::msg(e.to_string()))?;
+        let images = images.map_err(candle_core::Error::wrap)?;
         if self.factor == 1 {
             return Ok(images);
         }
         let (_, _, h, w) = images.dims4()?;
-        Ok(images.upsample_nearest2d(h * self.factor, w * self.factor)?)
+        images.upsample_nearest2d(h * self.factor, w * self.factor)
     }
 }
 
@@ -197,16 +198,16 @@ impl Distribution for Generated {
         [output.channels, output.height * self.factor, output.width * self.factor]
     }
 
-    fn draw(&self, n: usize, seed: u64) -> crate::Result<Tensor> {
+    fn draw(&self, n: usize, seed: u64) -> candle_core::Result<Tensor> {
         self.sample(n, seed, 0)
     }
 
-    fn n_held_out(&self, _part: Part) -> Option<usize> {
+    fn n_held_out(&self, _part: SamplePart) -> Option<usize> {
         None
     }
 
-    fn held_out(&self, part: Part, range: Range<usize>) -> crate::Result<Tensor> {
-        let seed = SEEDS[usize::from(part == Part::Report)];
+    fn held_out(&self, part: SamplePart, range: Range<usize>) -> candle_core::Result<Tensor> {
+        let seed = SEEDS[usize::from(part == SamplePart::Report)];
         self.sample(range.len(), seed, range.start as u64)
     }
 }

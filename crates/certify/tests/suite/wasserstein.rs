@@ -1,7 +1,10 @@
 //! Dual estimates: never above the exact distance of the samples, exact where the critic is, with honest errors.
 
 use candle_core::{DType, Device, Tensor};
-use certify::{Critic, DualEstimate, Error};
+use certify::{
+    Anchor, Critic, Distribution as _, DualEstimate, Error, ExactDistribution, ExactKind,
+    SamplePart, euclidean_distance,
+};
 use lipconv::{
     Activation, ConvMethod, Dense, ImageShape, LayerSpec, LinearMethod, Network, NetworkSpec,
     PlainLayer, PlainNetwork,
@@ -271,4 +274,111 @@ fn what_is_not_an_estimate_is_refused() {
         let text = format!("confidence is {confidence}, expected a number between 0 and 1");
         says(got.confidence_bound(confidence), &text);
     }
+}
+
+/// The optimal critics of the first three anchors, on samples.
+#[test]
+fn known_critics_reach_the_exact_distances() {
+    let anchors = Anchor::all(3).unwrap();
+    let values = |side: &ExactDistribution, f: &dyn Fn(&[f32]) -> f64| -> f64 {
+        let n = side.n_held_out(SamplePart::Report).unwrap_or(2000);
+        let samples = side.held_out(SamplePart::Report, 0..n).unwrap().flatten_all().unwrap();
+        let samples = samples.to_vec1::<f32>().unwrap();
+        samples.chunks(64).map(f).sum::<f64>() / n as f64
+    };
+    let norm = |x: &[f32]| euclidean_distance(x, &[0.0; 64]);
+    let circles = &anchors[2];
+    let found = values(&circles.b, &norm) - values(&circles.a, &norm);
+    assert!((found - circles.exact).abs() < 1e-4, "{found}");
+    let gaussians = &anchors[1];
+    let mean = |side: &ExactDistribution, i: usize| values(side, &|x| f64::from(x[i]));
+    let shift: f64 = (0..64)
+        .map(|i| (mean(&gaussians.a, i) - mean(&gaussians.b, i)).powi(2))
+        .sum::<f64>()
+        .sqrt();
+    assert!((shift - gaussians.exact).abs() < 0.1, "{shift}");
+    assert!((anchors[0].exact - 2.0).abs() < 1e-6);
+}
+
+/// A linear critic along the shift of the Gaussians, by the command that a critic of one's own would be measured with.
+#[test]
+fn a_critic_is_measured_between_distributions() {
+    let gaussians = &Anchor::all(5).unwrap()[1];
+    let [a, b] = [&gaussians.a, &gaussians.b].map(|side| {
+        let samples = side.held_out(SamplePart::Select, 0..4000).unwrap().flatten_from(1).unwrap();
+        samples.mean(0).unwrap().to_vec1::<f32>().unwrap()
+    });
+    let weight: Vec<f64> = a.iter().zip(&b).map(|(x, y)| f64::from(x - y)).collect();
+    let weight = Tensor::from_vec(weight, (1, 64), &Device::Cpu).unwrap();
+    let layers = vec![PlainLayer::Flatten, PlainLayer::Dense(Dense::new(weight, None).unwrap())];
+    let critic =
+        Critic::new(&PlainNetwork::new(ImageShape::new(1, 8, 8), layers).unwrap()).unwrap();
+    let report = SamplePart::Report;
+    let found = critic.estimate_between(&gaussians.a, &gaussians.b, report, 1000).unwrap();
+    assert_eq!((found.n_a, found.n_b), (1000, 1000));
+    gaussians.check(found.value, found.standard_error).unwrap();
+    assert!(found.value > 0.9 * gaussians.exact, "{found:?}");
+    // points are a population: measured whole, nothing is left to chance; in part, it is
+    let points = &Anchor::all(5).unwrap()[3];
+    let [whole, part] = [8, 7]
+        .map(|n| critic.estimate_between(&points.a, &points.b, report, n).unwrap().standard_error);
+    assert!(whole == 0.0 && part > 0.0, "{whole} {part}");
+}
+
+#[test]
+fn samples_are_a_function_of_their_number() {
+    for anchor in Anchor::all(1).unwrap() {
+        for side in [&anchor.a, &anchor.b] {
+            let of = |part, range| -> Vec<Vec<f32>> {
+                let samples = side.held_out(part, range).unwrap().flatten_from(1).unwrap();
+                samples.to_vec2().unwrap()
+            };
+            let all = of(SamplePart::Report, 0..2);
+            assert_eq!(of(SamplePart::Report, 1..2)[0], all[1], "{}", side.name());
+            let differs = of(SamplePart::Select, 0..2) != all;
+            assert_eq!(differs, !side.is_population(), "{}", side.name());
+        }
+    }
+}
+
+#[test]
+fn distributions_that_are_none_are_refused() {
+    let text = |kind| ExactDistribution::new("x", [1, 1, 2], kind, 0).unwrap_err().to_string();
+    assert_eq!(
+        text(ExactKind::Points(vec![])),
+        "number of values is 0, expected those of whole samples"
+    );
+    assert_eq!(
+        text(ExactKind::Points(vec![0.0; 3])),
+        "number of values is 3, expected those of whole samples"
+    );
+    assert_eq!(
+        text(ExactKind::Gaussian(vec![0.0; 4], 1.0)),
+        "number of values is 4, expected those of one sample"
+    );
+    assert_eq!(
+        text(ExactKind::Points(vec![0.0, f32::INFINITY])),
+        "a value is inf, expected a finite number"
+    );
+    assert_eq!(
+        text(ExactKind::Sphere(-1.0, vec![1.0, 0.0])),
+        "deviation or radius is -1, expected a finite number of at least 0"
+    );
+    let points =
+        ExactDistribution::new("x", [1, 1, 2], ExactKind::Points(vec![0.0; 4]), 0).unwrap();
+    let text = points.held_out(SamplePart::Report, 1..3).unwrap_err().to_string();
+    assert!(text.contains("sample index is 2, expected less than 2, the size of x"), "{text}");
+}
+
+#[test]
+fn an_estimate_above_the_exact_distance_is_refused() {
+    let anchor = &Anchor::all(0).unwrap()[0];
+    anchor.check(2.0, 0.0).unwrap();
+    anchor.check(2.03, 0.01).unwrap();
+    let text = anchor.check(2.1, 0.01).unwrap_err().to_string();
+    assert!(
+        text.starts_with("two points: the estimate 2.1 exceeds the exact distance 2"),
+        "{text}"
+    );
+    assert!(anchor.check(f64::NAN, 0.01).is_err());
 }

@@ -7,6 +7,7 @@ mod batches;
 mod cifar10;
 mod decode;
 mod download;
+mod encode;
 mod folders;
 mod idx;
 mod image_set;

@@ -30,6 +30,14 @@ pub(crate) struct Progress {
 /// No run counts further: every count below is a whole number in f64 as well.
 const MOST: u64 = 1 << 53;
 
+/// Whether the number of batches in an epoch is known.
+pub(crate) fn check_told(n_batches: usize) -> Result<()> {
+    match n_batches {
+        0 => Err(Error::Zero { what: "number of batches in an epoch".into() }),
+        _ => Ok(()),
+    }
+}
+
 impl Progress {
     /// Why this cannot be the place of a run with these settings.
     pub(crate) fn fault(&self, config: &TrainConfig) -> Option<String> {
@@ -48,9 +56,7 @@ impl Progress {
 
     /// Whether an epoch of `n_batches` can go on from here.
     pub(crate) fn check_batches(&self, n_batches: usize) -> Result<()> {
-        if n_batches == 0 {
-            return Err(Error::Zero { what: "number of batches in an epoch".into() });
-        }
+        check_told(n_batches)?;
         if self.batch > n_batches {
             return Err(Error::InvalidSetting {
                 name: "number of batches done in the epoch",

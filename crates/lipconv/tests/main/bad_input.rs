@@ -131,23 +131,26 @@ fn tensors_that_do_not_fit() {
 
 #[test]
 fn training_input_that_does_not_fit() {
-    let mut trainer = trainer(DType::F32, 1);
+    let trainer = self::trainer(DType::F32, 1);
     let batch = |pixel: f32, label: u32| Batch {
         images: zeros(&[1, 1, 8, 8]).affine(1.0, f64::from(pixel)).unwrap(),
         labels: vec![label],
     };
     let before: Vec<f32> =
         trainer.network().variables()[0].1.flatten_all().unwrap().to_vec1().unwrap();
-    says(trainer.step(&batch(0.5, 4), 5), "label 4 at index 0 is not a class: expected 0 … 3");
+    let mut untold = self::trainer(DType::F32, 1);
+    says(untold.step(&batch(0.5, 1)), "number of batches in an epoch is 0, expected at least 1");
+    let mut trainer = trainer.epochs_of(5).unwrap();
+    says(trainer.step(&batch(0.5, 4)), "label 4 at index 0 is not a class: expected 0 … 3");
     says(
-        trainer.step(&batch(f32::NAN, 1), 5),
+        trainer.step(&batch(f32::NAN, 1)),
         "step 1: logits holds NaN at flat index 0, expected finite numbers",
     );
     let f64s =
         Batch { images: Tensor::zeros((1, 1, 8, 8), DType::F64, &CPU).unwrap(), labels: vec![1] };
-    says(trainer.step(&f64s, 5), "batch of images has dtype f64, expected f32");
+    says(trainer.step(&f64s), "batch of images has dtype f64, expected f32");
     let two = Batch { images: zeros(&[2, 1, 8, 8]), labels: vec![1] };
-    says(trainer.step(&two, 5), "batch of images has shape [2, 1, 8, 8], expected [1, 1, 8, 8]");
+    says(trainer.step(&two), "batch of images has shape [2, 1, 8, 8], expected [1, 1, 8, 8]");
     let after: Vec<f32> =
         trainer.network().variables()[0].1.flatten_all().unwrap().to_vec1().unwrap();
     assert_eq!((before, trainer.n_steps()), (after, 0), "a refused step changes nothing");
@@ -180,12 +183,12 @@ fn a_gradient_that_overflows_stops_the_step_and_changes_nothing() {
     let (_, weight) = &network.variables()[4];
     let signs = Tensor::new(&[[1.0_f32], [-1.0]], &CPU).unwrap();
     weight.set(&signs.broadcast_as(weight.shape()).unwrap().contiguous().unwrap()).unwrap();
-    let mut trainer = Trainer::new(network, config(1)).unwrap();
+    let mut trainer = Trainer::new(network, config(1)).unwrap().epochs_of(5).unwrap();
     let before = state(&trainer);
     let pixel = f64::from(f32::MAX) / 2.0;
     let images = zeros(&[8, 1, 4, 4]).affine(1.0, pixel).unwrap();
     let batch = Batch { images, labels: vec![0, 1, 0, 1, 0, 1, 0, 1] };
-    let error = trainer.step(&batch, 5).unwrap_err();
+    let error = trainer.step(&batch).unwrap_err();
     let Error::Step { step: 1, source } = &error else { panic!("{error}") };
     assert!(matches!(&**source, Error::NonFinite { .. }), "{error}");
     let text = error.to_string();
@@ -219,9 +222,9 @@ fn a_start_without_full_rank_is_refused_with_its_step_and_layer() {
         let network = network(ImageShape::new(1, 6, 6), layers).unwrap();
         let (_, weight) = &network.variables()[0];
         weight.set(&weight.zeros_like().unwrap()).unwrap();
-        let mut trainer = Trainer::new(network, config(1)).unwrap();
+        let mut trainer = Trainer::new(network, config(1)).unwrap().epochs_of(5).unwrap();
         let images = zeros(&[1, 1, 6, 6]);
-        let error = trainer.step(&Batch { images, labels: vec![1] }, 5).unwrap_err().to_string();
+        let error = trainer.step(&Batch { images, labels: vec![1] }).unwrap_err().to_string();
         assert!(error.starts_with(start), "{method:?}: {error}");
         // materialising says the same without a step
         let error = trainer.network().materialize().unwrap_err().to_string();

@@ -196,7 +196,7 @@ fn trainer(case: &Case) -> Trainer {
 fn trainer_with_rate(case: &Case, learning_rate: f64) -> Trainer {
     let network = Network::new(&case.spec, case.dtype, &Device::Cpu, 11).unwrap();
     let settings = TrainConfig { learning_rate, optimizer: case.optimizer, ..config(N_EPOCHS) };
-    Trainer::new(network, settings).unwrap()
+    Trainer::new(network, settings).unwrap().epochs_of(STEPS_PER_EPOCH).unwrap()
 }
 
 /// Every number that a run ends with.
@@ -469,7 +469,7 @@ fn check_alike(case: &Case, networks: [Vec<LayerSpec>; 2]) {
         crate::portable::perturb(&[trainer.network()], 1e-3);
         let mut source = Noise { input: case.spec.input, dtype: case.dtype, seed: 4 };
         for n in 0..3 {
-            trainer.step(&source.batch(n).unwrap(), STEPS_PER_EPOCH).unwrap();
+            trainer.step(&source.batch(n).unwrap()).unwrap();
         }
         trainer.into_network()
     });

@@ -82,11 +82,12 @@ fn a_critic_finds_the_distance_of_two_points() {
     let shift = (points.get(0).unwrap() - points.get(1).unwrap()).unwrap();
     let exact = values(&shift.sqr().unwrap().sum_all().unwrap())[0].sqrt();
     for dtype in [DType::F32, DType::F64] {
-        let mut trainer = Trainer::new(critic(dtype, &CPU), config()).unwrap();
+        let n_steps = 150;
+        let trainer = Trainer::new(critic(dtype, &CPU), config()).unwrap();
+        let mut trainer = trainer.epochs_of(n_steps).unwrap();
         let images = points.to_dtype(dtype).unwrap();
         let batch = Batch { images, labels: vec![0, 1] };
-        let n_steps = 150;
-        let estimates = (0..n_steps).map(|_| -trainer.step(&batch, n_steps).unwrap().loss);
+        let estimates = (0..n_steps).map(|_| -trainer.step(&batch).unwrap().loss);
         let estimates: Vec<f64> = estimates.collect();
         let most = exact * (1.0 + sum_tolerance(dtype, 64, 1.0));
         assert!(estimates.iter().all(|&e| e <= most), "{exact}: {estimates:?}");
@@ -102,11 +103,11 @@ fn every_path_trains_the_same_critic() {
             let optimizer = Optimizer::RmsProp(RmsPropConfig { alpha: 0.99, epsilon: 1e-2 });
             let config = TrainConfig { optimizer, ..config() };
             let images = uniform(&[7, 1, 8, 8], -1.0, 1.0, dtype, 3);
-            let run = |mut trainer: Trainer, device: &Device| {
+            let run = |trainer: Trainer, device: &Device| {
+                let mut trainer = trainer.epochs_of(4).unwrap();
                 let images = images.to_device(device).unwrap();
                 let batch = Batch { images, labels: LABELS.to_vec() };
-                let losses: Vec<f64> =
-                    (0..4).map(|_| trainer.step(&batch, 4).unwrap().loss).collect();
+                let losses: Vec<f64> = (0..4).map(|_| trainer.step(&batch).unwrap().loss).collect();
                 (losses, trainer.into_network().variables())
             };
             let (losses, expected) = run(Trainer::new(critic(dtype, &CPU), config).unwrap(), &CPU);
@@ -188,8 +189,9 @@ fn what_is_not_a_comparison_is_refused() {
     let batch = Batch { images: images.clone(), labels: vec![1, 1, 1] };
     let trainers = [Trainer::new, Trainer::portable];
     for new in trainers {
-        let mut trainer = new(critic(DType::F32, &CPU), config()).unwrap();
-        says(trainer.step(&batch, 1), &one_sided(0, 3));
+        let trainer = new(critic(DType::F32, &CPU), config()).unwrap();
+        let mut trainer = trainer.epochs_of(1).unwrap();
+        says(trainer.step(&batch), &one_sided(0, 3));
         let d = Tensor::zeros((2, 1), DType::F32, &CPU).unwrap();
         says(
             trainer.logits_and_input_gradient(&images, &d),

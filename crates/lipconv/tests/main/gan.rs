@@ -76,7 +76,8 @@ fn config(epochs: usize) -> GanConfig {
 fn trainer(dtype: DType, epochs: usize, methods: Methods) -> GanTrainer {
     let spec = GeneratorSpec { latent: 4, hidden: 32, channels: 8, output: IMAGE };
     let generator = Generator::new(&spec, dtype, &CPU, 1).unwrap();
-    GanTrainer::new(generator, critic(dtype, methods), config(epochs)).unwrap()
+    let trainer = GanTrainer::new(generator, critic(dtype, methods), config(epochs));
+    trainer.and_then(|trainer| trainer.epochs_of(6)).unwrap()
 }
 
 /// Mean of the left and of the right half of generated images.
@@ -145,13 +146,14 @@ fn portable_training_equals_that_of_the_engine() {
         for methods in [Methods::BCOP, Methods::RKO, Methods::OSSN] {
             let generator = |device| Generator::new(&spec, DType::F64, device, 1).unwrap();
             let critic = |device| critic_on(device, DType::F64, methods);
-            let mut engine = GanTrainer::new(generator(&CPU), critic(&CPU), config).unwrap();
-            let mut portable =
-                GanTrainer::portable(generator(device), critic(device), config).unwrap();
+            let engine = GanTrainer::new(generator(&CPU), critic(&CPU), config).unwrap();
+            let mut engine = engine.epochs_of(6).unwrap();
+            let portable = GanTrainer::portable(generator(device), critic(device), config);
+            let mut portable = portable.unwrap().epochs_of(6).unwrap();
             for index in 0..4 {
                 let images = halves(DType::F64).batch(index).unwrap().images;
-                let expected = engine.step(&images, 6).unwrap();
-                let got = portable.step(&images.to_device(device).unwrap(), 6).unwrap();
+                let expected = engine.step(&images).unwrap();
+                let got = portable.step(&images.to_device(device).unwrap()).unwrap();
                 assert!((got.objective - expected.objective).abs() < 1e-5, "{got:?}, {expected:?}");
                 assert_eq!(got.generator.is_some(), expected.generator.is_some());
             }
@@ -169,9 +171,10 @@ fn portable_training_equals_that_of_the_engine() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("gan.safetensors");
             portable.save(&path).unwrap();
-            let mut resumed = GanTrainer::resume(&path, device).unwrap();
+            let resumed = GanTrainer::resume(&path, device).unwrap();
+            let mut resumed = resumed.epochs_of(6).unwrap();
             let images = halves(DType::F64).batch(4).unwrap().images.to_device(device).unwrap();
-            let (a, b) = (portable.step(&images, 6).unwrap(), resumed.step(&images, 6).unwrap());
+            let (a, b) = (portable.step(&images).unwrap(), resumed.step(&images).unwrap());
             assert!((a.objective - b.objective).abs() < 1e-5, "{a:?}, {b:?}");
         }
     }
@@ -371,12 +374,12 @@ fn a_refused_step_changes_nothing() {
         "step 1: logits holds",
     ];
     for (images, text) in bad.iter().zip(texts) {
-        let error = trainer.step(images, 6).unwrap_err().to_string();
+        let error = trainer.step(images).unwrap_err().to_string();
         assert!(error.starts_with(text), "{error}");
         assert_eq!((bits(&trainer), trainer.n_steps()), (before.clone(), 0));
     }
     // and the run goes on as if nothing had been tried
     let mut fresh = self::trainer(DType::F32, 1, Methods::BCOP);
-    let (a, b) = (trainer.step(&good, 6).unwrap(), fresh.step(&good, 6).unwrap());
+    let (a, b) = (trainer.step(&good).unwrap(), fresh.step(&good).unwrap());
     assert_eq!((a, bits(&trainer)), (b, bits(&fresh)));
 }

@@ -117,9 +117,9 @@ fn clipped_kernels_match() {
         network.variables()[0].1.set(&array("weight")).unwrap();
         // the only step of a run is its last, after which kernels are clipped; the rate moves nothing
         let settings = TrainConfig { learning_rate: 1e-200, ..config(1) };
-        let mut trainer = Trainer::new(network, settings).unwrap();
+        let mut trainer = Trainer::new(network, settings).unwrap().epochs_of(1).unwrap();
         let images = uniform(&[2, c_in, height, width], 0.0, 1.0, DType::F64, 3);
-        trainer.step(&Batch { images, labels: vec![0, 1] }, 1).unwrap();
+        trainer.step(&Batch { images, labels: vec![0, 1] }).unwrap();
         let clipped = trainer.network().variables()[0].1.as_tensor().clone();
         check_close(case, &clipped, &array("svcm50"), golden_tolerance(DType::F64, 64));
     }

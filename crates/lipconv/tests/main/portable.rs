@@ -212,21 +212,24 @@ fn training_steps_equal_those_of_the_engine() {
             let spec = spec(method, LinearMethod::Bjorck);
             let config = lipconv::TrainConfig { optimizer, learning_rate: 1e-3, ..config(1) };
             let network = |device| Network::new(&spec, DType::F64, device, 3).unwrap();
-            let mut engine = Trainer::new(network(&Device::Cpu), config).unwrap();
-            let mut portable = Trainer::portable(network(device), config).unwrap();
-            let mut changed = Trainer::new(network(&Device::Cpu), config).unwrap();
+            let mut engine =
+                Trainer::new(network(&Device::Cpu), config).unwrap().epochs_of(4).unwrap();
+            let mut portable =
+                Trainer::portable(network(device), config).unwrap().epochs_of(4).unwrap();
+            let mut changed =
+                Trainer::new(network(&Device::Cpu), config).unwrap().epochs_of(4).unwrap();
             perturb(&[engine.network(), portable.network(), changed.network()], 0.05);
             let mut source = Stripes::new([1, 8, 8], 4, 6, DType::F64);
             source.start_epoch(0, 11);
             for step in 0..4 {
                 let mut batch = source.batch(step).unwrap();
-                let expected = engine.step(&batch, 4).unwrap();
+                let expected = engine.step(&batch).unwrap();
                 if step == 2 {
                     changed = changed.into_portable().unwrap();
                 }
-                changed.step(&batch, 4).unwrap();
+                changed.step(&batch).unwrap();
                 batch.images = batch.images.to_device(device).unwrap();
-                let got = portable.step(&batch, 4).unwrap();
+                let got = portable.step(&batch).unwrap();
                 assert!(
                     (got.loss - expected.loss).abs() < 1e-6,
                     "{method:?}: {got:?}, {expected:?}"
@@ -258,18 +261,19 @@ fn a_portable_run_is_saved_and_goes_on() {
         let path = folder.path().join("run.safetensors");
         let network =
             Network::new(&spec(ConvMethod::Ossn, LinearMethod::Bjorck), DType::F32, device, 3);
-        let mut trainer = Trainer::portable(network.unwrap(), config(2)).unwrap();
+        let mut trainer =
+            Trainer::portable(network.unwrap(), config(2)).unwrap().epochs_of(5).unwrap();
         let mut source = Stripes::new([1, 8, 8], 4, 6, DType::F32);
         source.start_epoch(0, 11);
         let mut step = |trainer: &mut Trainer, index| {
             let mut batch = source.batch(index).unwrap();
             batch.images = batch.images.to_device(device).unwrap();
-            trainer.step(&batch, 5).unwrap().loss
+            trainer.step(&batch).unwrap().loss
         };
         step(&mut trainer, 0);
         trainer.save(&path).unwrap();
         let expected = step(&mut trainer, 1);
-        let mut resumed = Trainer::resume(&path, device).unwrap();
+        let mut resumed = Trainer::resume(&path, device).unwrap().epochs_of(5).unwrap();
         let got = step(&mut resumed, 1);
         assert!((got - expected).abs() < 1e-5, "{got} {expected}");
         assert_eq!(resumed.n_steps(), 2);
@@ -281,7 +285,8 @@ fn a_step_that_fails_names_the_layer_and_changes_nothing() {
     for device in &devices() {
         let network =
             Network::new(&spec(ConvMethod::Bcop, LinearMethod::Bjorck), DType::F32, device, 3);
-        let mut trainer = Trainer::portable(network.unwrap(), config(2)).unwrap();
+        let mut trainer =
+            Trainer::portable(network.unwrap(), config(2)).unwrap().epochs_of(5).unwrap();
         let mut source = Stripes::new([1, 8, 8], 4, 6, DType::F32);
         source.start_epoch(0, 11);
         let mut batch = source.batch(0).unwrap();
@@ -290,14 +295,14 @@ fn a_step_that_fails_names_the_layer_and_changes_nothing() {
         let (name, weight) = variables.iter().find(|(name, _)| name == "linear1.weight").unwrap();
         let good = weight.as_tensor().copy().unwrap();
         weight.set(&good.ones_like().unwrap()).unwrap();
-        let error = trainer.step(&batch, 5).unwrap_err();
+        let error = trainer.step(&batch).unwrap_err();
         assert!(matches!(error, Error::Step { step: 1, .. }), "{name}: {error}");
         let text = format!("{error}: {}", std::error::Error::source(&error).unwrap());
         assert!(text.contains("linear1"), "{text}");
         weight.set(&good).unwrap();
         let bad = (&batch.images * f64::NAN).unwrap();
         let images = std::mem::replace(&mut batch.images, bad);
-        let error = trainer.step(&batch, 5).unwrap_err();
+        let error = trainer.step(&batch).unwrap_err();
         let text = std::error::Error::source(&error).unwrap().to_string();
         assert!(text.ends_with("holds a value that is not a finite number"), "{text}");
         batch.images = images;
@@ -306,7 +311,7 @@ fn a_step_that_fails_names_the_layer_and_changes_nothing() {
         assert_eq!(distance(&bias, fresh.variables()[1].1.as_tensor()), 0.0);
         batch.labels[2] = 4;
         assert!(matches!(
-            trainer.step(&batch, 5),
+            trainer.step(&batch),
             Err(Error::LabelOutOfRange { index: 2, label: 4, n_classes: 4 })
         ));
     }

@@ -93,12 +93,12 @@ fn engine_and_graph_train_alike() {
         let run = |layers: &[LayerSpec]| {
             let spec = NetworkSpec { input: ImageShape::new(1, 8, 8), layers: layers.to_vec() };
             let network = Network::new(&spec, dtype, &Device::Cpu, 3).unwrap();
-            let mut trainer = Trainer::new(network, config(2)).unwrap();
+            let mut trainer = Trainer::new(network, config(2)).unwrap().epochs_of(5).unwrap();
             let mut source = stripes(dtype);
             source.start_epoch(0, 1);
             for n in 0..3 {
                 let batch = source.batch(n).unwrap();
-                trainer.step(&batch, 5).unwrap();
+                trainer.step(&batch).unwrap();
             }
             trainer.into_network().variables()
         };

@@ -247,11 +247,12 @@ fn quotients_are_the_cpus_inside_and_outside_of_the_unit_ball() {
 fn check_training(optimizer: Optimizer) {
     let spec = small(ImageShape::new(3, 8, 6), ConvMethod::Bcop, MAX_MIN);
     let config = config(optimizer);
-    let mut trainer = Trainer::new(network(&spec), config).expect("a trainer");
+    let trainer = Trainer::new(network(&spec), config).expect("a trainer");
+    let mut trainer = trainer.epochs_of(4).expect("four batches");
     let mut engine = engine(trainer.network(), &config, 6);
     for (n, size) in [6, 6, 4, 6].into_iter().enumerate() {
         let batch = batch(spec.input, size, 5, n as u64);
-        let report = trainer.step(&batch, 4).expect("the CPU's step");
+        let report = trainer.step(&batch).expect("the CPU's step");
         let images = values(&batch.images);
         let step = n as u64 + 1;
         let (loss, _) =

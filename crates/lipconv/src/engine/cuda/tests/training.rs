@@ -103,6 +103,12 @@ impl Observer for Seen {
     }
 }
 
+/// A run whose epochs have three batches.
+fn of_three(network: Network, config: TrainConfig) -> Trainer {
+    let trainer = Trainer::new(network, config).expect("a trainer");
+    trainer.epochs_of(3).expect("three batches")
+}
+
 fn on_device(trainer: Trainer) -> Trainer {
     let trainer = trainer.on_cuda(place()).expect("a network that the engine runs");
     assert_eq!(trainer.path(), "CUDA engine");
@@ -308,10 +314,10 @@ fn levels_are_kept() {
     let stretched = Tensor::from_iter(stretched, &Device::Cpu).expect("a tensor");
     linear1.weight.set(&stretched.reshape((rows, columns)).expect("r x c")).expect("set");
     let config = two_epochs(adam(), Averaging::None);
-    let mut trainer = on_device(Trainer::new(network, config).expect("a trainer"));
+    let mut trainer = on_device(of_three(network, config));
     let mut source = Bytes::new(false);
     let batch = source.batch(0).expect("a batch");
-    trainer.step(&batch, 3).expect("a step");
+    trainer.step(&batch).expect("a step");
     assert_eq!(trainer.levels(), [0, 0, 1, 0]);
     trainer.save(&path).expect("saved");
     let resumed = on_device(Trainer::resume(&path, &Device::Cpu).expect("resumed"));
@@ -325,12 +331,12 @@ fn variables_that_are_changed_count_from_the_next_step_on() {
     let config = two_epochs(adam(), Averaging::None);
     let spec = small(INPUT, ConvMethod::Bcop, MAX_MIN);
     let trainers = || {
-        let fresh = || Trainer::new(network(&spec), config).expect("a trainer");
+        let fresh = || of_three(network(&spec), config);
         [fresh(), on_device(fresh())]
     };
     let losses = trainers().map(|mut trainer| {
         let batch = Bytes::new(false).batch(0).expect("a batch");
-        let loss = |trainer: &mut Trainer| trainer.step(&batch, 3).expect("a step").loss;
+        let loss = |trainer: &mut Trainer| trainer.step(&batch).expect("a step").loss;
         loss(&mut trainer);
         let (_, bias) = trainer.network().variables().pop().expect("a last bias");
         let before = bias.as_tensor().copy().expect("a copy");
@@ -352,7 +358,7 @@ fn a_failing_step_of_a_run_changes_nothing() {
     let averaging = Averaging::Exponential { decay: 0.5 };
     let config = two_epochs(adam(), averaging);
     let spec = small(INPUT, ConvMethod::Ossn, MAX_MIN);
-    let fresh = || on_device(Trainer::new(network(&spec), config).expect("a trainer"));
+    let fresh = || on_device(of_three(network(&spec), config));
     let batches: Vec<Batch> =
         (0..3).map(|n| Bytes::new(false).batch(n).expect("a batch")).collect();
     let mut bad = batches[1].clone();
@@ -360,12 +366,12 @@ fn a_failing_step_of_a_run_changes_nothing() {
     let mut expected = fresh();
     let mut got = fresh();
     for (n, batch) in batches.iter().enumerate() {
-        expected.step(batch, 3).expect("a step");
-        let error = got.step(&bad, 3).expect_err("NaN");
+        expected.step(batch).expect("a step");
+        let error = got.step(&bad).expect_err("NaN");
         let Error::Step { step, source } = error else { panic!("{error}") };
         assert_eq!(step, n as u64 + 1);
         assert!(matches!(*source, Error::NonFiniteSomewhere { .. }), "{source}");
-        got.step(batch, 3).expect("a step");
+        got.step(batch).expect("a step");
     }
     assert_eq!(trained(&got), trained(&expected));
     let state = |trainer: &Trainer| -> Vec<Vec<f32>> {
@@ -375,7 +381,7 @@ fn a_failing_step_of_a_run_changes_nothing() {
     let mut wrong = batches[0].clone();
     wrong.labels[2] = 5;
     assert!(matches!(
-        got.step(&wrong, 3),
+        got.step(&wrong),
         Err(Error::LabelOutOfRange { index: 2, label: 5, n_classes: 5 })
     ));
 }
@@ -401,17 +407,17 @@ fn a_device_without_memory_says_so() {
     let config = two_epochs(adam(), Averaging::None);
     let place = Place::Emulated(Emulated { memory: 200_000, ..Emulated::default() });
     let spec = small(INPUT, ConvMethod::Bcop, MAX_MIN);
-    let trainer = Trainer::new(network(&spec), config).expect("a trainer");
+    let trainer = of_three(network(&spec), config);
     let mut trainer = trainer.on_cuda(place).expect("a device");
     let batch = Bytes::new(false).batch(0).expect("a batch");
-    let error = trainer.step(&batch, 3).expect_err("no room");
+    let error = trainer.step(&batch).expect_err("no room");
     let Error::Step { step: 1, source } = &error else { panic!("{error}") };
     let text = source.to_string();
     assert!(matches!(**source, Error::Device { doing: "allocate memory", .. }), "{text}");
     assert!(text.contains("200") || text.contains("out of memory"), "{text}");
     // nothing has been done, and the run goes on elsewhere
     let mut trainer = trainer.into_portable().expect("candle's operations");
-    assert_eq!(trainer.step(&batch, 3).expect("a step").step, 1);
+    assert_eq!(trainer.step(&batch).expect("a step").step, 1);
 }
 
 /// Batches that grow need a larger engine, which takes over everything.
@@ -422,7 +428,7 @@ fn a_larger_batch_makes_a_larger_engine() {
     let batches: Vec<Batch> =
         [2, 6, 4].into_iter().map(|n| super::batch(INPUT, n, 5, n as u64)).collect();
     let run = |first: usize| {
-        let mut trainer = on_device(Trainer::new(network(&spec), config).expect("a trainer"));
+        let mut trainer = on_device(of_three(network(&spec), config));
         if first > 0 {
             // an engine that is large from the start
             let images = super::batch(INPUT, first, 5, 9).images;
@@ -430,7 +436,7 @@ fn a_larger_batch_makes_a_larger_engine() {
             trainer.logits_and_input_gradient(&images, &d).expect("a gradient");
         }
         for batch in &batches {
-            trainer.step(batch, 3).expect("a step");
+            trainer.step(batch).expect("a step");
         }
         trained(&trainer)
     };

@@ -15,21 +15,18 @@
 
 use std::ops::Range;
 
-use anyhow::ensure;
 use candle_core::{Device, Tensor};
-use certify::{euclidean_distance, matching_distance};
 use projectors::haar_orthogonal;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution as _, StandardNormal};
-use serde::{Deserialize, Serialize};
 
-use super::distribution::{Distribution, Estimate, Part};
-use crate::config::{Activation, Method};
+use super::distribution::{Distribution, SamplePart};
+use super::matching::{euclidean_distance, matching_distance};
 use crate::error::{Error, Result};
 
 /// Shape of all samples.
-pub const SHAPE: [usize; 3] = [1, 8, 8];
+const SHAPE: [usize; 3] = [1, 8, 8];
 /// Values of a sample.
 const D: usize = 64;
 /// Points of a matched set.
@@ -40,37 +37,22 @@ const N_SIGMA: f64 = 4.0;
 /// A pair of distributions with its distance.
 #[derive(Debug)]
 pub struct Anchor {
+    /// For people.
     pub name: &'static str,
-    pub a: Exact,
-    pub b: Exact,
+    /// The distribution with the larger optimal critic.
+    pub a: ExactDistribution,
+    /// The other.
+    pub b: ExactDistribution,
+    /// Their distance.
     pub exact: f64,
-}
-
-/// What a critic makes of an anchor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AnchorResult {
-    /// The anchor's name.
-    pub name: String,
-    /// Method of the critic.
-    pub method: Method,
-    pub activation: Activation,
-    /// The known distance.
-    pub exact: f64,
-    /// What the critic shows.
-    pub estimate: Estimate,
-    pub seed: u64,
-}
-
-impl AnchorResult {
-    /// Estimate over exact value.
-    pub fn ratio(&self) -> f64 {
-        self.estimate.value / self.exact
-    }
 }
 
 impl Anchor {
     /// All anchors, drawn by a seed.
-    pub fn all(seed: u64) -> anyhow::Result<Vec<Self>> {
+    ///
+    /// # Errors
+    /// None in practice: those of [`ExactDistribution::new`] and of [`matching_distance`].
+    pub fn all(seed: u64) -> Result<Vec<Self>> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let basis = directions(&mut rng);
         Ok(vec![
@@ -82,17 +64,16 @@ impl Anchor {
     }
 
     /// Refuses an estimate that no lower bound could give.
-    pub fn check(&self, estimate: &Estimate) -> anyhow::Result<()> {
-        let most = self.exact * (1.0 + 1e-6) + N_SIGMA * estimate.standard_error;
-        ensure!(
-            estimate.value <= most,
-            "{}: the estimate {} exceeds the exact distance {} by more than {N_SIGMA} standard errors ({})",
-            self.name,
-            estimate.value,
-            self.exact,
-            estimate.standard_error
-        );
-        Ok(())
+    ///
+    /// # Errors
+    /// [`Error::AboveExact`].
+    pub fn check(&self, value: f64, standard_error: f64) -> Result<()> {
+        let most = self.exact * (1.0 + 1e-6) + N_SIGMA * standard_error;
+        if value <= most {
+            return Ok(());
+        }
+        let (anchor, exact, n_sigma) = (self.name, self.exact, N_SIGMA);
+        Err(Error::AboveExact { anchor, value, exact, n_sigma, standard_error })
     }
 }
 
@@ -102,8 +83,8 @@ fn directions(rng: &mut ChaCha8Rng) -> Vec<Vec<f32>> {
     matrix.rows().into_iter().map(|row| row.iter().map(|&x| x as f32).collect()).collect()
 }
 
-fn exact(name: &str, kind: Kind, salt: u64) -> Result<Exact> {
-    Exact::new(name, SHAPE, kind, salt)
+fn exact(name: &str, kind: ExactKind, salt: u64) -> Result<ExactDistribution> {
+    ExactDistribution::new(name, SHAPE, kind, salt)
 }
 
 fn scaled(direction: &[f32], factor: f32) -> Vec<f32> {
@@ -116,7 +97,7 @@ fn points_apart(basis: &[Vec<f32>], rng: &mut ChaCha8Rng) -> Result<Anchor> {
     // of the stored numbers, not of what they were meant to be
     let apart = euclidean_distance(&x, &y);
     // each point twice: the estimator asks for two samples of everything
-    let twice = |point: Vec<f32>| Kind::Points(point.repeat(2));
+    let twice = |point: Vec<f32>| ExactKind::Points(point.repeat(2));
     let (a, b) = (exact("x", twice(x), 0)?, exact("y", twice(y), 1)?);
     Ok(Anchor { name: "two points", a, b, exact: apart })
 }
@@ -124,31 +105,32 @@ fn points_apart(basis: &[Vec<f32>], rng: &mut ChaCha8Rng) -> Result<Anchor> {
 fn gaussians(basis: &[Vec<f32>]) -> Result<Anchor> {
     let shift = scaled(&basis[1], 1.5);
     let apart = euclidean_distance(&shift, &[0.0; D]);
-    let a = exact("N(0, 1/4)", Kind::Gaussian(vec![0.0; D], 0.5), 2)?;
-    let b = exact("N(m, 1/4)", Kind::Gaussian(shift, 0.5), 3)?;
+    let a = exact("N(0, 1/4)", ExactKind::Gaussian(vec![0.0; D], 0.5), 2)?;
+    let b = exact("N(m, 1/4)", ExactKind::Gaussian(shift, 0.5), 3)?;
     Ok(Anchor { name: "shifted Gaussians", a, b, exact: apart })
 }
 
 fn spheres(basis: &[Vec<f32>]) -> Result<Anchor> {
     let plane = basis[2..4].concat();
-    let a = exact("circle of radius 1", Kind::Sphere(1.0, plane.clone()), 4)?;
-    let b = exact("circle of radius 5/2", Kind::Sphere(2.5, plane), 5)?;
+    let a = exact("circle of radius 1", ExactKind::Sphere(1.0, plane.clone()), 4)?;
+    let b = exact("circle of radius 5/2", ExactKind::Sphere(2.5, plane), 5)?;
     Ok(Anchor { name: "concentric circles", a, b, exact: 1.5 })
 }
 
-fn matched(rng: &mut ChaCha8Rng) -> anyhow::Result<Anchor> {
+fn matched(rng: &mut ChaCha8Rng) -> Result<Anchor> {
     let mut set = |from: f32, to: f32| -> Vec<f32> {
         (0..N_POINTS * D).map(|_| rng.random_range(from..to)).collect()
     };
     let (x, y) = (set(-0.5, 0.5), set(-0.3, 0.7));
     let apart = matching_distance(&x, &y, D)?;
-    let (a, b) = (exact("8 points", Kind::Points(x), 6)?, exact("8 others", Kind::Points(y), 7)?);
+    let (a, b) =
+        (exact("8 points", ExactKind::Points(x), 6)?, exact("8 others", ExactKind::Points(y), 7)?);
     Ok(Anchor { name: "matched points", a, b, exact: apart })
 }
 
 /// Kinds of distributions, on vectors of as many values as the shape has.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Kind {
+pub enum ExactKind {
     /// Points of equal probability, one after another.
     Points(Vec<f32>),
     /// Mean and standard deviation of every coordinate.
@@ -159,30 +141,42 @@ pub enum Kind {
 
 /// A distribution that is known exactly.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Exact {
+pub struct ExactDistribution {
     name: String,
     shape: [usize; 3],
-    kind: Kind,
+    kind: ExactKind,
     /// Tells the samples of two distributions of one kind apart.
     salt: u64,
 }
 
-impl Exact {
-    /// Checks the number of values against the shape.
-    pub fn new(name: &str, shape: [usize; 3], kind: Kind, salt: u64) -> Result<Self> {
+impl ExactDistribution {
+    /// A distribution on images of `shape` (channels, height, width); `salt` tells its samples from those of another of its kind.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSetting`] for values that are not finite or do not fill the shape, and for a negative deviation or radius.
+    pub fn new(name: &str, shape: [usize; 3], kind: ExactKind, salt: u64) -> Result<Self> {
         let d = shape.iter().product::<usize>();
-        let n = match &kind {
-            Kind::Points(values) | Kind::Gaussian(values, _) | Kind::Sphere(_, values) => {
-                values.len()
-            }
+        let (values, size) = match &kind {
+            ExactKind::Points(values) => (values, 0.0),
+            ExactKind::Gaussian(mean, sd) => (mean, *sd),
+            ExactKind::Sphere(radius, directions) => (directions, *radius),
         };
-        let single = matches!(kind, Kind::Gaussian(..));
+        let n = values.len();
+        let refused = |name, value, expected| Err(Error::InvalidSetting { name, value, expected });
+        let single = matches!(kind, ExactKind::Gaussian(..));
         if n == 0 || !n.is_multiple_of(d.max(1)) || (single && n != d) {
-            return Err(Error::InvalidArgument {
-                name: "number of values",
-                got: n.to_string(),
-                expected: format!("{}{d}", if single { "" } else { "a positive multiple of " }),
-            });
+            let expected = if single { "those of one sample" } else { "those of whole samples" };
+            return refused("number of values", n as f64, expected);
+        }
+        if let Some(&value) = values.iter().find(|value| !value.is_finite()) {
+            return refused("a value", f64::from(value), "a finite number");
+        }
+        if !(size.is_finite() && size >= 0.0) {
+            return refused(
+                "deviation or radius",
+                f64::from(size),
+                "a finite number of at least 0",
+            );
         }
         Ok(Self { name: name.to_owned(), shape, kind, salt })
     }
@@ -195,12 +189,12 @@ impl Exact {
     fn sample(&self, rng: &mut ChaCha8Rng, index: Option<usize>, out: &mut Vec<f32>) {
         let d = self.len();
         match &self.kind {
-            Kind::Points(points) => {
+            ExactKind::Points(points) => {
                 let i = index.unwrap_or_else(|| rng.random_range(0..points.len() / d));
                 out.extend_from_slice(&points[i * d..][..d]);
             }
-            Kind::Gaussian(mean, sd) => out.extend(mean.iter().map(|m| m + sd * normal(rng))),
-            Kind::Sphere(radius, directions) => {
+            ExactKind::Gaussian(mean, sd) => out.extend(mean.iter().map(|m| m + sd * normal(rng))),
+            ExactKind::Sphere(radius, directions) => {
                 let mut coordinates: Vec<f32> = directions.chunks(d).map(|_| normal(rng)).collect();
                 let norm = coordinates.iter().map(|x| x * x).sum::<f32>().sqrt();
                 coordinates.iter_mut().for_each(|x| *x *= radius / norm);
@@ -214,9 +208,9 @@ impl Exact {
         }
     }
 
-    fn tensor(&self, n: usize, values: Vec<f32>) -> Result<Tensor> {
+    fn tensor(&self, n: usize, values: Vec<f32>) -> candle_core::Result<Tensor> {
         let [c, h, w] = self.shape;
-        Ok(Tensor::from_vec(values, (n, c, h, w), &Device::Cpu)?)
+        Tensor::from_vec(values, (n, c, h, w), &Device::Cpu)
     }
 }
 
@@ -224,7 +218,7 @@ fn normal(rng: &mut ChaCha8Rng) -> f32 {
     StandardNormal.sample(rng)
 }
 
-impl Distribution for Exact {
+impl Distribution for ExactDistribution {
     fn name(&self) -> String {
         self.name.clone()
     }
@@ -233,26 +227,29 @@ impl Distribution for Exact {
         self.shape
     }
 
-    fn draw(&self, n: usize, seed: u64) -> Result<Tensor> {
+    fn draw(&self, n: usize, seed: u64) -> candle_core::Result<Tensor> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut values = Vec::with_capacity(n * self.len());
         (0..n).for_each(|_| self.sample(&mut rng, None, &mut values));
         self.tensor(n, values)
     }
 
-    fn n_held_out(&self, _part: Part) -> Option<usize> {
+    fn n_held_out(&self, _part: SamplePart) -> Option<usize> {
         match &self.kind {
-            Kind::Points(points) => Some(points.len() / self.len()),
+            ExactKind::Points(points) => Some(points.len() / self.len()),
             _ => None,
         }
     }
 
-    fn held_out(&self, part: Part, range: Range<usize>) -> Result<Tensor> {
+    fn held_out(&self, part: SamplePart, range: Range<usize>) -> candle_core::Result<Tensor> {
         if let Some(n) = self.n_held_out(part).filter(|n| range.end > *n) {
-            let expected = format!("less than {n}, the size of {}", self.name);
-            return Err(Error::argument("sample index", range.end - 1, expected));
+            candle_core::bail!(
+                "sample index is {}, expected less than {n}, the size of {}",
+                range.end - 1,
+                self.name
+            );
         }
-        let seed = 2 * self.salt + u64::from(part == Part::Report);
+        let seed = 2 * self.salt + u64::from(part == SamplePart::Report);
         let mut values = Vec::with_capacity(range.len() * self.len());
         for i in range.clone() {
             // stream 2⁶³ + i of a key of its own: no training batch reads it
@@ -264,56 +261,6 @@ impl Distribution for Exact {
     }
 
     fn is_population(&self) -> bool {
-        matches!(self.kind, Kind::Points(_))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wasserstein::Part;
-
-    /// The optimal critics of the first three anchors, on samples.
-    #[test]
-    fn known_critics_reach_the_exact_distances() {
-        let anchors = Anchor::all(3).unwrap();
-        let values = |side: &Exact, f: &dyn Fn(&[f32]) -> f64| -> f64 {
-            let n = side.n_held_out(Part::Report).unwrap_or(2000);
-            let samples = side.held_out(Part::Report, 0..n).unwrap().flatten_all().unwrap();
-            let samples = samples.to_vec1::<f32>().unwrap();
-            samples.chunks(D).map(f).sum::<f64>() / n as f64
-        };
-        let norm = |x: &[f32]| euclidean_distance(x, &[0.0; D]);
-        let circles = &anchors[2];
-        let found = values(&circles.b, &norm) - values(&circles.a, &norm);
-        assert!((found - circles.exact).abs() < 1e-4, "{found}");
-        let gaussians = &anchors[1];
-        let direction = values(&gaussians.b, &|x| f64::from(x[0]));
-        assert!(direction.is_finite());
-        let mean = |side: &Exact, i: usize| values(side, &|x| f64::from(x[i]));
-        let shift: f64 = (0..D)
-            .map(|i| (mean(&gaussians.a, i) - mean(&gaussians.b, i)).powi(2))
-            .sum::<f64>()
-            .sqrt();
-        assert!((shift - gaussians.exact).abs() < 0.1, "{shift}");
-        let points = &anchors[0];
-        assert!((points.exact - 2.0).abs() < 1e-6);
-    }
-
-    #[test]
-    fn an_estimate_above_the_exact_distance_is_refused() {
-        let anchor = &Anchor::all(0).unwrap()[0];
-        let at = |value: f64, standard_error| Estimate {
-            value,
-            standard_error,
-            confident: value,
-            difference: value,
-            lipschitz: 1.0,
-            n_samples: [1, 1],
-        };
-        anchor.check(&at(2.0, 0.0)).unwrap();
-        anchor.check(&at(2.03, 0.01)).unwrap();
-        let text = anchor.check(&at(2.1, 0.01)).unwrap_err().to_string();
-        assert!(text.starts_with("two points: the estimate 2.1 exceeds"), "{text}");
+        matches!(self.kind, ExactKind::Points(_))
     }
 }

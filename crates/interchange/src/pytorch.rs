@@ -13,16 +13,17 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::path::Path;
 
 use candle_core::Tensor;
 use lipconv::{Activation, CyclicConv, PlainLayer, PlainNetwork};
 
-use crate::error::{Error, Result};
-use crate::files::write_atomic;
+use crate::error::{Error, Result, unsupported};
 
 /// The weights as PyTorch's modules take them, by name.
-pub fn state(network: &PlainNetwork) -> Result<HashMap<String, Tensor>> {
+///
+/// # Errors
+/// [`Error::Network`] for weights that cannot be copied.
+pub fn pytorch_state(network: &PlainNetwork) -> Result<HashMap<String, Tensor>> {
     let mut state = HashMap::new();
     for (layer, name) in network.layers().iter().zip(network.names()) {
         let Some((weight, bias)) = layer.parameters() else { continue };
@@ -47,14 +48,20 @@ fn with_odd_size(conv: &CyclicConv) -> Result<Tensor> {
     Ok(weight.pad_with_zeros(2, 0, 1)?.pad_with_zeros(3, 0, 1)?)
 }
 
-/// Writes the weights to `path`, atomically.
-pub fn write_weights(network: &PlainNetwork, path: &Path) -> Result<()> {
-    let bytes = safetensors::serialize(&state(network)?, None).map_err(candle_core::Error::from)?;
-    write_atomic(path, &bytes)
+/// The bytes of a safetensors file with [`pytorch_state`].
+///
+/// # Errors
+/// As for [`pytorch_state`].
+pub fn pytorch_weights(network: &PlainNetwork) -> Result<Vec<u8>> {
+    let state = pytorch_state(network)?;
+    safetensors::serialize(&state, None).map_err(|e| Error::from(candle_core::Error::from(e)))
 }
 
-/// A Python file that builds the network and loads the weights; it needs torch alone.
-pub fn python(network: &PlainNetwork) -> Result<String> {
+/// A Python file that builds the network and loads the weights; it needs torch alone. `FILE` in its first lines stands for its name.
+///
+/// # Errors
+/// [`Error::Unsupported`] for a layer without a module.
+pub fn pytorch_module(network: &PlainNetwork) -> Result<String> {
     let mut layers = String::new();
     let mut channels = network.input().channels;
     for (layer, name) in network.layers().iter().zip(network.names()) {
@@ -99,7 +106,7 @@ fn modules(layer: &PlainLayer, name: &str, channels: &mut usize) -> Result<Vec<S
         }
         PlainLayer::Activation(Activation::Relu) => vec![entry(name, "nn.ReLU()")],
         PlainLayer::Flatten => vec![entry(name, "nn.Flatten()")],
-        _ => return Err(Error::argument("layer", name, "one that PyTorch has a module for")),
+        _ => return unsupported(name, "PyTorch has no module for this layer in a sequence"),
     })
 }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use bench_apps::export::{python, state, write_weights};
 use candle_core::{DType, Device, Tensor};
+use interchange::{pytorch_module, pytorch_state, pytorch_weights};
 use lipconv::{
     Activation, ImageShape, LayerSpec, LinearMethod, Methods, Network, NetworkSpec, PlainNetwork,
 };
@@ -37,7 +37,7 @@ fn mixed() -> PlainNetwork {
 #[test]
 fn even_kernels_get_a_last_row_and_column_of_zeros() {
     let network = small();
-    let state = state(&network).unwrap();
+    let state = pytorch_state(&network).unwrap();
     let weight = &state["conv2.weight"];
     assert_eq!(weight.dims(), [32, 64, 3, 3]);
     let (inner, _) = network.layers()[2].parameters().unwrap();
@@ -47,7 +47,7 @@ fn even_kernels_get_a_last_row_and_column_of_zeros() {
     for axis in [2, 3] {
         assert!(values(&weight.narrow(axis, 2, 1).unwrap()).iter().all(|&v| v == 0.0));
     }
-    let text = python(&network).unwrap();
+    let text = pytorch_module(&network).unwrap();
     for line in [
         "(\"conv1_downsample\", nn.PixelUnshuffle(2)),",
         "(\"conv1\", nn.Conv2d(4, 16, 3, padding=1, padding_mode=\"circular\")),",
@@ -87,8 +87,8 @@ print(" ".join(repr(v) for v in logits.double().flatten().tolist()))
 
 /// PyTorch's logits, or `None` where it is not installed.
 fn torch_logits(network: &PlainNetwork, dir: &Path) -> Option<Vec<f64>> {
-    write_weights(network, &dir.join("exported.safetensors")).unwrap();
-    fs::write(dir.join("exported.py"), python(network).unwrap()).unwrap();
+    fs::write(dir.join("exported.safetensors"), pytorch_weights(network).unwrap()).unwrap();
+    fs::write(dir.join("exported.py"), pytorch_module(network).unwrap()).unwrap();
     fs::write(dir.join("script.py"), SCRIPT).unwrap();
     let dims = images(network).dims().iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
     let output =
