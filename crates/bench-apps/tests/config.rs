@@ -235,6 +235,19 @@ fn every_recipe_survives_being_printed_and_says_its_source() {
 }
 
 #[test]
+fn a_short_run_warms_up_over_a_sixth_at_most() {
+    let recipe = Recipe::named("certified").unwrap();
+    let planned = recipe.config(DatasetName::Mnist).unwrap().training;
+    assert_eq!((planned.epochs, planned.warm_up), (20, 2.0));
+    for (epochs, warm_up) in [(1, 1.0 / 6.0), (6, 1.0), (12, 2.0), (200, 2.0)] {
+        let mut config = RunConfig::of(DatasetName::Mnist);
+        config.training.epochs = epochs;
+        let training = config.trained_by(&recipe).unwrap().training;
+        assert_eq!((training.epochs, training.warm_up), (epochs, warm_up));
+    }
+}
+
+#[test]
 fn settings_of_a_recipe_are_checked() {
     let entropy = |settings: &str| format!("[training]\ncross_entropy = {{ {settings} }}\n");
     let cases = [

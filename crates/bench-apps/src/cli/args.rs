@@ -178,7 +178,10 @@ impl TrainFlags {
         set(&mut config.network.layer, self.layer.or(bjorck.then_some(Method::Bjorck)));
         set(&mut config.network.activation, self.activation);
         let training = &mut config.training;
-        set(&mut training.epochs, self.epochs);
+        match self.epochs {
+            Some(epochs) if self.recipe.is_some() => training.in_epochs(epochs),
+            epochs => set(&mut training.epochs, epochs),
+        }
         set(&mut training.batch_size, self.batch_size);
         set(&mut training.learning_rate, self.learning_rate);
         set(&mut training.schedule, self.schedule);

@@ -84,6 +84,14 @@ impl Recipe {
     }
 }
 
+impl TrainingConfig {
+    /// The recipe in another number of epochs: a short run warms up over a sixth of them at most.
+    pub fn in_epochs(&mut self, epochs: usize) {
+        self.epochs = epochs;
+        self.warm_up = self.warm_up.min(epochs as f64 / 6.0);
+    }
+}
+
 impl RunConfig {
     /// The same network on the same images, for as many epochs and evaluated in the same way, trained by a recipe.
     ///
@@ -94,12 +102,12 @@ impl RunConfig {
         let mut config = self.clone();
         config.network.head = by.network.head;
         config.training = TrainingConfig {
-            epochs: self.training.epochs,
             batch_size: self.training.batch_size,
             augmentation: self.training.augmentation,
             seed: self.training.seed,
             ..by.training
         };
+        config.training.in_epochs(self.training.epochs);
         config.validate()?;
         Ok(config)
     }

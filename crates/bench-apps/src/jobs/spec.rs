@@ -408,7 +408,7 @@ impl Budget {
         }
         config.data.train_limit = extent.train_limit;
         config.data.test_limit = extent.test_limit;
-        config.training.epochs = extent.epochs;
+        config.training.in_epochs(extent.epochs);
         if cell.recipe.is_none() {
             config.training.schedule = self.schedule;
         }
