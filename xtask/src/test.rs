@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test, lint and doc check that CI runs, cheap ones first.
 //!
 //! Dependencies are compiled once for the tests and checked once for clippy and rustdoc together. A step that set
-//! RUSTFLAGS or its own profile would compile them again.
+//! RUSTFLAGS, its own profile or other features would compile them again.
 
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,9 @@ pub(crate) struct Options {
     #[arg(long, value_name = "STEP")]
     skip: Vec<StepName>,
 }
+
+/// The CUDA engine on its emulated device, in the same build as everything else.
+const FEATURES: &str = "bench-apps/cuda-emulation";
 
 /// The steps, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -89,7 +92,7 @@ const STEPS: [Step; 8] = [
         on_failure: "mend the warnings; an allowed one says #[expect(…, reason = \"…\")]",
         action: Action::Cargo(
             "clippy",
-            &["--workspace", "--all-targets", "--", "-D", "warnings"],
+            &["--workspace", "--all-targets", "--features", FEATURES, "--", "-D", "warnings"],
             &[],
         ),
     },
@@ -97,10 +100,9 @@ const STEPS: [Step; 8] = [
         name: StepName::Test,
         why: "unit, law, golden and end-to-end tests, the CUDA engine on an emulated device, and the examples in the docs",
         on_failure: "one test alone: cargo test -p CRATE NAME",
-        // the CUDA engine on its emulated device too, in the same build
         action: Action::Cargo(
             "test",
-            &["--workspace", "--features", "bench-apps/cuda-emulation", "--no-fail-fast"],
+            &["--workspace", "--features", FEATURES, "--no-fail-fast"],
             &[],
         ),
     },
@@ -110,7 +112,7 @@ const STEPS: [Step; 8] = [
         on_failure: "mend the warnings; to look at the pages: cargo doc --no-deps --open",
         action: Action::Cargo(
             "doc",
-            &["--workspace", "--no-deps"],
+            &["--workspace", "--no-deps", "--features", FEATURES],
             &[("RUSTDOCFLAGS", "-D warnings")],
         ),
     },

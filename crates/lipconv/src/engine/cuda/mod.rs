@@ -2,13 +2,13 @@
 //!
 //! A step assembles all weights, each layer on streams of its own, while the main stream makes the batch from images that live on the
 //! device as bytes; every convolution waits for its own weight alone. The way back is the same in reverse. Orthogonal factors
-//! come from iterations on Gram matrices and are differentiated in closed form: see [`polar`] and [`bcop`].
+//! come from iterations on Gram matrices and are differentiated in closed form: see the modules `polar` and `bcop`.
 //!
 //! Nothing is copied to the host within a call of [`Engine::run`] but a few bytes at its end. Every step measures the defects of its orthogonal factors
 //! and looks for numbers that are not finite, before the update; a step that fails changes nothing, and so do all that follow
 //! it until the host has read why.
 //!
-//! A training run steps through [`stepper`], whose device is a [`Place`]. [`emulation`] runs the same kernels on the CPU, for tests.
+//! A training run steps through the module `stepper`, whose device is a [`Place`]. `emulation` runs the same kernels on the CPU, for tests.
 
 mod backend;
 mod bcop;
