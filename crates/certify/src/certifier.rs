@@ -42,7 +42,7 @@ use crate::classifier::{check_labels, is_correct, predicted_class};
 use crate::error::{Error, Result};
 use crate::margin::margin;
 use crate::nominal::NominalRadius;
-use crate::rounding::{Centre, ErrorModel, MeasuredNorms};
+use crate::rounding::{Centre, ErrorModel, Line, MeasuredNorms};
 use crate::tensor::{check_finite, check_images, to_f64};
 use crate::upper::{Upper, difference_down, norm_from_squares, quotient_down};
 
@@ -176,11 +176,14 @@ impl Certifier {
         check_finite("the image", &values, n_values)?;
         self.check_representable(&values, n_values)?;
         let chunks = self.engine.run::<Norms>(&values, Storage::F64);
-        let samples: Vec<Sample> = chunks.into_iter().flat_map(Sample::split).collect();
-        let work =
-            samples.par_iter().zip(labels).map(|(sample, &label)| self.certify_one(sample, label));
-        let rows = work.collect::<Vec<_>>();
-        Ok(self.columns(&rows))
+        let starts = chunks.iter().scan(0, |next, chunk| {
+            let start = *next;
+            *next += chunk.n_images;
+            Some((chunk, &labels[start..*next]))
+        });
+        let work = starts.collect::<Vec<_>>().into_par_iter();
+        let rows = work.flat_map_iter(|(chunk, labels)| self.certify_chunk(chunk, labels));
+        Ok(self.columns(&rows.collect::<Vec<_>>()))
     }
 
     fn check_representable(&self, values: &[f64], n_values: usize) -> Result<()> {
@@ -196,33 +199,73 @@ impl Certifier {
         }
     }
 
-    fn certify_one(&self, sample: &Sample, label: usize) -> Row {
-        let logits = &sample.logits;
-        let nominal = self.nominal.radius(logits, label);
-        let mut row = Row {
-            prediction: predicted_class(logits),
-            margin: 0.0,
-            nominal,
-            nominal_pairwise: self.nominal_pairwise(logits, label).unwrap_or(nominal),
-            real: 0.0,
-            executed: vec![0.0; self.models.len()],
+    fn certify_chunk(&self, chunk: &ChunkOutput<Norms>, labels: &[usize]) -> Vec<Row> {
+        let mut room = Room::default();
+        let logits = chunk.logits.chunks_exact(self.engine.n_classes());
+        let row = |(i, (logits, &label)): (usize, (&[f64], &usize))| {
+            let nominal = self.nominal.radius(logits, label);
+            let (margin, real) = self.prove(&chunk.observed, i, logits, label, &mut room);
+            let executed = self.models.iter().map(|(_, model)| match margin > 0.0 {
+                true => self.executed_radius(model, label, &mut room),
+                false => 0.0,
+            });
+            Row {
+                prediction: predicted_class(logits),
+                margin,
+                nominal,
+                nominal_pairwise: self.nominal_pairwise(logits, label).unwrap_or(nominal),
+                real,
+                executed: executed.collect(),
+            }
         };
+        logits.zip(labels).enumerate().map(row).collect()
+    }
+
+    /// Lower bounds of the margin and of the real-arithmetic radius of image `i` of a chunk; 0 where the label is not proven to be
+    /// on top. The room keeps what the executed radii follow from.
+    fn prove(
+        &self,
+        norms: &Norms,
+        i: usize,
+        logits: &[f64],
+        label: usize,
+        room: &mut Room,
+    ) -> (f64, f64) {
+        room.margins.clear();
         if !(is_correct(logits, label) && logits.iter().all(|y| y.is_finite())) {
-            return row;
+            return (0.0, 0.0);
         }
-        let centre = self.reference.centre(&sample.norms);
-        let margins: Vec<f64> =
-            self.rivals(label).map(|j| self.margin(&centre, logits, label, j)).collect();
+        room.centre(&self.reference, norms, i);
+        let Room { centre, margins, .. } = room;
+        margins.extend(self.rivals(label).map(|j| self.margin(centre, logits, label, j)));
         if margins.iter().any(|m| m.is_nan() || *m <= 0.0) {
-            return row;
+            return (0.0, 0.0);
         }
-        row.margin = margins.iter().copied().fold(f64::MAX, f64::min);
+        let margin = margins.iter().copied().fold(f64::MAX, f64::min);
         let radius = |(j, m): (usize, &f64)| quotient_down(*m, self.logit_constant(label, j));
-        row.real = self.rivals(label).zip(&margins).map(radius).fold(f64::MAX, f64::min);
-        for ((_, model), executed) in self.models.iter().zip(&mut row.executed) {
-            *executed = self.executed_radius(model, &centre, &margins, label);
+        (margin, self.rivals(label).zip(&*margins).map(radius).fold(f64::MAX, f64::min))
+    }
+
+    /// Class, margin and executed radius of image `i` of those that a workspace has evaluated; `model` is the place of its
+    /// arithmetic.
+    pub(crate) fn predict(
+        &self,
+        norms: &Norms,
+        i: usize,
+        logits: &[f64],
+        model: usize,
+        room: &mut Room,
+    ) -> (usize, f64, f64) {
+        let class = predicted_class(logits);
+        let (margin, _) = self.prove(norms, i, logits, class, room);
+        match margin > 0.0 {
+            true => (class, margin, self.executed_radius(&self.models[model].1, class, room)),
+            false => (class, 0.0, 0.0),
         }
-        row
+    }
+
+    pub(crate) fn engine(&self) -> &WideNetwork {
+        &self.engine
     }
 
     fn rivals(&self, label: usize) -> impl Iterator<Item = usize> {
@@ -241,14 +284,10 @@ impl Certifier {
         self.logit_constants[t * self.engine.n_classes() + j]
     }
 
-    fn executed_radius(
-        &self,
-        model: &ErrorModel,
-        centre: &Centre,
-        margins: &[f64],
-        label: usize,
-    ) -> f64 {
-        let ball = model.ball(centre);
+    /// The radius of an image that was proven to be of its class, from what the proof left in `room`.
+    fn executed_radius(&self, model: &ErrorModel, label: usize, room: &mut Room) -> f64 {
+        let Room { centre, errors, margins, .. } = room;
+        let ball = model.ball(centre, errors);
         let radius = |(j, m): (usize, &f64)| {
             let error = model.pair_error(self.bounds.head(), &ball, label, j);
             let rest = difference_down(*m, error.at_centre);
@@ -258,8 +297,8 @@ impl Certifier {
                 0.0
             }
         };
-        let radius = self.rivals(label).zip(margins).map(radius).fold(LARGEST_RADIUS, f64::min);
-        if model.overflows(centre, radius) { 0.0 } else { radius }
+        let radius = self.rivals(label).zip(&*margins).map(radius).fold(LARGEST_RADIUS, f64::min);
+        if model.overflows(centre, radius, errors) { 0.0 } else { radius }
     }
 
     /// The paper's radius with the pairs of the last layer, where that layer is dense and 1-Lipschitz.
@@ -308,59 +347,77 @@ struct Row {
     executed: Vec<f64>,
 }
 
-/// One image after the f64 evaluation.
-#[derive(Debug)]
-pub(crate) struct Sample {
-    pub(crate) logits: Vec<f64>,
-    pub(crate) norms: MeasuredNorms,
-}
-
-/// Observes the norms of every image's signals, rounded up; layer by layer.
+/// Norms of the signals of a chunk's images, rounded up: for each node those of all images.
 #[derive(Debug, Default)]
 pub(crate) struct Norms {
-    inputs: Vec<Vec<f64>>,
-    outputs: Vec<Vec<f64>>,
+    n_images: usize,
+    inputs: Vec<f64>,
+    outputs: Vec<f64>,
+}
+
+/// Buffers for the proof of one image, which the next one reuses.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    measured: MeasuredNorms,
+    centre: Centre,
+    errors: Vec<Line>,
+    margins: Vec<f64>,
+}
+
+impl Norms {
+    /// Forgets everything but its buffers.
+    pub(crate) fn clear(&mut self) {
+        self.inputs.clear();
+        self.outputs.clear();
+    }
+
+    fn of_image(&self, i: usize, into: &mut MeasuredNorms) {
+        let pick = |from: &[f64], to: &mut Vec<f64>| {
+            to.clear();
+            to.extend(from.iter().skip(i).step_by(self.n_images));
+        };
+        pick(&self.inputs, &mut into.inputs);
+        pick(&self.outputs, &mut into.outputs);
+    }
 }
 
 impl SignalObserver for Norms {
     fn input(&mut self, idx: usize, signal: &[f64], n_images: usize) {
-        let norms = column_norms(signal, n_images);
-        match self.inputs.get_mut(idx) {
-            // the second input of a layer that joins
-            Some(first) => {
-                let sum = |(a, b): (&mut f64, f64)| *a = (Upper::new(*a) + Upper::new(b)).value();
-                first.iter_mut().zip(norms).for_each(sum);
+        self.n_images = n_images;
+        let start = self.inputs.len();
+        push_column_norms(signal, n_images, &mut self.inputs);
+        // the second input of a layer that joins
+        if idx * n_images < start {
+            let (before, second) = self.inputs.split_at_mut(start);
+            for (sum, &norm) in before[idx * n_images..].iter_mut().zip(&*second) {
+                *sum = (Upper::new(*sum) + Upper::new(norm)).value();
             }
-            None => self.inputs.push(norms),
+            self.inputs.truncate(start);
         }
     }
 
     fn output(&mut self, _: usize, signal: &[f64], n_images: usize) {
-        self.outputs.push(column_norms(signal, n_images));
+        push_column_norms(signal, n_images, &mut self.outputs);
     }
 }
 
-impl Sample {
-    pub(crate) fn split(chunk: ChunkOutput<Norms>) -> Vec<Self> {
-        let n_classes = chunk.logits.len() / chunk.n_images.max(1);
-        let of = |norms: &[Vec<f64>], i: usize| norms.iter().map(|layer| layer[i]).collect();
-        let sample = |i: usize| Self {
-            logits: chunk.logits[i * n_classes..(i + 1) * n_classes].to_vec(),
-            norms: MeasuredNorms {
-                inputs: of(&chunk.observed.inputs, i),
-                outputs: of(&chunk.observed.outputs, i),
-            },
-        };
-        (0..chunk.n_images).map(sample).collect()
+impl Room {
+    /// What the f64 evaluation of image `i` says of the real function there.
+    pub(crate) fn centre(&mut self, reference: &ErrorModel, norms: &Norms, i: usize) -> &Centre {
+        norms.of_image(i, &mut self.measured);
+        reference.centre(&self.measured, &mut self.errors, &mut self.centre);
+        &self.centre
     }
 }
 
-/// Norms of the columns of a features x images signal, rounded up.
-fn column_norms(signal: &[f64], n_images: usize) -> Vec<f64> {
-    let mut squares = vec![0.0; n_images];
+/// Adds the norms of the columns of a features x images signal, rounded up.
+fn push_column_norms(signal: &[f64], n_images: usize, norms: &mut Vec<f64>) {
+    let start = norms.len();
+    norms.resize(start + n_images, 0.0);
+    let squares = &mut norms[start..];
     for row in signal.chunks_exact(n_images) {
         squares.iter_mut().zip(row).for_each(|(sum, v)| *sum += v * v);
     }
     let n = signal.len() / n_images;
-    squares.into_iter().map(|sum| norm_from_squares(sum, n).value()).collect()
+    squares.iter_mut().for_each(|sum| *sum = norm_from_squares(*sum, n).value());
 }

@@ -83,7 +83,7 @@ pub(crate) struct MeasuredNorms {
 }
 
 /// Bounds of the real activations at one image, and of the f64 evaluation's own error there.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Centre {
     /// ‖a_{i-1}(x)‖ and ‖z_i(x)‖ of the real function.
     inputs: Vec<Upper>,
@@ -193,27 +193,32 @@ impl ErrorModel {
 
     /// The error of an evaluation in this model whose norms were `measured`, and bounds of the real norms.
     ///
-    /// Meant for the f64 evaluation: s must be 0.
-    pub(crate) fn centre(&self, measured: &MeasuredNorms) -> Centre {
-        let mut error = Upper::ZERO;
-        let mut errors = Vec::with_capacity(self.layers.len());
-        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
-        let (mut last_input, mut last_input_error) = (Upper::ZERO, Upper::ZERO);
+    /// Meant for the f64 evaluation: s must be 0. `errors` is room for those of the layers, here and below.
+    pub(crate) fn centre(
+        &self,
+        measured: &MeasuredNorms,
+        errors: &mut Vec<Line>,
+        centre: &mut Centre,
+    ) {
+        errors.clear();
+        centre.inputs.clear();
+        centre.outputs.clear();
         for (i, layer) in self.layers.iter().enumerate() {
-            let input_error = layer.input_error(&errors);
-            (last_input, last_input_error) =
-                (Upper::new(measured.inputs[i]), input_error.at_centre);
-            inputs.push(last_input + last_input_error);
-            let executed = Line::constant(last_input);
-            error = layer.sum_error(input_error, executed).at_centre + layer.tau;
+            let input_error = layer.input_error(errors);
+            centre.last_input = Upper::new(measured.inputs[i]);
+            centre.last_input_error = input_error.at_centre;
+            centre.inputs.push(centre.last_input + centre.last_input_error);
+            let executed = Line::constant(centre.last_input);
+            let error = layer.sum_error(input_error, executed).at_centre + layer.tau;
             errors.push(Line::constant(error));
-            outputs.push(Upper::new(measured.outputs[i]) + error);
+            centre.outputs.push(Upper::new(measured.outputs[i]) + error);
+            centre.output_error = error;
         }
-        Centre { inputs, outputs, last_input, last_input_error, output_error: error }
     }
 
     /// The error of the executed network over balls about the image that `centre` describes.
-    pub(crate) fn ball(&self, centre: &Centre) -> BallError {
+    pub(crate) fn ball(&self, centre: &Centre, errors: &mut Vec<Line>) -> BallError {
+        errors.clear();
         let zero = Line::constant(Upper::ZERO);
         let mut ball = BallError {
             input: zero,
@@ -222,11 +227,10 @@ impl ErrorModel {
             sum_error: zero,
             output_error: zero,
         };
-        let mut errors = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
             let input = Line { at_centre: centre.inputs[i], slope: layer.slope_before };
             let output = Line { at_centre: centre.outputs[i], slope: layer.slope };
-            let input_error = layer.input_error(&errors);
+            let input_error = layer.input_error(errors);
             let sum_error = layer.sum_error(input_error, input.plus(input_error));
             let output_error = sum_error
                 .times(Upper::ONE + layer.s)
@@ -280,14 +284,14 @@ impl ErrorModel {
     ///
     /// In any order, a partial sum is at most `(1 + γ)(Σ |w| |â| + |b|) + τ ≤ 2 (K ‖â‖ + B) + τ`, since a row of W has
     /// norm at most K.
-    pub(crate) fn overflows(&self, centre: &Centre, r: f64) -> bool {
+    pub(crate) fn overflows(&self, centre: &Centre, r: f64, errors: &mut Vec<Line>) -> bool {
+        errors.clear();
         let r = Upper::new(r);
         let two = Upper::new(2.0);
-        let mut errors = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
             let input = Line { at_centre: centre.inputs[i], slope: layer.slope_before };
             let output = Line { at_centre: centre.outputs[i], slope: layer.slope };
-            let error = layer.input_error(&errors);
+            let error = layer.input_error(errors);
             let executed = input.plus(error);
             let peak = (executed.at(r) * layer.k + layer.b) * two + layer.tau;
             if !(peak.is_finite() && peak < self.largest) {

@@ -11,7 +11,7 @@ use std::ops::{Add, Mul};
 use projectors::rounding::{UNIT_ROUNDOFF, add_up, div_down, gamma_for, mul_up, sqrt_up, sub_down};
 
 /// A number known to be at least some exact non-negative quantity.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, PartialOrd)]
 pub(crate) struct Upper(f64);
 
 impl Upper {

@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::arithmetic::Arithmetic;
 use crate::bounds::NetworkBounds;
-use crate::certifier::{Norms, Sample};
+use crate::certifier::{Norms, Room};
 use crate::error::{Error, Result};
 use crate::rounding::ErrorModel;
 use crate::tensor::{check_finite, check_images, to_f64};
@@ -136,9 +136,14 @@ impl Critic {
         check_finite("the image", &pixels, self.engine.input().n_values())?;
         let chunks = self.engine.run::<Norms>(&pixels, Storage::F64);
         let mut result = CriticValues { values: Vec::new(), errors: Vec::new() };
-        for sample in chunks.into_iter().flat_map(Sample::split) {
-            result.values.push(sample.logits[0]);
-            result.errors.push(self.model.centre(&sample.norms).output_error().value());
+        let mut room = Room::default();
+        for chunk in &chunks {
+            for (i, &value) in chunk.logits.iter().enumerate() {
+                result.values.push(value);
+                result
+                    .errors
+                    .push(room.centre(&self.model, &chunk.observed, i).output_error().value());
+            }
         }
         check_finite("the critic's value", &result.values, 1)?;
         check_finite("the critic's rounding error", &result.errors, 1)?;

@@ -90,8 +90,12 @@ pub fn has_colour(path: &Path) -> Result<bool> {
 
 /// The picture in a file, as the module says.
 pub fn decode_image(path: &Path) -> Result<Picture> {
-    let bytes = read(path)?;
-    let mut decoder = reader(path, &bytes)?.into_decoder().map_err(|e| refused(path, e))?;
+    decode_bytes(path, &read(path)?)
+}
+
+/// The picture in bytes from elsewhere; `path` names it in messages.
+pub fn decode_bytes(path: &Path, bytes: &[u8]) -> Result<Picture> {
+    let mut decoder = reader(path, bytes)?.into_decoder().map_err(|e| refused(path, e))?;
     let (width, height) = decoder.dimensions();
     if decoder.total_bytes() > MAX_BYTES {
         let what = format!(
@@ -107,10 +111,10 @@ pub fn decode_image(path: &Path) -> Result<Picture> {
         );
         return Err(Error::malformed(path, what));
     }
-    if kind(&bytes) == Some(ImageFormat::Jpeg) && !jpeg_is_complete(&bytes) {
+    if kind(bytes) == Some(ImageFormat::Jpeg) && !jpeg_is_complete(bytes) {
         return Err(Error::malformed(path, "the JPEG file is cut off: it has no end marker"));
     }
-    if kind(&bytes) == Some(ImageFormat::Png) && !png_palette_is_whole(&bytes) {
+    if kind(bytes) == Some(ImageFormat::Png) && !png_palette_is_whole(bytes) {
         return Err(Error::malformed(path, "the palette of the PNG file is not made of colours"));
     }
     // what an orientation cannot be read from has none

@@ -26,7 +26,7 @@ pub use augment::{Augmentation, Draw};
 pub use batches::{BatchOrder, BatchProducer, EpochOrder};
 pub use cifar10::Cifar10Files;
 pub use dataset::{DataSource, Dataset};
-pub use decode::{Picture, decode_image, has_colour, is_image};
+pub use decode::{Picture, decode_bytes, decode_image, has_colour, is_image};
 pub use download::{DownloadOptions, DownloadProgress, download_all, download_file};
 pub use encode::{data_url, png, png_grid};
 pub use error::{Error, Result};

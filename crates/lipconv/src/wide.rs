@@ -21,11 +21,10 @@
 
 mod conv;
 mod padded;
-
-use std::collections::BTreeMap;
+mod workspace;
 
 use candle_core::{DType, Device, Tensor};
-use ndarray::linalg::general_mat_mul;
+use ndarray::linalg::{general_mat_mul, general_mat_vec_mul};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
@@ -36,6 +35,9 @@ use crate::plain::{Node, PlainLayer, PlainNetwork};
 use crate::shape::{ImageShape, SignalShape};
 use conv::{Convolution, Unshuffle};
 use padded::Padded;
+use workspace::Nothing;
+
+pub use workspace::{ChunkOutput, SignalObserver, WideWorkspace};
 
 /// How the output of an affine layer is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,34 +95,6 @@ pub struct WideNetwork {
     n_outputs: Vec<usize>,
     chunk: usize,
     ends_affine: bool,
-}
-
-/// What [`WideNetwork::run`] reports of a chunk of images while it passes through the network.
-pub trait SignalObserver: Default {
-    /// An input of [node](Node) `idx`: features x images. A node that joins has two.
-    fn input(&mut self, idx: usize, signal: &[f64], n_images: usize);
-    /// The output of node `idx`, before its activation.
-    fn output(&mut self, idx: usize, signal: &[f64], n_images: usize);
-}
-
-/// Observes nothing.
-#[derive(Debug, Default)]
-struct Nothing;
-
-impl SignalObserver for Nothing {
-    fn input(&mut self, _: usize, _: &[f64], _: usize) {}
-    fn output(&mut self, _: usize, _: &[f64], _: usize) {}
-}
-
-/// A chunk of images after the network.
-#[derive(Debug)]
-pub struct ChunkOutput<O> {
-    /// Number of images.
-    pub n_images: usize,
-    /// images x n_classes.
-    pub logits: Vec<f64>,
-    /// What was reported on the way.
-    pub observed: O,
 }
 
 impl Affine {
@@ -283,7 +257,12 @@ impl WideNetwork {
         let n_values = self.input.n_values();
         let chunks = images.par_chunks(self.chunk * n_values);
         chunks
-            .map_init(Scratch::default, |scratch, chunk| self.run_chunk(chunk, storage, scratch))
+            .map_init(WideWorkspace::default, |workspace, chunk| {
+                let mut observed = O::default();
+                self.run_in(chunk, storage, workspace, &mut observed);
+                let n_images = chunk.len() / n_values;
+                ChunkOutput { n_images, logits: workspace.logits.clone(), observed }
+            })
             .collect()
     }
 
@@ -312,20 +291,21 @@ impl WideNetwork {
         Ok(logits.to_dtype(DType::F32)?.to_device(images.device())?)
     }
 
-    fn run_chunk<O: SignalObserver>(
+    /// Runs images (n x values, row-major) through the network on this thread, in buffers that may have served before. The logits
+    /// are the workspace's.
+    pub fn run_in<O: SignalObserver>(
         &self,
         images: &[f64],
         storage: Storage,
-        scratch: &mut Scratch,
-    ) -> ChunkOutput<O> {
+        workspace: &mut WideWorkspace,
+        observed: &mut O,
+    ) {
         let n_values = self.input.n_values();
         let n_images = images.len() / n_values;
-        let mut observed = O::default();
         let mut idx = 0;
-        let mut kept: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-        transpose(images, n_images, n_values, &mut scratch.signal);
+        transpose(images, n_images, n_values, &mut workspace.signal);
         for layer in &self.layers {
-            let Scratch { signal, next, columns, record } = &mut *scratch;
+            let WideWorkspace { signal, next, columns, record, kept, .. } = &mut *workspace;
             match layer {
                 Layer::Affine(affine) => {
                     observed.input(idx, signal, n_images);
@@ -351,9 +331,7 @@ impl WideNetwork {
                     observed.output(idx, signal, n_images);
                     idx += 1;
                 }
-                Layer::Keep(at) => {
-                    kept.insert(*at, signal.clone());
-                }
+                Layer::Keep(at) => kept.entry(*at).or_default().clone_from(signal),
                 Layer::Recall(at) => signal.clone_from(&kept[at]),
                 Layer::Add(at) | Layer::Concat(at) => {
                     let earlier = &kept[at];
@@ -370,9 +348,7 @@ impl WideNetwork {
                 }
             }
         }
-        let mut logits = Vec::new();
-        transpose(&scratch.signal, self.n_classes, n_images, &mut logits);
-        ChunkOutput { n_images, logits, observed }
+        transpose(&workspace.signal, self.n_classes, n_images, &mut workspace.logits);
     }
 }
 
@@ -381,14 +357,6 @@ const PANEL_VALUES: usize = 1 << 16;
 
 /// Values of one signal of a chunk that should stay in a core's cache: 1 MiB of f64.
 const CHUNK_VALUES: usize = 1 << 17;
-
-#[derive(Debug, Default)]
-struct Scratch {
-    signal: Vec<f64>,
-    next: Vec<f64>,
-    columns: Vec<f64>,
-    record: Vec<u8>,
-}
 
 fn push_layer(
     layers: &mut Vec<Layer>,
@@ -477,7 +445,11 @@ fn store(signal: &mut [f64], storage: Storage) {
 
 /// `result += a b`.
 fn accumulate(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>, result: &mut ArrayViewMut2<'_, f64>) {
-    general_mat_mul(1.0, &a, &b, 1.0, result);
+    match b.ncols() {
+        // packing the matrix for one column would cost more than the product
+        1 => general_mat_vec_mul(1.0, &a, &b.column(0), 1.0, &mut result.column_mut(0)),
+        _ => general_mat_mul(1.0, &a, &b, 1.0, result),
+    }
 }
 
 /// rows x columns to columns x rows.

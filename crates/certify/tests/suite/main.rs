@@ -19,6 +19,7 @@ mod hunt;
 mod kernels;
 mod mutations;
 mod nominal;
+mod predictor;
 mod wasserstein;
 mod weights_files;
 mod zero_padded;
