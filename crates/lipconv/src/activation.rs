@@ -121,8 +121,18 @@ impl Activation {
         }
     }
 
+    /// Its number in the kernels of the CUDA engine (`cuda/activation.cu`), which does not run those without one.
+    #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+    pub(crate) fn kernel_number(self) -> Option<u32> {
+        match self {
+            Self::MaxMin => Some(1),
+            Self::Relu => Some(2),
+            Self::GroupSort { .. } => self.has_record().then_some(3),
+        }
+    }
+
     /// Channels that belong together: their number must divide.
-    fn group(self) -> usize {
+    pub(crate) fn group(self) -> usize {
         match self {
             Self::MaxMin => 2,
             Self::GroupSort { group } => group,

@@ -153,12 +153,9 @@ impl Linear {
     /// The kernels' number of the activation, its group, and the units of a row.
     fn activation(&self) -> (u32, usize, usize) {
         let n_out = self.plan.n_out;
-        match self.plan.activation {
-            None => (0, 1, n_out),
-            Some(Activation::MaxMin) => (1, 1, n_out / 2),
-            Some(Activation::Relu) => (2, 1, n_out),
-            Some(Activation::GroupSort { group }) => (3, group, n_out / group),
-        }
+        let number = self.plan.activation.and_then(Activation::kernel_number).unwrap_or(0);
+        let group = self.plan.activation.map_or(1, Activation::group);
+        (number, group, n_out / group)
     }
 
     /// dy of the output to that of the product, in place.

@@ -60,13 +60,7 @@ pub(super) fn push_activation(
 }
 
 fn fits(activation: Activation, channels: usize) -> bool {
-    match activation {
-        Activation::MaxMin => channels.is_multiple_of(2),
-        Activation::GroupSort { group } => {
-            activation.has_record() && channels.is_multiple_of(group)
-        }
-        Activation::Relu => true,
-    }
+    activation.kernel_number().is_some() && channels.is_multiple_of(activation.group())
 }
 
 fn linear(p: &Parameters, kind: LayerKind) -> Result<LinearPlan> {
