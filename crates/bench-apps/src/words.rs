@@ -44,6 +44,47 @@ pub fn percent(value: Option<f64>) -> String {
     value.filter(|v| v.is_finite()).map_or(String::new(), |v| format!("{v:.2}"))
 }
 
+/// A lower bound in decimals, rounded down where it must be rounded.
+pub fn at_least(value: f64, decimals: usize) -> String {
+    decimal(value, decimals, -1.0, |shown| shown <= value)
+}
+
+/// An upper bound in decimals, rounded up where it must be rounded.
+pub fn at_most(value: f64, decimals: usize) -> String {
+    decimal(value, decimals, 1.0, |shown| shown >= value)
+}
+
+/// The decimals next to `value` on the allowed side.
+fn decimal(value: f64, decimals: usize, side: f64, allowed: impl Fn(f64) -> bool) -> String {
+    let unit = 10f64.powi(-(decimals as i32));
+    on_side(format!("{value:.decimals$}"), side * unit, allowed, |x| format!("{x:.decimals$}"))
+}
+
+/// A small upper bound in powers of ten, rounded up: "1.24e-6".
+pub fn at_most_scientific(value: f64, decimals: usize) -> String {
+    let nearest = format!("{value:.decimals$e}");
+    let exponent = nearest.split_once('e').and_then(|(_, exponent)| exponent.parse::<i32>().ok());
+    let unit = exponent.map_or(f64::NAN, |exponent| 10f64.powi(exponent - decimals as i32));
+    on_side(nearest, unit, |shown| shown >= value, |x| format!("{x:.decimals$e}"))
+}
+
+/// The text of the first number that is allowed, in steps from that of `text`; `text` itself for what is no finite number.
+fn on_side(
+    text: String,
+    step: f64,
+    allowed: impl Fn(f64) -> bool,
+    format: impl Fn(f64) -> String,
+) -> String {
+    let read = |text: &str| text.parse().unwrap_or(f64::NAN);
+    let start: f64 = read(&text);
+    if !start.is_finite() || allowed(start) {
+        return text;
+    }
+    // one step is enough but where it is as small as the spacing of the numbers themselves
+    let steps = (1..=4).map(|n| format(start + f64::from(n) * step));
+    steps.into_iter().find(|text| allowed(read(text))).unwrap_or(text)
+}
+
 /// A shape as in "32 x 64 x 2 x 2".
 pub fn shape_text(dims: &[usize]) -> String {
     dims.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ")
@@ -96,6 +137,37 @@ mod tests {
              clean  97.1  97.54 ± 0.06\n\
              ε         1\n"
         );
+    }
+
+    #[test]
+    fn bounds_stay_bounds_in_print() {
+        assert_eq!(
+            (at_least(0.123_46, 4), at_most(0.123_44, 4)),
+            ("0.1234".into(), "0.1235".into())
+        );
+        assert_eq!((at_least(0.25, 2), at_most(0.25, 2)), ("0.25".into(), "0.25".into()));
+        assert_eq!((at_least(-0.001, 2), at_most(-0.001, 2)), ("-0.01".into(), "-0.00".into()));
+        assert_eq!(
+            (at_least(0.999_96, 4), at_most(0.999_94, 4)),
+            ("0.9999".into(), "1.0000".into())
+        );
+        assert_eq!(
+            (at_least(f64::INFINITY, 2), at_most(f64::NAN, 2)),
+            ("inf".into(), "NaN".into())
+        );
+        assert_eq!(at_most_scientific(1.234e-6, 1), "1.3e-6");
+        assert_eq!(at_most_scientific(9.96e-6, 1), "1.0e-5");
+        assert_eq!(at_most_scientific(0.0, 1), "0.0e0");
+        assert_eq!(at_most_scientific(-1.26e-6, 1), "-1.2e-6");
+        let mut x = 1.0e-9;
+        while x < 1e12 {
+            for decimals in 0..9 {
+                let read = |text: String| text.parse::<f64>().unwrap();
+                assert!(read(at_least(x, decimals)) <= x && read(at_most(x, decimals)) >= x, "{x}");
+                assert!(read(at_most_scientific(x, decimals)) >= x, "{x}");
+            }
+            x *= 1.37;
+        }
     }
 
     #[test]

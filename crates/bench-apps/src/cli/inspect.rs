@@ -11,7 +11,7 @@ use ndarray::Array4;
 
 use super::model::Model;
 use crate::stdout::outln;
-use crate::words::{shape_text, text_table};
+use crate::words::{at_most, at_most_scientific, shape_text, text_table};
 
 /// Layers of a trained network: shapes, singular values, defects, bounds
 ///
@@ -63,14 +63,19 @@ fn is_own(network: &PlainNetwork) -> bool {
 pub(super) fn bound_line(network: &PlainNetwork) -> Result<String> {
     let bound = network.lipschitz_bound()?.value();
     if is_own(network) && bound < 1.5 {
-        return Ok(format!("Lipschitz constant of the network: at most 1 + {:.2e}", bound - 1.0));
+        return Ok(format!(
+            "Lipschitz constant of the network: at most 1 + {}",
+            at_most_scientific(bound - 1.0, 2)
+        ));
     }
     let certifier = certify::Certifier::new(network)?;
     let n = network.n_classes();
     let pairs = (0..n).flat_map(|t| (0..t).map(move |j| (t, j)));
     let largest = pairs.map(|(t, j)| certifier.difference_constant(t, j)).fold(0.0, f64::max);
     Ok(format!(
-        "Lipschitz constant of the network: at most {bound:.5}; of a difference of two logits: at most {largest:.5}"
+        "Lipschitz constant of the network: at most {}; of a difference of two logits: at most {}",
+        at_most(bound, 5),
+        at_most(largest, 5)
     ))
 }
 
@@ -110,11 +115,8 @@ fn foreign_rows(network: &PlainNetwork) -> Result<Vec<Vec<String>>> {
                 (shape_text(weight.dims()), n.to_string())
             }
         };
-        let bound = if layer.earlier().is_some() {
-            String::new()
-        } else {
-            format!("{:.5}", own[i].value())
-        };
+        let bound =
+            if layer.earlier().is_some() { String::new() } else { at_most(own[i].value(), 5) };
         rows.push(vec![
             name.clone(),
             earlier.unwrap_or_default(),
@@ -122,7 +124,7 @@ fn foreign_rows(network: &PlainNetwork) -> Result<Vec<Vec<String>>> {
             weight,
             values,
             bound,
-            format!("{:.5}", signals[i + 1].value()),
+            at_most(signals[i + 1].value(), 5),
         ]);
     }
     Ok(rows)
@@ -154,7 +156,7 @@ fn weight_columns(layer: &PlainLayer, name: &str, input: SignalShape) -> Result<
         format!("{min:.7}"),
         format!("{max:.7}"),
         format!("{:.1e}", (1.0 - min).abs().max((max - 1.0).abs())),
-        format!("{:.1e}", layer.lipschitz_bound_on(input, name)?.value() - 1.0),
+        at_most_scientific(layer.lipschitz_bound_on(input, name)?.value() - 1.0, 1),
     ])
 }
 

@@ -15,7 +15,7 @@ use crate::config::{DatasetName, DeviceKind};
 use crate::experiment::evaluation::evaluated_logits;
 use crate::progress::Display;
 use crate::stdout::{escaped, note, outln};
-use crate::words::text_table;
+use crate::words::{at_least, text_table};
 
 /// Class and certified radius of images
 ///
@@ -119,7 +119,7 @@ fn rows(model: &Model, subjects: &[Subject]) -> Result<Vec<Vec<String>>> {
     let executed = &certificates.executed[&Arithmetic::of_dtype(network.dtype())?];
     // what has one class keeps it whatever happens to the image
     let has_others = network.n_classes() > 1;
-    let shown = |x: f64| if has_others { format!("{x:.4}") } else { "any".into() };
+    let shown = |text: String| if has_others { text } else { "any".into() };
     let heading = ["image", "class", "radius", "nominal", "margin", "runner-up"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for (i, subject) in subjects.iter().enumerate() {
@@ -129,9 +129,9 @@ fn rows(model: &Model, subjects: &[Subject]) -> Result<Vec<Vec<String>>> {
         rows.push(vec![
             escaped(&subject.name).into_owned(),
             model.class_name(predicted[i]),
-            shown(executed[i]),
-            shown(certificates.nominal[i]),
-            shown(certificates.margins[i]),
+            shown(at_least(executed[i], 4)),
+            shown(format!("{:.4}", certificates.nominal[i])),
+            shown(at_least(certificates.margins[i], 4)),
             runner_up.unwrap_or_default(),
         ]);
     }

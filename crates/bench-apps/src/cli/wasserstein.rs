@@ -22,7 +22,7 @@ use crate::stdout::{out, outln};
 use crate::wasserstein::search::{Found, RateResult, Search, SearchEnd};
 use crate::wasserstein::source::{Loading, check_shapes};
 use crate::wasserstein::{CriticConfig, CriticNetwork, Estimate, Generated, SourceName, estimate};
-use crate::words::text_table;
+use crate::words::{at_least, at_most, text_table};
 
 /// Bound the Wasserstein distance between two sets of images from below
 ///
@@ -324,11 +324,13 @@ impl Training {
 
 fn summary(args: &Args, a: &dyn Distribution, b: &dyn Distribution, found: &Estimate) -> String {
     let label = if a.is_synthetic() || b.is_synthetic() { " (synthetic digits)" } else { "" };
-    let mut text = format!("W1({}, {}){label} is at least {:.4}", a.name(), b.name(), found.value);
+    let mut text =
+        format!("W1({}, {}){label} is at least {}", a.name(), b.name(), at_least(found.value, 4));
     if found.standard_error > 0.0 {
         text += &format!(
-            " ± {:.4} (standard error); {:.4} with a confidence of 99 %",
-            found.standard_error, found.confident
+            " ± {:.4} (standard error); {} with a confidence of 99 %",
+            found.standard_error,
+            at_least(found.confident, 4)
         );
     }
     if found.value <= 0.0 {
@@ -344,7 +346,8 @@ fn summary(args: &Args, a: &dyn Distribution, b: &dyn Distribution, found: &Esti
     };
     let [n_a, n_b] = found.n_samples;
     text += &format!("\n{n_a} and {n_b} images, {what}");
-    text += &format!("\nLipschitz constant of the critic: at most {:.9}\n", found.lipschitz);
+    text +=
+        &format!("\nLipschitz constant of the critic: at most {}\n", at_most(found.lipschitz, 9));
     text
 }
 

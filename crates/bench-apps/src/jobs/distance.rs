@@ -7,6 +7,7 @@ use crate::files::Provenance;
 use crate::wasserstein::Estimate;
 use crate::wasserstein::gan::GanSettings;
 use crate::wasserstein::search::RateResult;
+use crate::words::at_least;
 
 /// Steps in an epoch of an anchor's critic.
 pub(super) const ANCHOR_STEPS: usize = 25;
@@ -99,7 +100,7 @@ pub struct AnchorsResult {
 impl AnchorsResult {
     pub(super) fn headline(&self) -> String {
         let least = self.rows.iter().map(AnchorResult::ratio).fold(1.0, f64::min);
-        format!("every estimate is at least {least:.3} of the exact distance")
+        format!("every estimate is at least {} of the exact distance", at_least(least, 3))
     }
 }
 
@@ -154,8 +155,10 @@ impl CriticResult {
     pub(super) fn headline(&self) -> String {
         match self.estimate() {
             Some(found) => format!(
-                "at least {:.3} ± {:.3} with rate {}",
-                found.value, found.standard_error, self.rates[self.best].learning_rate
+                "at least {} ± {:.3} with rate {}",
+                at_least(found.value, 3),
+                found.standard_error,
+                self.rates[self.best].learning_rate
             ),
             None => "no estimate".into(),
         }

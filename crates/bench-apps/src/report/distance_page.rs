@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::files::Provenance;
 use crate::wasserstein::search::RateResult;
 use crate::wasserstein::{CriticConfig, Estimate};
+use crate::words::{at_least, at_most};
 
 /// Lines in one chart.
 const N_LINES: usize = 6;
@@ -162,18 +163,18 @@ fn curve(report: &DistanceReport) -> (Chart, Legend) {
 
 fn numbers(report: &DistanceReport) -> Vec<(&'static str, String, &'static str, String)> {
     let found = &report.estimate;
-    let mut items = vec![("W1 is at least", found.value, "mean over the evaluated images")];
+    let mut items =
+        vec![("W1 is at least", at_least(found.value, 3), "mean over the evaluated images")];
     if found.standard_error > 0.0 {
-        items.push(("standard error", found.standard_error, "of two independent samples"));
-        items.push(("99 % confidence", found.confident, "lower end of a one-sided interval"));
+        let (error, confident) =
+            (format!("{:.3}", found.standard_error), at_least(found.confident, 3));
+        items.push(("standard error", error, "of two independent samples"));
+        items.push(("99 % confidence", confident, "lower end of a one-sided interval"));
     }
     if let Some(exact) = report.exact {
-        items.push(("exact", exact, "by the best matching"));
+        items.push(("exact", format!("{exact:.3}"), "by the best matching"));
     }
-    let item = |(name, value, meaning): (_, f64, &str)| {
-        (name, format!("{value:.3}"), "", meaning.to_owned())
-    };
-    items.into_iter().map(item).collect()
+    items.into_iter().map(|(name, value, meaning)| (name, value, "", meaning.to_owned())).collect()
 }
 
 fn rates(report: &DistanceReport) -> Table {
@@ -211,7 +212,7 @@ fn conditions(report: &DistanceReport) -> Vec<(&'static str, String)> {
     let whole = if report.population { "the whole sets" } else { "not trained on" };
     let mut facts = vec![
         ("images", format!("{c} x {h} x {w} with values in [-1, 1]; {n_a} and {n_b}, {whole}")),
-        ("Lipschitz bound", format!("{:.9}, rigorous", report.estimate.lipschitz)),
+        ("Lipschitz bound", format!("{}, rigorous", at_most(report.estimate.lipschitz, 9))),
     ];
     if let Some(critic) = &report.critic {
         let steps = critic.n_steps();

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::jobs::collect_distances::{DistanceCell, DistanceRow, DistanceSection, RateCell};
 use crate::jobs::distance::{AnchorResult, AnchorsResult, GeneratorResult};
 use crate::statistic::Statistic;
-use crate::words::{counted, once, sentence};
+use crate::words::{at_most, at_most_scientific, counted, once, sentence};
 
 const DISTANCE_NOTE: &str = "Pixel values lie in [-1, 1]. An estimate is the mean difference of the critic's values on pairs that it was \
     not trained on, less the rounding error, divided by a rigorous bound of the critic's Lipschitz constant. Its \
@@ -164,8 +164,11 @@ fn budget_text(row: &DistanceRow) -> String {
 fn rate_text(rate: &RateCell, n_seeds: usize) -> String {
     let mut text = rate.ours.as_ref().map_or_else(|| "none".into(), Statistic::text);
     if let Some(lipschitz) = rate.lipschitz {
-        let shown =
-            if lipschitz < 100.0 { format!("{lipschitz:.4}") } else { format!("{lipschitz:.2e}") };
+        let shown = if lipschitz < 100.0 {
+            at_most(lipschitz, 4)
+        } else {
+            at_most_scientific(lipschitz, 2)
+        };
         text += &format!(" ({shown})");
     }
     if rate.n_chosen > 0 {

@@ -11,7 +11,7 @@ use crate::files::EpochMetrics;
 use crate::jobs::cell::CellResult;
 use crate::jobs::collect::{Section, dataset_title};
 use crate::jobs::evidence::{AdversarialSample, Histogram, Spectra};
-use crate::words::{attack_name, counted};
+use crate::words::{at_least, at_most, attack_name, counted};
 
 /// Colours, and therefore methods, in one chart.
 const N_SERIES: usize = 6;
@@ -374,9 +374,9 @@ fn card(sample: &AdversarialSample) -> Markup {
             }
             @if correct {
                 p.radius {
-                    (sample.label) ", r " (format!("{:.2}", sample.radius))
+                    (sample.label) ", r " (at_least(sample.radius, 2))
                     @if let Some(adversarial) = &sample.adversarial {
-                        br; "→ " (adversarial.predicted) ", d " (format!("{:.2}", adversarial.distance))
+                        br; "→ " (adversarial.predicted) ", d " (at_most(adversarial.distance, 2))
                     }
                 }
             } @else { p.radius { (sample.label) " → " (sample.predicted) } }
