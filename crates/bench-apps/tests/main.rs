@@ -26,4 +26,5 @@ mod snapshots;
 #[path = "../../datasets/tests/main/support.rs"]
 mod support;
 mod wasserstein;
+mod words;
 mod yesterday;

@@ -1,0 +1,47 @@
+//! Words and numbers of messages and tables.
+
+use bench_apps::words::{at_least, at_most, at_most_scientific, percent, text_table};
+
+#[test]
+fn columns_line_up_and_lines_end_without_blanks() {
+    let rows =
+        [vec!["", "ours", "paper"], vec!["clean", "97.1", "97.54 ± 0.06"], vec!["ε", "1", ""]];
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(ToString::to_string).collect()).collect();
+    assert_eq!(
+        text_table(&rows),
+        "       ours         paper\n\
+         clean  97.1  97.54 ± 0.06\n\
+         ε         1\n"
+    );
+}
+
+#[test]
+fn bounds_stay_bounds_in_print() {
+    assert_eq!((at_least(0.123_46, 4), at_most(0.123_44, 4)), ("0.1234".into(), "0.1235".into()));
+    assert_eq!((at_least(0.25, 2), at_most(0.25, 2)), ("0.25".into(), "0.25".into()));
+    assert_eq!((at_least(-0.001, 2), at_most(-0.001, 2)), ("-0.01".into(), "-0.00".into()));
+    assert_eq!((at_least(0.999_96, 4), at_most(0.999_94, 4)), ("0.9999".into(), "1.0000".into()));
+    assert_eq!((at_least(f64::INFINITY, 2), at_most(f64::NAN, 2)), ("inf".into(), "NaN".into()));
+    assert_eq!(at_most_scientific(1.234e-6, 1), "1.3e-6");
+    assert_eq!(at_most_scientific(9.96e-6, 1), "1.0e-5");
+    assert_eq!(at_most_scientific(0.0, 1), "0.0e0");
+    assert_eq!(at_most_scientific(-1.26e-6, 1), "-1.2e-6");
+    let mut x = 1.0e-9;
+    while x < 1e12 {
+        for decimals in 0..9 {
+            let read = |text: String| text.parse::<f64>().unwrap();
+            assert!(read(at_least(x, decimals)) <= x && read(at_most(x, decimals)) >= x, "{x}");
+            assert!(read(at_most_scientific(x, decimals)) >= x, "{x}");
+        }
+        x *= 1.37;
+    }
+}
+
+#[test]
+fn what_was_not_computed_is_blank() {
+    assert_eq!(
+        (percent(Some(97.126)), percent(None), percent(Some(f64::NAN))),
+        ("97.13".into(), "".into(), "".into())
+    );
+}
