@@ -68,6 +68,15 @@ pub fn at_most_scientific(value: f64, decimals: usize) -> String {
     on_side(nearest, unit, |shown| shown >= value, |x| format!("{x:.decimals$e}"))
 }
 
+/// An upper bound of a Lipschitz constant: "1 + 1.24e-6" near 1, and "1.19937" elsewhere.
+pub fn lipschitz_text(bound: f64) -> String {
+    // the difference of numbers so near to each other is exact
+    match (1.0..1.01).contains(&bound) {
+        true => format!("1 + {}", at_most_scientific(bound - 1.0, 2)),
+        false => at_most(bound, 5),
+    }
+}
+
 /// The text of the first number that is allowed, in steps from that of `text`; `text` itself for what is no finite number.
 fn on_side(
     text: String,

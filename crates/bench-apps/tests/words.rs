@@ -1,6 +1,8 @@
 //! Words and numbers of messages and tables.
 
-use bench_apps::words::{at_least, at_most, at_most_scientific, percent, text_table};
+use bench_apps::words::{
+    at_least, at_most, at_most_scientific, lipschitz_text, percent, text_table,
+};
 
 #[test]
 fn columns_line_up_and_lines_end_without_blanks() {
@@ -27,6 +29,8 @@ fn bounds_stay_bounds_in_print() {
     assert_eq!(at_most_scientific(9.96e-6, 1), "1.0e-5");
     assert_eq!(at_most_scientific(0.0, 1), "0.0e0");
     assert_eq!(at_most_scientific(-1.26e-6, 1), "-1.2e-6");
+    let texts = [1.000_001_234, 1.199_361, 0.95, 1.0].map(lipschitz_text);
+    assert_eq!(texts, ["1 + 1.24e-6", "1.19937", "0.95000", "1 + 0.00e0"]);
     let mut x = 1.0e-9;
     while x < 1e12 {
         for decimals in 0..9 {

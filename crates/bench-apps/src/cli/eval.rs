@@ -15,7 +15,7 @@ use crate::files::{RunFiles, check_output, write_json};
 use crate::progress::{Display, spoken_seconds};
 use crate::results::AutoAttacked;
 use crate::stdout::{out, outln};
-use crate::words::{attack_name, percent, text_table};
+use crate::words::{attack_name, lipschitz_text, percent, text_table};
 
 /// Clean, certified and attacked accuracy of a trained network
 ///
@@ -107,10 +107,10 @@ fn tables(evaluated: &Evaluated) -> String {
         }
     };
     format!(
-        "\n{}\n{}{pairwise}\nLipschitz constant of the stored weights: at most 1 + {:.1e}\n",
+        "\n{}\n{}{pairwise}\nLipschitz constant of the stored weights: at most {}\n",
         text_table(&rows),
         certified_table(evaluated),
-        bound - 1.0
+        lipschitz_text(bound)
     )
 }
 

@@ -11,7 +11,7 @@ use ndarray::Array4;
 
 use super::model::Model;
 use crate::stdout::outln;
-use crate::words::{at_most, at_most_scientific, shape_text, text_table};
+use crate::words::{at_most, at_most_scientific, lipschitz_text, shape_text, text_table};
 
 /// Layers of a trained network: shapes, singular values, defects, bounds
 ///
@@ -62,21 +62,15 @@ fn is_own(network: &PlainNetwork) -> bool {
 /// The network's constant; far from 1, also that of the difference of two logits.
 pub(super) fn bound_line(network: &PlainNetwork) -> Result<String> {
     let bound = network.lipschitz_bound()?.value();
+    let line = format!("Lipschitz constant of the network: at most {}", lipschitz_text(bound));
     if is_own(network) && bound < 1.5 {
-        return Ok(format!(
-            "Lipschitz constant of the network: at most 1 + {}",
-            at_most_scientific(bound - 1.0, 2)
-        ));
+        return Ok(line);
     }
     let certifier = certify::Certifier::new(network)?;
     let n = network.n_classes();
     let pairs = (0..n).flat_map(|t| (0..t).map(move |j| (t, j)));
     let largest = pairs.map(|(t, j)| certifier.difference_constant(t, j)).fold(0.0, f64::max);
-    Ok(format!(
-        "Lipschitz constant of the network: at most {}; of a difference of two logits: at most {}",
-        at_most(bound, 5),
-        at_most(largest, 5)
-    ))
+    Ok(format!("{line}; of a difference of two logits: at most {}", at_most(largest, 5)))
 }
 
 /// A row for each layer, with a heading.

@@ -11,7 +11,7 @@ use crate::files::EpochMetrics;
 use crate::jobs::cell::CellResult;
 use crate::jobs::collect::{Section, dataset_title};
 use crate::jobs::evidence::{AdversarialSample, Histogram, Spectra};
-use crate::words::{at_least, at_most, attack_name, counted};
+use crate::words::{at_least, at_most, at_most_scientific, attack_name, counted};
 
 /// Colours, and therefore methods, in one chart.
 const N_SERIES: usize = 6;
@@ -386,7 +386,7 @@ fn card(sample: &AdversarialSample) -> Markup {
 
 /// The layers' bounds, with the end of their heading; empty for a result that has none.
 pub(super) fn layers(result: &CellResult, of: &str) -> Markup {
-    let excess = |bound: f64| format!("{:.1e}", bound - 1.0).replace('-', "−");
+    let excess = |bound: f64| at_most_scientific(bound - 1.0, 1).replace('-', "−");
     let mut rows: Vec<Vec<String>> = result
         .layers
         .iter()
