@@ -12,11 +12,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use certify::batched_logits;
 use certify::is_correct;
 use certify::{
     Attack, Boundary, Classifier, Fgsm, Pgd, Pointwise, ZeroPaddedNetwork, ZeroPaddedSpec,
 };
+use certify::{AttackTarget, batched_logits};
 
 const EPS: f64 = 36.0 / 255.0;
 const N_PIXELS: usize = 3 * 32 * 32;
@@ -67,7 +67,7 @@ fn report(
     labels: &[usize],
 ) -> Result<(), AnyError> {
     let start = Instant::now();
-    let outcome = attack.run(network, images, labels, &mut |_| {})?;
+    let outcome = attack.run(AttackTarget::new(network, images, labels), &mut |_| {})?;
     let seconds = start.elapsed().as_secs_f64();
     println!("  {:<10} {:.2} % survive, {seconds:.1} s", attack.name(), outcome.accuracy());
     Ok(())

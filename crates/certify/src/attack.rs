@@ -43,7 +43,7 @@
 mod apgd;
 mod auto;
 mod boundary;
-mod decision;
+mod draws;
 mod fab;
 mod fgsm;
 mod ledger;
@@ -57,6 +57,7 @@ mod setup;
 mod square;
 mod step;
 mod subset;
+mod target;
 
 pub use apgd::{Apgd, ApgdLoss};
 pub use auto::{AutoAttack, AutoAttackPart};
@@ -71,12 +72,12 @@ pub use pgd::Pgd;
 pub use pointwise::Pointwise;
 pub use rounds::Trace;
 pub use square::Square;
+pub use target::AttackTarget;
 
 use candle_core::Tensor;
 use outcome::Query;
 use rounds::Rounds;
 
-use crate::classifier::Classifier;
 use crate::error::Result;
 
 /// An attack with its settings.
@@ -87,7 +88,7 @@ pub trait Attack {
     /// The radius of the ball in which it wants to break samples.
     fn eps(&self) -> f64;
 
-    /// Attacks every image (n x …, the classifier's dtype) with its label.
+    /// Attacks every image.
     ///
     /// # Errors
     /// [`Error::InvalidSetting`](crate::Error::InvalidSetting) for settings outside their domain; label and shape errors;
@@ -95,9 +96,7 @@ pub trait Attack {
     /// outside [0, 1], NaN included; those of the classifier.
     fn run(
         &self,
-        classifier: &dyn Classifier,
-        images: &Tensor,
-        labels: &[usize],
+        target: AttackTarget<'_>,
         progress: &mut dyn FnMut(AttackProgress),
     ) -> Result<AttackOutcome>;
 
@@ -110,15 +109,12 @@ pub trait Attack {
     fn run_on(
         &self,
         samples: &[usize],
-        classifier: &dyn Classifier,
-        images: &Tensor,
-        labels: &[usize],
+        target: AttackTarget<'_>,
         progress: &mut dyn FnMut(AttackProgress),
     ) -> Result<AttackOutcome> {
-        let query = Query::new(classifier, images, labels);
-        query.check()?;
-        subset::run_on(samples, query, &mut |subset| {
-            self.run(classifier, subset.images(), subset.labels(), progress)
+        target.check()?;
+        subset::run_on(samples, Query::new(target), &mut |subset| {
+            self.run(subset.target(target.classifier), progress)
         })
     }
 }
@@ -129,12 +125,11 @@ pub trait TracedAttack: Attack {
     /// of each sample that was in play, sample by sample.
     ///
     /// # Errors
-    /// Those of [`Attack::run`]; shape and value errors of the starts; [`Error::TooFewDraws`](crate::Error::TooFewDraws).
+    /// Those of [`Attack::run`]; shape and value errors of the starts; [`Error::TooFewDraws`](crate::Error::TooFewDraws);
+    /// for boundary and pointwise [`Error::StartNotAdversarial`](crate::Error) for a start of the sample's own class.
     fn run_traced(
         &self,
-        classifier: &dyn Classifier,
-        images: &Tensor,
-        labels: &[usize],
+        target: AttackTarget<'_>,
         replay: Replay<'_>,
         progress: &mut dyn FnMut(AttackProgress),
     ) -> Result<(AttackOutcome, Vec<Trace>)>;
@@ -143,7 +138,7 @@ pub trait TracedAttack: Attack {
 /// What takes the place of random choices.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Replay<'a> {
-    /// Where each sample starts, in every round; pixels in [0, 1].
+    /// Where each sample starts, in every round; pixels in [0, 1]. Images of another class for boundary and pointwise.
     pub starts: Option<&'a Tensor>,
     /// Uniform random numbers in [0, 1) for each sample, the same in every round.
     pub draws: Option<&'a [Vec<f64>]>,
@@ -166,17 +161,6 @@ trait Strategy {
         query: Query<'_>,
         progress: &mut dyn FnMut(AttackProgress),
     ) -> Result<AttackOutcome>;
-
-    /// Checks settings and images, and attacks.
-    fn attack_checked(
-        &self,
-        query: Query<'_>,
-        progress: &mut dyn FnMut(AttackProgress),
-    ) -> Result<AttackOutcome> {
-        self.check()?;
-        query.check()?;
-        self.attack(query, progress)
-    }
 }
 
 impl<W: Strategy> Attack for W {
@@ -190,28 +174,25 @@ impl<W: Strategy> Attack for W {
 
     fn run(
         &self,
-        classifier: &dyn Classifier,
-        images: &Tensor,
-        labels: &[usize],
+        target: AttackTarget<'_>,
         progress: &mut dyn FnMut(AttackProgress),
     ) -> Result<AttackOutcome> {
-        self.attack_checked(Query::new(classifier, images, labels), progress)
+        self.check()?;
+        target.check()?;
+        self.attack(Query::new(target), progress)
     }
 
     fn run_on(
         &self,
         samples: &[usize],
-        classifier: &dyn Classifier,
-        images: &Tensor,
-        labels: &[usize],
+        target: AttackTarget<'_>,
         progress: &mut dyn FnMut(AttackProgress),
     ) -> Result<AttackOutcome> {
         self.check()?;
-        let query = Query::new(classifier, images, labels);
-        query.check()?;
+        target.check()?;
         // the samples keep their random streams
-        subset::run_on(samples, query, &mut |subset| {
-            self.attack(subset.query(classifier), progress)
+        subset::run_on(samples, Query::new(target), &mut |subset| {
+            self.attack(subset.query(target.classifier), progress)
         })
     }
 }
@@ -219,15 +200,13 @@ impl<W: Strategy> Attack for W {
 impl<A: Rounds> TracedAttack for A {
     fn run_traced(
         &self,
-        classifier: &dyn Classifier,
-        images: &Tensor,
-        labels: &[usize],
+        target: AttackTarget<'_>,
         replay: Replay<'_>,
         progress: &mut dyn FnMut(AttackProgress),
     ) -> Result<(AttackOutcome, Vec<Trace>)> {
         self.check()?;
         let Replay { starts, draws } = replay;
-        let query = Query { starts, draws, ..Query::new(classifier, images, labels) };
+        let query = Query { starts, draws, ..Query::new(target) };
         query.check()?;
         let mut traces = Vec::new();
         let outcome = rounds::run(self, query, progress, &mut |sample, round, search| {

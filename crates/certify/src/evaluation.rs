@@ -19,7 +19,9 @@ use lipconv::PlainNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::arithmetic::Arithmetic;
-use crate::attack::{Attack, AttackOutcome, AttackProgress, AutoAttackFlag, PartReport};
+use crate::attack::{
+    Attack, AttackOutcome, AttackProgress, AttackTarget, AutoAttackFlag, PartReport,
+};
 use crate::bounds::{LayerBound, LogitBound};
 use crate::certifier::{Certificates, Certifier};
 use crate::classifier::{batched_logits, check_batch_size, check_labels, is_correct, logit_rows};
@@ -245,15 +247,16 @@ impl<'a> Evaluator<'a> {
         scope: Scope,
         progress: &mut dyn FnMut(AttackProgress),
     ) -> Result<AttackOutcome> {
-        let (network, images, labels) = (self.network, self.images, self.labels);
+        let (images, labels) = (self.images, self.labels);
+        let target = AttackTarget::new(self.network, images, labels);
         let radii = &self.samples.certificates.executed[&self.arithmetic];
         let is_certified = |i: usize| radii[i] > attack.eps();
         let in_scope = |&i: &usize| scope.certified || !is_certified(i);
         let samples: Vec<usize> = (0..self.n_first(scope)).filter(in_scope).collect();
         let outcome = if samples.len() == labels.len() {
-            attack.run(network, images, labels, progress)?
+            attack.run(target, progress)?
         } else {
-            attack.run_on(&samples, network, images, labels, progress)?
+            attack.run_on(&samples, target, progress)?
         };
         let outcome = outcome.judged(images, attack.eps())?;
         check_soundness(attack.name(), &outcome, labels, radii, self.arithmetic)?;

@@ -30,9 +30,9 @@ mod zero_padded;
 
 pub use arithmetic::Arithmetic;
 pub use attack::{
-    Apgd, ApgdLoss, Attack, AttackOutcome, AttackProgress, AttackStart, AutoAttack, AutoAttackFlag,
-    AutoAttackPart, Boundary, Fab, Fgsm, Loss, PartReport, Pgd, Pointwise, Replay, Square,
-    Stopping, Trace, TracedAttack,
+    Apgd, ApgdLoss, Attack, AttackOutcome, AttackProgress, AttackStart, AttackTarget, AutoAttack,
+    AutoAttackFlag, AutoAttackPart, Boundary, Fab, Fgsm, Loss, PartReport, Pgd, Pointwise, Replay,
+    Square, Stopping, Trace, TracedAttack,
 };
 pub use bounds::{LayerBound, LogitBound, NetworkBounds};
 pub use certificate::{

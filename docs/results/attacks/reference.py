@@ -1,10 +1,13 @@
 """AutoAttack's reference implementation on KW-Small: accuracy on the first N CIFAR-10 test images, stage by stage.
 
     pip install torch numpy safetensors pyautoattack==0.2.0
-    python reference.py DATA N EPS       # as in: reference.py ../datasets 1000 36/255
+    python reference.py DATA N EPS OUT       # as in: reference.py ../datasets 1000 36/255 left.json
+
+OUT becomes a list of N booleans: which images were left.
 """
 
 import fractions
+import json
 import logging
 import pathlib
 import sys
@@ -44,8 +47,13 @@ def main():
     logging.basicConfig(level=logging.DEBUG)
     start = time.time()
     attack = AutoAttack(network, norm="L2", eps=eps, version="standard", seed=0)
-    attack.run_standard_evaluation(x, y, batch_size=500)
+    adversarial = attack.run_standard_evaluation(x, y, batch_size=500)
     print("seconds", time.time() - start)
+    adversarial = adversarial[0] if isinstance(adversarial, tuple) else adversarial
+    with torch.no_grad():
+        left = network(adversarial).argmax(1) == y
+    print("left", int(left.sum()), "farthest", float((adversarial - x).flatten(1).norm(dim=1).max()))
+    pathlib.Path(sys.argv[4]).write_text(json.dumps(left.tolist()))
 
 
 if __name__ == "__main__":

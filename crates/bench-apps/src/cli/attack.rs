@@ -5,12 +5,11 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use candle_core::Tensor;
 use certify::batched_logits;
 use certify::{
-    Apgd, ApgdLoss, Arithmetic, Attack, AttackOutcome, AttackStart, AutoAttack, AutoAttackFlag,
-    Boundary, Certifier, Classifier, Fab, Fgsm, Loss, PartReport, Pgd, Pointwise, Square, Stopping,
-    ZeroPaddedNetwork, ZeroPaddedSpec, check_soundness,
+    Apgd, ApgdLoss, Arithmetic, Attack, AttackOutcome, AttackStart, AttackTarget, AutoAttack,
+    AutoAttackFlag, Boundary, Certifier, Classifier, Fab, Fgsm, Loss, PartReport, Pgd, Pointwise,
+    Square, Stopping, ZeroPaddedNetwork, ZeroPaddedSpec, check_soundness,
 };
 use clap::ValueEnum;
 use lipconv::output;
@@ -172,12 +171,10 @@ struct Written<'a> {
     flags: &'a [AutoAttackFlag],
 }
 
-/// What attacks, on which images of which network.
+/// What is attacked, where it is from, and what is certified of it.
 struct Target<'a> {
-    classifier: &'a dyn Classifier,
+    attacked: AttackTarget<'a>,
     images: &'a ImageSet,
-    pixels: &'a Tensor,
-    labels: &'a [usize],
     radii: Option<&'a [f64]>,
 }
 
@@ -195,10 +192,10 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
             let arithmetic = Arithmetic::of_dtype(network.dtype())?;
             let certificates = Certifier::new(network)?.certify(&pixels, &labels)?;
             let radii = certificates.executed[&arithmetic].as_slice();
-            let (images, pixels, labels) = (&images, &pixels, labels.as_slice());
-            let target = Target { classifier: network, images, pixels, labels, radii: Some(radii) };
+            let attacked = AttackTarget::new(network, &pixels, &labels);
+            let target = Target { attacked, images: &images, radii: Some(radii) };
             let outcome = report(args, attack, &target, display)?;
-            check_soundness(attack.name(), &outcome, labels, radii, arithmetic)?;
+            check_soundness(attack.name(), &outcome, &labels, radii, arithmetic)?;
             outln!("no image was broken inside its certified radius ({})", arithmetic.name());
         }
         Architecture::KwSmall => {
@@ -209,8 +206,8 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
             let (dataset, limit) = (args.dataset.as_ref(), args.test_limit);
             let images = test_images(config, &args.data, dataset, limit, display)?;
             let (pixels, labels) = tensors(&images, network.dtype())?;
-            let (images, pixels, labels) = (&images, &pixels, labels.as_slice());
-            let target = Target { classifier: &network, images, pixels, labels, radii: None };
+            let attacked = AttackTarget::new(&network, &pixels, &labels);
+            let target = Target { attacked, images: &images, radii: None };
             report(args, attack, &target, display)?;
         }
     }
@@ -305,7 +302,7 @@ fn samples(args: &Args, target: &Target<'_>) -> Vec<usize> {
     };
     let eps = args.eps.value();
     let is_certified = |i: usize| target.radii.is_some_and(|radii| radii[i] > eps);
-    (0..target.labels.len()).filter(|&i| !(skips && is_certified(i))).collect()
+    (0..target.attacked.labels.len()).filter(|&i| !(skips && is_certified(i))).collect()
 }
 
 /// Attacks, prints and writes.
@@ -316,7 +313,8 @@ fn report(
     display: Display,
 ) -> Result<AttackOutcome> {
     args.json.as_deref().map_or(Ok(()), check_output)?;
-    let Target { classifier, images, pixels, labels, radii } = *target;
+    let Target { attacked, images, radii } = *target;
+    let AttackTarget { classifier, images: pixels, labels } = attacked;
     let logits = batched_logits(classifier, pixels, args.settings.batch_size.max(1))?;
     let margins = certify::margins(&logits, labels)?;
     let clean = certify::certified_accuracy(&margins, 0.0);
@@ -324,7 +322,7 @@ fn report(
     let mut bar = Progress::new(display, attack.name(), 0, WHOLE);
     let start = Instant::now();
     let samples = samples(args, target);
-    let outcome = attack.run_on(&samples, classifier, pixels, labels, &mut |report| {
+    let outcome = attack.run_on(&samples, attacked, &mut |report| {
         let message = format!("{} of {} broken", report.n_broken, report.n_samples);
         bar.update((report.fraction * WHOLE as f64) as u64, &message);
     })?;

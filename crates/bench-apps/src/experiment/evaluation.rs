@@ -88,9 +88,11 @@ pub fn evaluate(
     let mut evaluator = Evaluator::new(network, &pixels, &labels, config.batch_size)?;
     let mut bars = AttackBars::new(display);
     let mut runs = Vec::new();
-    for PlannedAttack { name, eps, attack, scope } in attacks(config) {
+    for planned in attacks(config) {
         let start = Instant::now();
-        evaluator.attack(attack.as_ref(), scope, &mut |report| bars.show(report))?;
+        let show = &mut |report| bars.show(planned.named(report));
+        evaluator.attack(planned.attack.as_ref(), planned.scope, show)?;
+        let PlannedAttack { name, eps, .. } = planned;
         runs.push(AttackRun { name, eps, seconds: start.elapsed().as_secs_f64() });
     }
     let first = config.auto_attack.images.min(labels.len());
@@ -160,6 +162,14 @@ pub(crate) struct PlannedAttack {
     pub(crate) eps: Eps,
     pub(crate) attack: Box<dyn Attack>,
     pub(crate) scope: Scope,
+}
+
+impl PlannedAttack {
+    /// A report of this attack under its name in results; a report of a part keeps the part's.
+    pub(crate) fn named(&self, report: AttackProgress) -> AttackProgress {
+        let own = report.attack == self.attack.name();
+        AttackProgress { attack: if own { self.name } else { report.attack }, ..report }
+    }
 }
 
 /// The attacks of a configuration, in their order.

@@ -16,7 +16,9 @@ use anyhow::{Result, ensure};
 use blockconv::spectrum::layer_singular_values;
 use candle_core::{DType, Tensor};
 use certify::batched_logits;
-use certify::{Attack, AttackStart, Boundary, Classifier, Loss, Pgd, Pointwise, Stopping};
+use certify::{
+    Attack, AttackStart, AttackTarget, Boundary, Classifier, Loss, Pgd, Pointwise, Stopping,
+};
 use lipconv::{PlainLayer, PlainNetwork, SignalShape};
 use lipconv_datasets::{ImageSet, data_url, png};
 use ndarray::Array4;
@@ -283,8 +285,8 @@ fn nearest(
         }
         let images = select(pixels, &todo)?;
         let targets: Vec<usize> = todo.iter().map(|&i| labels[i]).collect();
-        let outcome =
-            ladder_attack(factor * unit, seed).run(network, &images, &targets, &mut |_| {})?;
+        let target = AttackTarget::new(network, &images, &targets);
+        let outcome = ladder_attack(factor * unit, seed).run(target, &mut |_| {})?;
         let broken: Vec<usize> = (0..todo.len()).filter(|&j| outcome.broken[j]).collect();
         if !broken.is_empty() {
             let labels: Vec<usize> = broken.iter().map(|&j| targets[j]).collect();
@@ -409,7 +411,8 @@ pub fn first_images(
             }
             DecisionAttack::Pointwise => Box::new(Pointwise::new(value, seed)),
         };
-        let outcome = attack.run(network, &images, &labels, &mut |_| {})?;
+        let target = AttackTarget::new(network, &images, &labels);
+        let outcome = attack.run(target, &mut |_| {})?;
         attacked.insert(name, outcome.accuracy());
     }
     let clean = clean_accuracy(network, &images, &labels, evaluation.batch_size)?;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use certify::{Classifier, ZeroPaddedNetwork, ZeroPaddedSpec};
+use certify::{AttackTarget, Classifier, ZeroPaddedNetwork, ZeroPaddedSpec};
 use lipconv_datasets::{Dataset, Fallback, LocateOptions};
 
 use super::cell::{CellResult, ClassifierJob};
@@ -121,13 +121,15 @@ fn accuracies(
     let clean = clean_accuracy(network, &images, &labels, evaluation.batch_size)?;
     let mut attacked = Attacked::default();
     let mut bars = AttackBars::new(display);
-    for PlannedAttack { name, eps, attack, scope } in attacks(evaluation) {
+    for planned in attacks(evaluation) {
+        let PlannedAttack { name, eps, attack, scope } = &planned;
         let start = Instant::now();
         let n = scope.first.map_or(labels.len(), |n| n.min(labels.len()));
         let (images, labels) = (images.narrow(0, 0, n)?, &labels[..n]);
-        let outcome = attack.run(network, &images, labels, &mut |report| bars.show(report))?;
+        let target = AttackTarget::new(network, &images, labels);
+        let outcome = attack.run(target, &mut |report| bars.show(planned.named(report)))?;
         let accuracy = outcome.accuracy();
-        if name == "auto" {
+        if *name == "auto" {
             attacked.auto.push(AutoAttacked {
                 eps: eps.to_string(),
                 n_images: n,
@@ -140,7 +142,7 @@ fn accuracies(
             });
         }
         if n == test.len() {
-            attacked.whole.entry(name.to_owned()).or_default().push((eps, accuracy));
+            attacked.whole.entry((*name).to_owned()).or_default().push((eps.clone(), accuracy));
         }
     }
     bars.finish();

@@ -25,9 +25,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::draws::Draws;
 use super::objective::{Goal, Loss, ranking};
 use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
-use super::rounds::{self, Draws, Ended, Plan, Rounds, Search, Subject, Trace, Wish};
+use super::rounds::{self, Ended, Plan, Reply, Rounds, Search, Subject, Trace, Wish};
 use super::setup::check_at_least_one;
 use super::step::{norm, perturbed, project};
 use crate::error::Result;
@@ -270,7 +271,8 @@ impl<T: Pixel> Search<T> for Ascent<T> {
         Some(Wish::Gradient(self.goal))
     }
 
-    fn answer(&mut self, image: &[T], logits: &[f64], gradient: &[T]) {
+    fn answer(&mut self, image: &[T], reply: Reply<'_, T>) {
+        let Reply { logits, gradient, .. } = reply;
         let loss = self.goal.value(logits);
         let first = self.first_loss.is_none();
         if first {

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::outcome::{AttackOutcome, AttackProgress, AutoAttackFlag, PartReport, Query, Stopping};
 use super::setup::check_positive;
 use super::subset::Merged;
+use super::target::AttackTarget;
 use super::{Apgd, ApgdLoss, Fab, Square, Strategy};
 use crate::classifier::{batched_logits, logit_rows};
 use crate::error::{Error, Result};
@@ -195,7 +196,7 @@ impl Strategy for AutoAttack {
         query: Query<'_>,
         progress: &mut dyn FnMut(AttackProgress),
     ) -> Result<AttackOutcome> {
-        let n = query.labels.len();
+        let n = query.target.labels.len();
         let mut merged = Merged::new(query);
         let mut flags = output_flags(query)?;
         let mut parts = Vec::new();
@@ -214,7 +215,8 @@ impl Strategy for AutoAttack {
                 let attack = inner.attack;
                 progress(AttackProgress { attack, fraction, n_broken, n_samples: n });
             };
-            let (outcome, flat) = part.attack(subset.query(query.classifier), &mut report)?;
+            let (outcome, flat) =
+                part.attack(subset.query(query.target.classifier), &mut report)?;
             n_flat = n_flat.max(flat);
             merged.take(&remaining, &outcome)?;
             let n_broken = merged.n_broken() - before;
@@ -237,13 +239,14 @@ impl Strategy for AutoAttack {
 /// What the outputs themselves give away, for the first images.
 fn output_flags(query: Query<'_>) -> Result<Vec<AutoAttackFlag>> {
     const IMAGES: usize = 200;
-    let n = query.labels.len().min(IMAGES);
+    let AttackTarget { classifier, images, labels } = query.target;
+    let n = labels.len().min(IMAGES);
     let mut flags = Vec::new();
     if n == 0 {
         return Ok(flags);
     }
-    let images = query.images.narrow(0, 0, n)?;
-    let rows = || logit_rows(&batched_logits(query.classifier, &images, n)?);
+    let images = images.narrow(0, 0, n)?;
+    let rows = || logit_rows(&batched_logits(classifier, &images, n)?);
     let (first, second) = (rows()?, rows()?);
     let pairs = first.iter().flatten().zip(second.iter().flatten());
     let largest_difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);

@@ -17,18 +17,13 @@
 //! Source: Brendel et al. 2018 (arXiv 1712.04248), with the defaults of foolbox 2: 5000 steps of up to 25 directions, both steps
 //! 1e-2 at first, adaptation 1.5, from blended uniform noise.
 
-use candle_core::Tensor;
-use rand::Rng;
-use rand_chacha::ChaCha8Rng;
-use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 
-use super::Strategy;
-use super::decision::{self, DecisionAttack, Limits, Search, Subject};
+use super::draws::Draws;
 use super::noise::{Blended, Verdict};
-use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
+use super::outcome::Stopping;
+use super::rounds::{Ended, Plan, Reply, Rounds, Search, Subject, Trace, Wish};
 use super::setup::{check_at_least_one, check_positive};
-use crate::classifier::Classifier;
 use crate::error::{Error, Result};
 use crate::tensor::{Pixel, widened};
 
@@ -75,35 +70,23 @@ impl Boundary {
             batch_size: 200,
         }
     }
-
-    /// Attacks every image from the adversarial image of the same place in `starts`.
-    ///
-    /// # Errors
-    /// Those of [`Attack::run`](crate::Attack::run); [`Error::StartNotAdversarial`](crate::Error) for a start of the sample's own class.
-    pub fn run_from(
-        &self,
-        classifier: &dyn Classifier,
-        images: &Tensor,
-        labels: &[usize],
-        starts: &Tensor,
-        progress: &mut dyn FnMut(AttackProgress),
-    ) -> Result<AttackOutcome> {
-        let query = Query { starts: Some(starts), ..Query::new(classifier, images, labels) };
-        self.attack_checked(query, progress)
-    }
 }
 
-impl Strategy for Boundary {
-    fn name(&self) -> &'static str {
-        "boundary"
+impl Rounds for Boundary {
+    type Search<T: Pixel> = Walk;
+
+    const FROM_ADVERSARIAL: bool = true;
+
+    fn plan(&self) -> Plan {
+        let Self { eps, seed, stopping, batch_size, .. } = *self;
+        Plan { name: "boundary", eps, seed, stopping, restarts: 1, batch_size }
     }
 
-    fn eps(&self) -> f64 {
-        self.eps
+    fn max_queries(&self) -> usize {
+        self.max_queries
     }
 
-    fn check(&self) -> Result<()> {
-        check_positive("eps", self.eps)?;
+    fn check_own(&self) -> Result<()> {
         check_positive("spherical_step", self.spherical_step)?;
         check_positive("source_step", self.source_step)?;
         let value = self.step_adaptation;
@@ -113,37 +96,20 @@ impl Strategy for Boundary {
         }
         check_at_least_one("steps", self.steps)?;
         check_at_least_one("max_directions", self.max_directions)?;
-        check_at_least_one("max_queries", self.max_queries)?;
-        check_at_least_one("batch_size", self.batch_size)
-    }
-
-    fn attack(
-        &self,
-        query: Query<'_>,
-        progress: &mut dyn FnMut(AttackProgress),
-    ) -> Result<AttackOutcome> {
-        decision::run(self, query, progress)
-    }
-}
-
-impl DecisionAttack for Boundary {
-    type Search<T: Pixel> = Walk;
-
-    fn limits(&self) -> Limits {
-        let Self { eps, seed, stopping, max_queries, batch_size, .. } = *self;
-        Limits { name: self.name(), eps, seed, stopping, max_queries, batch_size }
+        check_at_least_one("max_queries", self.max_queries)
     }
 
     fn search<T: Pixel>(&self, subject: Subject<'_, T>) -> Walk {
-        let n_values = subject.original.len();
+        let Subject { image, start, draws, .. } = subject;
+        let n_values = image.len();
         Walk {
             settings: *self,
-            original: widened(subject.original),
-            asked: match subject.start {
+            original: widened(image),
+            asked: match start {
                 Some(_) => Asked::Given,
                 None => Asked::Noise(Blended::new(n_values)),
             },
-            candidate: widened(subject.start.unwrap_or(subject.original)),
+            candidate: widened(start.unwrap_or(image)),
             perturbed: vec![0.0; n_values],
             sphere: vec![0.0; n_values],
             distance: 0.0,
@@ -153,11 +119,13 @@ impl DecisionAttack for Boundary {
             step: 0,
             direction: 0,
             convergence: Convergence::default(),
+            trace: Trace::default(),
+            draws,
         }
     }
 }
 
-/// The attack on one sample.
+/// The walk of one sample.
 #[derive(Debug)]
 pub(super) struct Walk {
     settings: Boundary,
@@ -175,6 +143,8 @@ pub(super) struct Walk {
     step: usize,
     direction: usize,
     convergence: Convergence,
+    trace: Trace,
+    draws: Draws,
 }
 
 /// What was asked for last, or is to be asked for next.
@@ -214,29 +184,32 @@ struct Convergence {
 }
 
 impl<T: Pixel> Search<T> for Walk {
-    fn propose(&mut self, rng: &mut ChaCha8Rng, image: &mut [T]) -> bool {
+    fn propose(&mut self, _: &[T], point: &mut [T]) -> Option<Wish> {
         match &mut self.asked {
-            Asked::Noise(noise) => noise.propose(rng, &self.original, &mut self.candidate),
+            Asked::Noise(noise) => {
+                noise.propose(&mut self.draws, &self.original, &mut self.candidate);
+            }
             Asked::Given => {}
             Asked::AfterSphere => self.asked = Asked::Candidate,
-            Asked::Ended => return false,
+            Asked::Ended => return None,
             Asked::Direction | Asked::Sphere | Asked::Candidate => {
                 if !self.begin_direction() {
                     self.asked = Asked::Ended;
-                    return false;
+                    return None;
                 }
-                self.draw(rng);
+                self.draw();
                 let spherical = self.asks_for_sphere();
                 self.asked = if spherical { Asked::Sphere } else { Asked::Candidate };
             }
         }
         let asked =
             if matches!(self.asked, Asked::Sphere) { &self.sphere } else { &self.candidate };
-        image.iter_mut().zip(asked).for_each(|(v, &c)| *v = T::of(c));
-        true
+        point.iter_mut().zip(asked).for_each(|(v, &c)| *v = T::of(c));
+        Some(Wish::Logits)
     }
 
-    fn answer(&mut self, adversarial: bool) {
+    fn answer(&mut self, _: &[T], reply: Reply<'_, T>) {
+        let adversarial = reply.adversarial;
         match &mut self.asked {
             Asked::Noise(noise) => match noise.answer(adversarial) {
                 Verdict::Searching => {}
@@ -269,7 +242,7 @@ impl<T: Pixel> Search<T> for Walk {
     }
 
     fn progress(&self) -> f64 {
-        self.step as f64 / self.settings.steps as f64
+        (self.step as f64 / self.settings.steps as f64).min(1.0)
     }
 }
 
@@ -278,6 +251,7 @@ impl Walk {
     fn start(&mut self) {
         self.perturbed.copy_from_slice(&self.candidate);
         self.distance = distance(&self.perturbed, &self.original);
+        self.trace.values.push(self.distance);
         self.asked = Asked::Direction;
         self.step = 1;
     }
@@ -315,14 +289,16 @@ impl Walk {
         let spherical = self.spherical_answers.change(factor);
         self.steps.spherical *= spherical;
         self.steps.source *= spherical * self.candidate_answers.change(factor);
+        self.trace.values.push(self.distance);
+        self.trace.steps.push(self.steps.source);
         (self.step, self.direction) = (self.step + 1, 0);
     }
 
     /// Draws s and c.
-    fn draw(&mut self, rng: &mut ChaCha8Rng) {
+    fn draw(&mut self) {
         let Steps { spherical, source } = self.steps;
         let normals = &mut self.sphere;
-        normals.iter_mut().for_each(|v| *v = rng.sample(StandardNormal));
+        normals.iter_mut().for_each(|v| *v = self.draws.normal());
         // the part along x̃ - x, out
         let ray = || self.perturbed.iter().zip(&self.original).map(|(p, x)| p - x);
         let along: f64 = normals.iter().zip(ray()).map(|(v, r)| v * r).sum();
@@ -340,6 +316,17 @@ impl Walk {
         for ((c, s), x) in self.candidate.iter_mut().zip(&self.sphere).zip(&self.original) {
             *c = (s + inwards * (x - s)).clamp(0.0, 1.0);
         }
+    }
+}
+
+impl Ended for Walk {
+    fn trace(&self) -> Trace {
+        let best = if self.step > 0 { self.perturbed.clone() } else { Vec::new() };
+        Trace { best, ..self.trace.clone() }
+    }
+
+    fn ran_out(&self) -> bool {
+        self.draws.ran_out()
     }
 }
 

@@ -24,11 +24,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::draws::Draws;
 use super::objective::{Goal, ranking};
 use super::outcome::Stopping;
-use super::rounds::{Draws, Ended, Plan, Rounds, Search, Subject, Trace, Wish};
+use super::rounds::{Ended, Plan, Reply, Rounds, Search, Subject, Trace, Wish};
 use super::setup::check_at_least_one;
-use crate::classifier::is_correct;
+use super::step::{LANES, dot, norm};
 use crate::error::{Error, Result};
 use crate::tensor::{Pixel, widened};
 
@@ -181,9 +182,10 @@ impl<T: Pixel> Search<T> for Approach {
         })
     }
 
-    fn answer(&mut self, _: &[T], logits: &[f64], gradient: &[T]) {
+    fn answer(&mut self, _: &[T], reply: Reply<'_, T>) {
+        let Reply { logits, gradient, adversarial } = reply;
         if self.tests {
-            self.step_back(!is_correct(logits, self.label));
+            self.step_back(adversarial);
             self.step += 1;
         } else {
             self.approach(logits[self.target] - logits[self.label], &widened(gradient));
@@ -207,7 +209,7 @@ impl Approach {
         let offset = dot(gradient, &self.iterate) - f;
         let from_iterate = to_hyperplane(&self.iterate, gradient, offset);
         let from_image = to_hyperplane(&self.original, gradient, offset);
-        let [near, far] = [&from_iterate, &from_image].map(|d| dot(d, d).sqrt().max(1e-8));
+        let [near, far] = [&from_iterate, &from_image].map(|d| norm(d).max(1e-8));
         let alpha = (near / (near + far)).min(self.settings.alpha_max);
         let eta = self.settings.overshoot;
         let ways = from_iterate.iter().zip(&from_image);
@@ -252,23 +254,18 @@ fn to_hyperplane(p: &[f64], w: &[f64], b: f64) -> Vec<f64> {
     let excess = dot(w, p) - b;
     let sign = if excess >= 0.0 { 1.0 } else { -1.0 };
     let c = excess.abs();
+    let moves = |w: f64| w.abs() >= SMALLEST_WEIGHT;
     // λ at which a value meets its bound
     let reach = |(&p, &w): (&f64, &f64)| {
         let w = sign * w;
-        if w.abs() < SMALLEST_WEIGHT { f64::INFINITY } else { (p / w).max((p - 1.0) / w) }
+        let way = if w > 0.0 { p } else { p - 1.0 };
+        if moves(w) { way / w } else { f64::INFINITY }
     };
     let reach: Vec<f64> = p.iter().zip(w).map(reach).collect();
+    let squares: Vec<f64> = w.iter().map(|&w| if moves(w) { w * w } else { 0.0 }).collect();
     let mut lambda = 0.0;
     loop {
-        // w² of the values that have not met their bounds, and Σ w² r of those that have
-        let (mut free, mut bound) = (0.0, 0.0);
-        for (&w, &r) in w.iter().zip(&reach) {
-            if r > lambda {
-                free += if r.is_finite() { w * w } else { 0.0 };
-            } else {
-                bound += w * w * r;
-            }
-        }
+        let (free, bound) = free_and_bound(&squares, &reach, lambda);
         if free <= 0.0 {
             lambda = f64::INFINITY;
             break;
@@ -284,8 +281,17 @@ fn to_hyperplane(p: &[f64], w: &[f64], b: f64) -> Vec<f64> {
     w.iter().zip(&reach).map(way).collect()
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
+/// Σ w² of the values that have not met their bounds at λ, and Σ w² r of those that have; no branch depends on a value.
+fn free_and_bound(squares: &[f64], reach: &[f64], lambda: f64) -> (f64, f64) {
+    let (mut free, mut bound) = ([0.0; LANES], [0.0; LANES]);
+    for (squares, reach) in squares.chunks(LANES).zip(reach.chunks(LANES)) {
+        for (k, (&square, &r)) in squares.iter().zip(reach).enumerate() {
+            let (is_free, met) = if r > lambda { (square, 0.0) } else { (0.0, square * r) };
+            free[k] += is_free;
+            bound[k] += met;
+        }
+    }
+    (free.iter().sum(), bound.iter().sum())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use candle_core::Tensor;
 use super::objective::best_rival;
 use super::outcome::{AttackOutcome, AttackProgress, Query};
 use super::step::{distance_up, is_image};
+use super::target::AttackTarget;
 use crate::classifier::{Classifier, batched_logits, is_correct, logit_rows, predicted_class};
 use crate::error::Result;
 use crate::tensor::{Pixel, batch_size};
@@ -21,6 +22,7 @@ pub(super) struct Ledger<'a, T> {
     pub(super) logits: Vec<Vec<f64>>,
     correct: Vec<bool>,
     found: Vec<Option<Found<T>>>,
+    n_broken: usize,
     name: &'static str,
     /// The distance up to which an adversarial image breaks its sample.
     reach: f64,
@@ -41,9 +43,11 @@ impl<'a, T: Pixel> Ledger<'a, T> {
         reach: f64,
         rows_at_once: usize,
     ) -> Result<Self> {
-        let Query { classifier, images, labels, ids, .. } = query;
+        let Query { target: AttackTarget { classifier, images, labels }, ids, .. } = query;
         let (n, n_values) = batch_size(images)?;
         let logits = logit_rows(&batched_logits(classifier, images, rows_at_once)?)?;
+        let correct: Vec<bool> =
+            logits.iter().zip(labels).map(|(y, &t)| is_correct(y, t)).collect();
         Ok(Self {
             classifier,
             n_values,
@@ -51,7 +55,8 @@ impl<'a, T: Pixel> Ledger<'a, T> {
             ids,
             shape: images.dims().to_vec(),
             images: images.flatten_all()?.to_vec1()?,
-            correct: logits.iter().zip(labels).map(|(y, &t)| is_correct(y, t)).collect(),
+            n_broken: correct.iter().filter(|&&correct| !correct).count(),
+            correct,
             logits,
             found: vec![None; n],
             name,
@@ -79,8 +84,15 @@ impl<'a, T: Pixel> Ledger<'a, T> {
     }
 
     /// What the classifier takes the image itself for.
-    pub(super) fn class(&self, i: usize) -> usize {
+    fn class(&self, i: usize) -> usize {
         predicted_class(&self.logits[i])
+    }
+
+    /// The nearest image of the list that the classifier takes for another class than `sample`'s label.
+    pub(super) fn neighbour(&self, sample: usize) -> Option<usize> {
+        let distance = |&i: &usize| distance_up(self.image(i), self.image(sample));
+        let others = (0..self.len()).filter(|&i| self.class(i) != self.labels[sample]);
+        others.min_by(|a, b| distance(a).total_cmp(&distance(b)))
     }
 
     pub(super) fn is_correct(&self, i: usize) -> bool {
@@ -92,10 +104,10 @@ impl<'a, T: Pixel> Ledger<'a, T> {
     }
 
     /// Rows of values as a batch of images.
-    pub(super) fn tensor(&self, values: &[T]) -> Result<Tensor> {
+    pub(super) fn tensor(&self, values: Vec<T>) -> Result<Tensor> {
         let mut shape = self.shape.clone();
         shape[0] = values.len() / self.n_values.max(1);
-        Ok(Tensor::from_slice(values, shape, self.classifier.device())?)
+        Ok(Tensor::from_vec(values, shape, self.classifier.device())?)
     }
 
     /// Whether an image with these logits is adversarial; keeps it if it is the nearest so far.
@@ -106,10 +118,12 @@ impl<'a, T: Pixel> Ledger<'a, T> {
             return false;
         }
         let distance = distance_up(image, self.image(sample));
+        let was_broken = self.is_broken(sample);
         if self.found[sample].as_ref().is_none_or(|found| distance < found.distance) {
             let class = best_rival(logits, label).unwrap_or(label);
             self.found[sample] = Some(Found { image: image.to_vec(), class, distance });
         }
+        self.n_broken += usize::from(!was_broken && self.is_broken(sample));
         true
     }
 
@@ -122,11 +136,8 @@ impl<'a, T: Pixel> Ledger<'a, T> {
         !self.correct[sample] || self.found[sample].as_ref().is_some_and(near)
     }
 
-    /// Progress, where `done` is counted in samples.
-    pub(super) fn progress(&self, done: f64) -> AttackProgress {
-        let n_samples = self.len();
-        let n_broken = (0..n_samples).filter(|&i| self.is_broken(i)).count();
-        let fraction = if n_samples == 0 { 1.0 } else { (done / n_samples as f64).min(1.0) };
+    pub(super) fn progress(&self, fraction: f64) -> AttackProgress {
+        let (n_broken, n_samples) = (self.n_broken, self.len());
         AttackProgress { attack: self.name, fraction, n_broken, n_samples }
     }
 

@@ -8,8 +8,7 @@
 //!
 //! Source: the defaults of foolbox 2, with which these attacks are reported.
 
-use rand::Rng;
-use rand_chacha::ChaCha8Rng;
+use super::draws::Draws;
 
 /// What is known after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +37,10 @@ impl Blended {
         Self { random: vec![0.0; n_values], n_draws: 0, step: 0 }
     }
 
-    pub(super) fn propose(&mut self, rng: &mut ChaCha8Rng, original: &[f64], image: &mut [f64]) {
+    pub(super) fn propose(&mut self, draws: &mut Draws, original: &[f64], image: &mut [f64]) {
         if self.step == 0 {
             self.n_draws += 1;
-            self.random.iter_mut().for_each(|v| *v = rng.random());
+            self.random.iter_mut().for_each(|v| *v = draws.uniform());
             image.copy_from_slice(&self.random);
             return;
         }
@@ -94,7 +93,7 @@ impl SaltAndPepper {
     /// The next image that is nearer than the best one; false after the last round.
     pub(super) fn propose(
         &mut self,
-        rng: &mut ChaCha8Rng,
+        draws: &mut Draws,
         original: &[f64],
         image: &mut [f64],
     ) -> bool {
@@ -105,7 +104,7 @@ impl SaltAndPepper {
                 continue;
             }
             self.step += 1;
-            self.draw(rng, original, self.share());
+            self.draw(draws, original, self.share());
             let nearer = |(_, best): &(Vec<f64>, f64)| squared(&self.candidate, original) < *best;
             if self.best.as_ref().is_none_or(nearer) {
                 image.copy_from_slice(&self.candidate);
@@ -133,11 +132,11 @@ impl SaltAndPepper {
         self.largest * self.step as f64 / n_shares as f64
     }
 
-    fn draw(&mut self, rng: &mut ChaCha8Rng, original: &[f64], share: f64) {
+    fn draw(&mut self, draws: &mut Draws, original: &[f64], share: f64) {
         let n_places = self.n_places();
         self.candidate.copy_from_slice(original);
         for place in 0..n_places {
-            let u: f64 = rng.random();
+            let u = draws.uniform();
             let value = if u < share / 2.0 {
                 0.0
             } else if u >= 1.0 - share / 2.0 {

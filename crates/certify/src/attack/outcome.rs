@@ -3,9 +3,8 @@
 use candle_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::setup::check;
 use super::step::{distance_up, is_in_ball};
-use crate::classifier::Classifier;
+use super::target::AttackTarget;
 use crate::error::{Error, Result};
 use crate::margin::percent;
 use crate::tensor::{Pixel, batch_size};
@@ -33,12 +32,10 @@ pub enum Stopping {
     WhenBroken,
 }
 
-/// What is attacked.
+/// A target, and what takes the place of random choices.
 #[derive(Clone, Copy)]
 pub(super) struct Query<'a> {
-    pub(super) classifier: &'a dyn Classifier,
-    pub(super) images: &'a Tensor,
-    pub(super) labels: &'a [usize],
+    pub(super) target: AttackTarget<'a>,
     /// Images to start from; adversarial ones for the decision attacks.
     pub(super) starts: Option<&'a Tensor>,
     /// Random numbers in place of streams.
@@ -48,24 +45,19 @@ pub(super) struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    pub(super) const fn new(
-        classifier: &'a dyn Classifier,
-        images: &'a Tensor,
-        labels: &'a [usize],
-    ) -> Self {
-        Self { classifier, images, labels, starts: None, draws: None, ids: None }
+    pub(super) const fn new(target: AttackTarget<'a>) -> Self {
+        Self { target, starts: None, draws: None, ids: None }
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        check(self.classifier, self.images, self.labels)?;
+        self.target.check()?;
         let Some(starts) = self.starts else { return Ok(()) };
-        if starts.dims() != self.images.dims() {
+        let images = self.target.images.dims();
+        if starts.dims() != images {
             let (what, got) = ("batch of starting images", starts.dims().to_vec());
-            let expected = format!("{:?}", self.images.dims());
-            return Err(Error::ShapeMismatch { what, expected, got });
+            return Err(Error::ShapeMismatch { what, expected: format!("{images:?}"), got });
         }
-        check(self.classifier, starts, self.labels)?;
-        Ok(())
+        AttackTarget { images: starts, ..self.target }.check()
     }
 }
 

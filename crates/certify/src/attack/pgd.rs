@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::draws::Draws;
 use super::objective::{Goal, Loss};
 use super::outcome::{AttackStart, Stopping};
-use super::rounds::{Draws, Ended, Plan, Rounds, Search, Subject, Trace, Wish};
+use super::rounds::{Ended, Plan, Reply, Rounds, Search, Subject, Trace, Wish};
 use super::setup::{ONE_CLASS, check_at_least_one, check_positive};
 use super::step::{ascend, perturbed, project};
 use crate::error::{Error, Result};
@@ -128,7 +129,8 @@ impl<T: Pixel> Search<T> for Descent<T> {
         Some(if n_asked == n_steps { Wish::Logits } else { Wish::Gradient(goal) })
     }
 
-    fn answer(&mut self, image: &[T], logits: &[f64], gradient: &[T]) {
+    fn answer(&mut self, image: &[T], reply: Reply<'_, T>) {
+        let Reply { logits, gradient, .. } = reply;
         let steps = self.losses.len() < self.settings.steps;
         self.losses.push(self.settings.loss.value(logits, self.label));
         if steps {

@@ -7,17 +7,14 @@
 //!
 //! Source: Schott et al. 2019 (arXiv 1805.09190), as in foolbox 2, with salt-and-pepper noise as the start.
 
-use candle_core::{Tensor, WithDType};
-use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
+use candle_core::WithDType;
 use serde::{Deserialize, Serialize};
 
-use super::Strategy;
-use super::decision::{self, DecisionAttack, Limits, Search, Subject};
+use super::draws::Draws;
 use super::noise::SaltAndPepper;
-use super::outcome::{AttackOutcome, AttackProgress, Query, Stopping};
-use super::setup::{check_at_least_one, check_positive};
-use crate::classifier::Classifier;
+use super::outcome::Stopping;
+use super::rounds::{Ended, Plan, Reply, Rounds, Search, Subject, Trace, Wish};
+use super::setup::check_at_least_one;
 use crate::error::Result;
 use crate::tensor::{Pixel, widened};
 
@@ -44,75 +41,52 @@ impl Pointwise {
         let stopping = Stopping::WhenBroken;
         Self { eps, seed, stopping, max_queries: 1_000_000, batch_size: 200 }
     }
-
-    /// Attacks every image from the adversarial image of the same place in `starts`.
-    ///
-    /// # Errors
-    /// Those of [`Attack::run`](crate::Attack::run); [`Error::StartNotAdversarial`](crate::Error) for a start of the sample's own class.
-    pub fn run_from(
-        &self,
-        classifier: &dyn Classifier,
-        images: &Tensor,
-        labels: &[usize],
-        starts: &Tensor,
-        progress: &mut dyn FnMut(AttackProgress),
-    ) -> Result<AttackOutcome> {
-        let query = Query { starts: Some(starts), ..Query::new(classifier, images, labels) };
-        self.attack_checked(query, progress)
-    }
 }
 
-impl Strategy for Pointwise {
-    fn name(&self) -> &'static str {
-        "pointwise"
+impl Rounds for Pointwise {
+    type Search<T: Pixel> = Resets;
+
+    const FROM_ADVERSARIAL: bool = true;
+
+    fn plan(&self) -> Plan {
+        let Self { eps, seed, stopping, batch_size, .. } = *self;
+        Plan { name: "pointwise", eps, seed, stopping, restarts: 1, batch_size }
     }
 
-    fn eps(&self) -> f64 {
-        self.eps
+    fn max_queries(&self) -> usize {
+        self.max_queries
     }
 
-    fn check(&self) -> Result<()> {
-        check_positive("eps", self.eps)?;
-        check_at_least_one("max_queries", self.max_queries)?;
-        check_at_least_one("batch_size", self.batch_size)
+    fn check_own(&self) -> Result<()> {
+        check_at_least_one("max_queries", self.max_queries)
     }
 
-    fn attack(
-        &self,
-        query: Query<'_>,
-        progress: &mut dyn FnMut(AttackProgress),
-    ) -> Result<AttackOutcome> {
-        decision::run(self, query, progress)
-    }
-}
-
-impl DecisionAttack for Pointwise {
-    type Search<T: Pixel> = PointwiseSearch<T>;
-
-    fn limits(&self) -> Limits {
-        let Self { eps, seed, stopping, max_queries, batch_size } = *self;
-        Limits { name: self.name(), eps, seed, stopping, max_queries, batch_size }
-    }
-
-    fn search<T: Pixel>(&self, subject: Subject<'_, T>) -> PointwiseSearch<T> {
-        let n_values = subject.original.len();
-        let phase = match subject.start {
-            Some(_) => Phase::Given,
-            None => Phase::Noise(SaltAndPepper::new(n_values, subject.n_channels)),
-        };
-        let x = widened(subject.start.unwrap_or(subject.original));
-        let original = widened(subject.original);
-        let values = std::marker::PhantomData;
-        PointwiseSearch { original, x, phase, order: Vec::new(), place: 0, improved: false, values }
+    fn search<T: Pixel>(&self, subject: Subject<'_, T>) -> Resets {
+        let Subject { image, shape, start, draws, .. } = subject;
+        // values that share a place: the channels of an image c x h x w
+        let n_channels = if let [channels, _, _] = *shape { channels } else { 1 };
+        Resets {
+            original: widened(image),
+            x: widened(start.unwrap_or(image)),
+            phase: match start {
+                Some(_) => Phase::Given,
+                None => Phase::Noise(SaltAndPepper::new(image.len(), n_channels)),
+            },
+            order: Vec::new(),
+            place: 0,
+            improved: false,
+            trace: Trace::default(),
+            draws,
+        }
     }
 }
 
 /// Steps of one bisection.
 const BISECTIONS: usize = 10;
 
-/// The attack on one sample.
+/// The resets of one sample.
 #[derive(Debug)]
-pub(super) struct PointwiseSearch<T> {
+pub(super) struct Resets {
     original: Vec<f64>,
     /// The adversarial image, but for what `phase` is trying.
     x: Vec<f64>,
@@ -122,7 +96,8 @@ pub(super) struct PointwiseSearch<T> {
     place: usize,
     /// Whether the present pass of (2) has changed anything.
     improved: bool,
-    values: std::marker::PhantomData<T>,
+    trace: Trace,
+    draws: Draws,
 }
 
 #[derive(Debug)]
@@ -146,10 +121,10 @@ enum Phase {
     Ended,
 }
 
-impl<T: Pixel> Search<T> for PointwiseSearch<T> {
-    fn propose(&mut self, rng: &mut ChaCha8Rng, image: &mut [T]) -> bool {
+impl<T: Pixel> Search<T> for Resets {
+    fn propose(&mut self, _: &[T], point: &mut [T]) -> Option<Wish> {
         if let Phase::Noise(noise) = &mut self.phase
-            && !noise.propose(rng, &self.original, &mut self.x)
+            && !noise.propose(&mut self.draws, &self.original, &mut self.x)
         {
             self.phase = match noise.take_best() {
                 Some(best) => {
@@ -165,12 +140,12 @@ impl<T: Pixel> Search<T> for PointwiseSearch<T> {
             Phase::Reset { .. } => {
                 // an empty order marks a reset that succeeded
                 if self.order.is_empty() {
-                    self.shuffle(rng);
+                    self.shuffle();
                 }
                 self.try_next() || {
                     self.phase = Phase::Refine { old: 0.0 };
                     self.improved = false;
-                    self.shuffle(rng);
+                    self.shuffle();
                     self.try_next()
                 }
             }
@@ -178,7 +153,7 @@ impl<T: Pixel> Search<T> for PointwiseSearch<T> {
                 self.try_next()
                     || (self.improved && {
                         self.improved = false;
-                        self.shuffle(rng);
+                        self.shuffle();
                         self.try_next()
                     })
             }
@@ -189,11 +164,12 @@ impl<T: Pixel> Search<T> for PointwiseSearch<T> {
             }
             Phase::Ended => false,
         };
-        image.iter_mut().zip(&self.x).for_each(|(v, &x)| *v = T::of(x));
-        asks
+        point.iter_mut().zip(&self.x).for_each(|(v, &x)| *v = T::of(x));
+        asks.then_some(Wish::Logits)
     }
 
-    fn answer(&mut self, adversarial: bool) {
+    fn answer(&mut self, _: &[T], reply: Reply<'_, T>) {
+        let adversarial = reply.adversarial;
         let idx = self.place.checked_sub(1).and_then(|place| self.order.get(place).copied());
         match (&mut self.phase, idx) {
             (Phase::Noise(noise), _) => noise.answer(adversarial, &self.original),
@@ -222,12 +198,23 @@ impl<T: Pixel> Search<T> for PointwiseSearch<T> {
     }
 }
 
-impl<T: Pixel> PointwiseSearch<T> {
+impl Ended for Resets {
+    fn trace(&self) -> Trace {
+        Trace { best: self.x.clone(), ..self.trace.clone() }
+    }
+
+    fn ran_out(&self) -> bool {
+        self.draws.ran_out()
+    }
+}
+
+impl Resets {
     /// A new random order of the values that differ.
-    fn shuffle(&mut self, rng: &mut ChaCha8Rng) {
+    fn shuffle(&mut self) {
         let differs = |&i: &usize| self.x[i] != self.original[i];
         self.order = (0..self.x.len()).filter(differs).collect();
-        self.order.shuffle(rng);
+        self.trace.values.push(self.order.len() as f64);
+        self.draws.shuffle(&mut self.order);
         self.place = 0;
     }
 

@@ -1,37 +1,6 @@
-//! What every attack checks before it starts.
+//! What every attack checks of its settings.
 
-use candle_core::Tensor;
-
-use crate::classifier::{Classifier, check_labels};
 use crate::error::{Error, Result};
-use crate::tensor::{batch_size, to_f64};
-
-/// Checks images and labels against the classifier; the number of images and of values in each.
-pub(super) fn check(
-    classifier: &dyn Classifier,
-    images: &Tensor,
-    labels: &[usize],
-) -> Result<(usize, usize)> {
-    let (n, n_values) = batch_size(images)?;
-    check_labels(labels, n, classifier.n_classes())?;
-    if images.dtype() != classifier.dtype() {
-        return Err(Error::DTypeMismatch {
-            what: "batch of images",
-            expected: classifier.dtype().as_str().into(),
-            got: images.dtype().as_str().into(),
-        });
-    }
-    check_pixels(&to_f64(images)?, n_values)?;
-    Ok((n, n_values))
-}
-
-/// Pixels must be numbers in [0, 1]: the range that every iterate is clamped to.
-fn check_pixels(values: &[f64], n_values: usize) -> Result<()> {
-    match values.iter().position(|v| !(0.0..=1.0).contains(v)) {
-        Some(at) => Err(Error::PixelRange { sample: at / n_values.max(1), value: values[at] }),
-        None => Ok(()),
-    }
-}
 
 /// A setting that must be positive and finite.
 pub(super) fn check_positive(name: &'static str, value: f64) -> Result<()> {

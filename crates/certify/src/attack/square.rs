@@ -27,10 +27,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::draws::Draws;
 use super::objective::best_rival;
 use super::outcome::Stopping;
-use super::rounds::{Draws, Ended, Plan, Rounds, Search, Subject, Trace, Wish};
+use super::rounds::{Ended, Plan, Reply, Rounds, Search, Subject, Trace, Wish};
 use super::setup::check_at_least_one;
+use super::step::norm;
 use crate::error::{Error, Result};
 use crate::tensor::{Pixel, widened};
 
@@ -172,8 +174,7 @@ pub(super) struct Windows {
 impl<T: Pixel> Search<T> for Windows {
     fn propose(&mut self, _: &[T], point: &mut [T]) -> Option<Wish> {
         // the start is no query
-        let ends = self.n_asked > self.settings.queries || self.margin <= 0.0;
-        if ends || self.draws.ran_out() {
+        if self.n_asked > self.settings.queries || self.margin <= 0.0 {
             return None;
         }
         if self.n_asked > 0 {
@@ -187,7 +188,8 @@ impl<T: Pixel> Search<T> for Windows {
         Some(Wish::Logits)
     }
 
-    fn answer(&mut self, _: &[T], logits: &[f64], _: &[T]) {
+    fn answer(&mut self, _: &[T], reply: Reply<'_, T>) {
+        let logits = reply.logits;
         let margin = best_rival(logits, self.label)
             .map_or(f64::INFINITY, |rival| logits[self.label] - logits[rival]);
         let accepted = self.n_asked == 0 || margin < self.margin || margin <= 0.0;
@@ -256,7 +258,7 @@ impl Windows {
         let mut delta: Vec<f64> =
             self.best.iter().zip(&self.original).map(|(b, x)| b - x).collect();
         let pattern = self.pattern(side);
-        let missing = (eps * eps - dot(&delta)).max(0.0) / grid.channels as f64;
+        let missing = (eps * eps - norm(&delta).powi(2)).max(0.0) / grid.channels as f64;
         let in_windows = self.mass(&delta, into, from);
         let amplitude = (missing + in_windows).sqrt();
         let mut patches = Vec::with_capacity(grid.channels);
@@ -331,14 +333,6 @@ fn pyramid(height: usize, width: usize) -> Vec<f64> {
     let length = norm(&values).max(f64::MIN_POSITIVE);
     values.iter_mut().for_each(|v| *v /= length);
     values
-}
-
-fn dot(values: &[f64]) -> f64 {
-    values.iter().map(|v| v * v).sum()
-}
-
-fn norm(values: &[f64]) -> f64 {
-    dot(values).sqrt()
 }
 
 #[cfg(test)]

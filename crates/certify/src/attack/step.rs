@@ -66,28 +66,26 @@ pub(super) fn with_rounding(eps: f64, n: usize, unit_roundoff: f64) -> f64 {
     eps * (1.0 + (n as f64 + 8.0) * unit_roundoff) + 2.0 * unit_roundoff * (n as f64).sqrt()
 }
 
-/// Keeps the rows of length `n` that are marked, in order.
-pub(super) fn retain_rows<T: Copy>(values: &mut Vec<T>, n: usize, keep: &[bool]) {
-    let mut next = 0;
-    for (row, _) in keep.iter().enumerate().filter(|(_, keep)| **keep) {
-        values.copy_within(row * n..(row + 1) * n, next * n);
-        next += 1;
-    }
-    values.truncate(next * n);
+/// Partial sums of a long sum, so that the compiler can use vector registers.
+pub(super) const LANES: usize = 8;
+
+/// Euclidean norm.
+pub(super) fn norm<T: Pixel>(values: &[T]) -> f64 {
+    dot(values, values).sqrt()
 }
 
-/// Euclidean norm; eight partial sums, so that the compiler can use vector registers.
-pub(super) fn norm<T: Pixel>(values: &[T]) -> f64 {
-    const LANES: usize = 8;
+/// `Σ a b`.
+pub(super) fn dot<T: Pixel>(a: &[T], b: &[T]) -> f64 {
     let mut sums = [T::zero(); LANES];
-    let mut chunks = values.chunks_exact(LANES);
-    for chunk in &mut chunks {
-        for (sum, &v) in sums.iter_mut().zip(chunk) {
-            *sum += v * v;
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest = a_chunks.remainder().iter().zip(b_chunks.remainder());
+    let rest: f64 = rest.map(|(&a, &b)| WithDType::to_f64(a * b)).sum();
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for ((sum, &a), &b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
         }
     }
-    let rest = chunks.remainder().iter().map(|&v| WithDType::to_f64(v * v)).sum::<f64>();
-    (sums.iter().map(|&s| WithDType::to_f64(s)).sum::<f64>() + rest).sqrt()
+    sums.iter().map(|&s| WithDType::to_f64(s)).sum::<f64>() + rest
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::outcome::{AttackOutcome, Query};
+use super::target::AttackTarget;
 use crate::classifier::Classifier;
 use crate::error::{Error, Result};
 
@@ -40,7 +41,7 @@ pub(super) struct Subset {
 
 impl<'a> Merged<'a> {
     pub(super) fn new(query: Query<'a>) -> Self {
-        let Query { images, labels, ids, .. } = query;
+        let Query { target: AttackTarget { images, labels, .. }, ids, .. } = query;
         let n = labels.len();
         Self {
             images,
@@ -111,15 +112,10 @@ impl<'a> Merged<'a> {
 
 impl Subset {
     pub(super) fn query<'s>(&'s self, classifier: &'s dyn Classifier) -> Query<'s> {
-        let Self { images, labels, ids } = self;
-        Query { ids: Some(ids), ..Query::new(classifier, images, labels) }
+        Query { ids: Some(&self.ids), ..Query::new(self.target(classifier)) }
     }
 
-    pub(super) const fn images(&self) -> &Tensor {
-        &self.images
-    }
-
-    pub(super) fn labels(&self) -> &[usize] {
-        &self.labels
+    pub(super) fn target<'s>(&'s self, classifier: &'s dyn Classifier) -> AttackTarget<'s> {
+        AttackTarget::new(classifier, &self.images, &self.labels)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use certify::{
-    Apgd, ApgdLoss, Classifier, Fab, Replay, Square, Stopping, Trace, TracedAttack,
+    Apgd, ApgdLoss, AttackTarget, Classifier, Fab, Replay, Square, Stopping, Trace, TracedAttack,
     ZeroPaddedNetwork, ZeroPaddedSpec,
 };
 use lipconv::{Activation, Dense, ImageShape, PlainLayer, PlainNetwork};
@@ -130,7 +130,11 @@ fn check_close(what: &str, ours: &[f64], theirs: &[f64]) {
 impl Golden {
     fn traces(&self, attack: &dyn TracedAttack, replay: Replay<'_>) -> Vec<Trace> {
         let classifier = self.classifier.as_ref();
-        let run = attack.run_traced(classifier, &self.images, &self.labels, replay, &mut |_| {});
+        let run = attack.run_traced(
+            AttackTarget::new(classifier, &self.images, &self.labels),
+            replay,
+            &mut |_| {},
+        );
         run.unwrap().1
     }
 
@@ -234,14 +238,18 @@ fn a_list_of_random_numbers_may_end_too_early() {
     let replay = Replay { draws: Some(&fewer), ..Replay::default() };
     let Golden { classifier, images, labels, .. } = &golden;
     let network = classifier.as_ref();
-    let error = attack.run_traced(network, images, labels, replay, &mut |_| {}).unwrap_err();
+    let error = attack
+        .run_traced(AttackTarget::new(network, images, labels), replay, &mut |_| {})
+        .unwrap_err();
     let expected = format!(
         "sample 1: {} random numbers, expected more: the search went on after the last one",
         fewer[1].len()
     );
     assert_eq!(error.to_string(), expected);
     let replay = Replay { draws: Some(&draws[..3]), ..Replay::default() };
-    let error = attack.run_traced(network, images, labels, replay, &mut |_| {}).unwrap_err();
+    let error = attack
+        .run_traced(AttackTarget::new(network, images, labels), replay, &mut |_| {})
+        .unwrap_err();
     let expected = "3 lists of random numbers, expected 4: one for each sample";
     assert_eq!(error.to_string(), expected);
 }

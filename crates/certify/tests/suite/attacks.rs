@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Tensor};
 use certify::{
-    Attack, AttackOutcome, AttackProgress, AttackStart, Classifier, Fgsm, LinearClassifier, Loss,
-    Pgd, Stopping,
+    Attack, AttackOutcome, AttackProgress, AttackStart, AttackTarget, Classifier, Fgsm,
+    LinearClassifier, Loss, Pgd, Stopping,
 };
 use lipconv::{ImageShape, PlainNetwork};
 
@@ -29,7 +29,7 @@ fn run(
     images: &Tensor,
     labels: &[usize],
 ) -> AttackOutcome {
-    attack.run(classifier, images, labels, &mut |_| {}).unwrap()
+    attack.run(AttackTarget::new(classifier, images, labels), &mut |_| {}).unwrap()
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn progress_grows_to_one() {
     let (classifier, images, labels, _) = linear(DType::F32);
     let mut seen: Vec<AttackProgress> = Vec::new();
     let pgd = Pgd { batch_size: 15, ..Pgd::strong(0.1, 5, 2, 0) };
-    pgd.run(&classifier, &images, &labels, &mut |p| seen.push(p)).unwrap();
+    pgd.run(AttackTarget::new(&classifier, &images, &labels), &mut |p| seen.push(p)).unwrap();
     assert!(seen.len() > 10);
     assert!(
         seen.windows(2).all(|w| w[0].fraction <= w[1].fraction && w[0].n_broken <= w[1].n_broken)

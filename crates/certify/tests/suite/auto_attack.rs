@@ -2,9 +2,10 @@
 
 use candle_core::{DType, Device, Tensor};
 use certify::{
-    Apgd, ApgdLoss, Attack, AttackOutcome, AttackProgress, AutoAttack, AutoAttackFlag,
-    AutoAttackPart, Certifier, Classifier, EvaluationSettings, Fab, LinearClassifier, Objective,
-    Pgd, Replay, Square, Stopping, TracedAttack, check_soundness, evaluate,
+    Apgd, ApgdLoss, Attack, AttackOutcome, AttackProgress, AttackTarget, AutoAttack,
+    AutoAttackFlag, AutoAttackPart, Certifier, Classifier, EvaluationSettings, Fab,
+    LinearClassifier, Objective, Pgd, Replay, Square, Stopping, TracedAttack, check_soundness,
+    evaluate,
 };
 use lipconv::{ImageShape, PlainNetwork};
 
@@ -31,7 +32,7 @@ fn run(
     images: &Tensor,
     labels: &[usize],
 ) -> AttackOutcome {
-    attack.run(classifier, images, labels, &mut |_| {}).unwrap()
+    attack.run(AttackTarget::new(classifier, images, labels), &mut |_| {}).unwrap()
 }
 
 fn mixed(dtype: DType) -> (PlainNetwork, Tensor, Vec<usize>) {
@@ -104,7 +105,11 @@ fn every_point_is_in_ball_and_box_and_the_best_only_improves() {
         let attacks: [&dyn TracedAttack; 4] = [&ce, &targeted, &square, &pgd];
         for attack in attacks {
             let counted = Counted { network: &network, images: &images, eps };
-            let run = attack.run_traced(&counted, &images, &labels, Replay::default(), &mut |_| {});
+            let run = attack.run_traced(
+                AttackTarget::new(&counted, &images, &labels),
+                Replay::default(),
+                &mut |_| {},
+            );
             let (_, traces) = run.unwrap();
             assert!(traces.len() >= labels.len());
             let originals = rows(&images);
@@ -220,7 +225,9 @@ fn seeds_decide_and_batches_and_neighbours_do_not() {
     let attacks: [&dyn Attack; 2] = [&auto, &pgd];
     for attack in attacks {
         let whole = run(attack, &network, &images, &labels);
-        let part = attack.run_on(&some, &network, &images, &labels, &mut |_| {}).unwrap();
+        let part = attack
+            .run_on(&some, AttackTarget::new(&network, &images, &labels), &mut |_| {})
+            .unwrap();
         for i in 0..24 {
             let row = |outcome: &AttackOutcome| outcome.adversarial.narrow(0, i, 1).unwrap();
             if some.contains(&i) {
@@ -232,7 +239,9 @@ fn seeds_decide_and_batches_and_neighbours_do_not() {
                 assert_eq!(largest_difference(&row(&part), &images.narrow(0, i, 1).unwrap()), 0.0);
             }
         }
-        let error = attack.run_on(&[24], &network, &images, &labels, &mut |_| {}).unwrap_err();
+        let error = attack
+            .run_on(&[24], AttackTarget::new(&network, &images, &labels), &mut |_| {})
+            .unwrap_err();
         let text = "index of a sample to attack is 24, expected below the number of images";
         assert_eq!(error.to_string(), text);
     }
@@ -415,7 +424,7 @@ fn progress_grows_to_one_and_nothing_is_an_empty_outcome() {
     let (classifier, images, labels, _) = linear(5, DType::F32);
     let mut seen: Vec<AttackProgress> = Vec::new();
     let attack = short(0.05, 0).with_batch_size(7);
-    attack.run(&classifier, &images, &labels, &mut |p| seen.push(p)).unwrap();
+    attack.run(AttackTarget::new(&classifier, &images, &labels), &mut |p| seen.push(p)).unwrap();
     let grows = |w: &[AttackProgress]| {
         w[0].fraction <= w[1].fraction + 1e-12 && w[0].n_broken <= w[1].n_broken
     };
@@ -429,7 +438,8 @@ fn progress_grows_to_one_and_nothing_is_an_empty_outcome() {
 fn settings_have_domains_and_one_class_is_too_few() {
     let (classifier, images, labels, _) = linear(5, DType::F32);
     let check = |attack: &dyn Attack, expected: &str| {
-        let error = attack.run(&classifier, &images, &labels, &mut |_| {}).unwrap_err();
+        let error =
+            attack.run(AttackTarget::new(&classifier, &images, &labels), &mut |_| {}).unwrap_err();
         assert_eq!(error.to_string(), expected);
     };
     let apgd = Apgd::default();
@@ -458,7 +468,9 @@ fn settings_have_domains_and_one_class_is_too_few() {
     let rng = &mut rng(75);
     let weight = uniform(&[1, INPUT.n_values()], 1.0, DType::F32, rng);
     let lone = LinearClassifier::new(weight, uniform(&[1], 0.1, DType::F32, rng)).unwrap();
-    let error = apgd.run(&lone, &images, &vec![0; labels.len()], &mut |_| {}).unwrap_err();
+    let error = apgd
+        .run(AttackTarget::new(&lone, &images, &vec![0; labels.len()]), &mut |_| {})
+        .unwrap_err();
     let text = "the classifier has 1 classes, expected at least 2 for an attack on its class";
     assert_eq!(error.to_string(), text);
 }
@@ -472,7 +484,11 @@ fn plus_is_at_least_as_strong_and_restarts_differ() {
     let loss = ApgdLoss::CrossEntropy;
     let two =
         Apgd { steps: 3, restarts: 2, stopping: Stopping::Never, ..Apgd::standard(0.3, loss, 0) };
-    let run = two.run_traced(&network, &images, &labels, Replay::default(), &mut |_| {});
+    let run = two.run_traced(
+        AttackTarget::new(&network, &images, &labels),
+        Replay::default(),
+        &mut |_| {},
+    );
     let traces = run.unwrap().1;
     assert_eq!(traces.len(), 48);
     let first = |round: usize| traces.iter().find(|t| t.round == round && t.sample == 0).unwrap();

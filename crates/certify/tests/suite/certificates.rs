@@ -3,8 +3,8 @@
 use candle_core::{DType, Device, Tensor};
 use certify::is_correct;
 use certify::{
-    Arithmetic, Attack, Certifier, Classifier, ExecutedNetwork, LinearClassifier, LogitBound, Loss,
-    Pgd, check_soundness,
+    Arithmetic, Attack, AttackTarget, Certifier, Classifier, ExecutedNetwork, LinearClassifier,
+    LogitBound, Loss, Pgd, check_soundness,
 };
 use lipconv::{Activation, Dense, ImageShape, PlainLayer, PlainNetwork};
 use proptest::prelude::*;
@@ -70,7 +70,8 @@ pub(crate) fn check_radius_survives(network: &PlainNetwork, arithmetic: Arithmet
         let image = images.narrow(0, i, 1).unwrap();
         for loss in [Loss::default(), Loss::CrossEntropy] {
             let pgd = Pgd { loss, ..Pgd::strong(0.999 * radii[i], 25, 2, seed) };
-            let outcome = pgd.run(&executed, &image, &labels[i..=i], &mut |_| {}).unwrap();
+            let outcome =
+                pgd.run(AttackTarget::new(&executed, &image, &labels[i..=i]), &mut |_| {}).unwrap();
             let radius = &radii[i..=i];
             check_soundness("pgd", &outcome, &labels[i..=i], radius, arithmetic).unwrap();
             assert!(!outcome.broken[0], "arithmetic {} seed {seed} sample {i}", arithmetic.name());
@@ -167,7 +168,7 @@ fn a_huge_bias_breaks_the_real_radius_but_not_the_executed_one() {
     assert_eq!(certificates.executed[&Arithmetic::F32AccumulateF64], [0.0]);
     assert!(certificates.executed[&Arithmetic::F64][0] > 0.14);
     let pgd = Pgd { steps: 2, ..Pgd::paper(0.01, 0) };
-    let outcome = pgd.run(&network, &image, &[0], &mut |_| {}).unwrap();
+    let outcome = pgd.run(AttackTarget::new(&network, &image, &[0]), &mut |_| {}).unwrap();
     assert!(outcome.broken[0]);
     let executed = &certificates.executed[&Arithmetic::F32];
     check_soundness("pgd", &outcome, &[0], executed, Arithmetic::F32).unwrap();

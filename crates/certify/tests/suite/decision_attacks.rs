@@ -2,10 +2,11 @@
 
 use candle_core::{DType, Tensor};
 use certify::{
-    Attack, AttackOutcome, AttackProgress, Boundary, Classifier, LinearClassifier, Pointwise,
-    Stopping,
+    Attack, AttackOutcome, AttackProgress, AttackTarget, Boundary, Classifier, LinearClassifier,
+    Pointwise, Replay, Stopping, TracedAttack,
 };
 use lipconv::ImageShape;
+use rand::Rng;
 
 use crate::common::{images, largest_difference, mixed_network, predictions, rng, rows, uniform};
 
@@ -33,7 +34,7 @@ fn run(
     images: &Tensor,
     labels: &[usize],
 ) -> AttackOutcome {
-    attack.run(classifier, images, labels, &mut |_| {}).unwrap()
+    attack.run(AttackTarget::new(classifier, images, labels), &mut |_| {}).unwrap()
 }
 
 #[test]
@@ -138,7 +139,9 @@ fn a_budget_ends_a_search() {
     let (classifier, images, labels, _) = linear(DType::F64);
     let mut n_reports = 0;
     let attack = Boundary { max_queries: 25, batch_size: 100, ..boundary() };
-    let outcome = attack.run(&classifier, &images, &labels, &mut |_| n_reports += 1).unwrap();
+    let outcome = attack
+        .run(AttackTarget::new(&classifier, &images, &labels), &mut |_| n_reports += 1)
+        .unwrap();
     assert!((25..=27).contains(&n_reports), "{n_reports}");
     let longer = run(&Boundary { max_queries: 2000, ..attack }, &classifier, &images, &labels);
     assert!(outcome.distances.iter().zip(&longer.distances).all(|(a, b)| a >= b));
@@ -207,16 +210,57 @@ fn given_starts_are_used_and_checked() {
     let order: Vec<u32> = labels.iter().map(|&t| other(t) as u32).collect();
     let starts = images.index_select(&Tensor::new(order, images.device()).unwrap(), 0).unwrap();
     let attack = Boundary { max_queries: 1, ..boundary() };
-    let outcome = attack.run_from(&classifier, &images, &labels, &starts, &mut |_| {}).unwrap();
+    let target = AttackTarget::new(&classifier, &images, &labels);
+    let from = |attack: &dyn TracedAttack, starts: &Tensor| {
+        let replay = Replay { starts: Some(starts), ..Replay::default() };
+        attack.run_traced(target, replay, &mut |_| {})
+    };
+    let (outcome, traces) = from(&attack, &starts).unwrap();
     assert_eq!(largest_difference(&outcome.adversarial, &starts), 0.0);
+    assert!(traces.iter().enumerate().all(|(i, t)| t.sample == i && t.values.len() == 1));
     let text = "sample 0: the starting image is classified as the sample's own label";
     let attack = Pointwise::new(ANY_EPS, 0);
-    let refused = attack.run_from(&classifier, &images, &labels, &images, &mut |_| {});
+    let refused = from(&attack, &images);
     assert!(refused.unwrap_err().to_string().starts_with(text));
     let fewer = starts.narrow(0, 0, 3).unwrap();
-    let refused = attack.run_from(&classifier, &images, &labels, &fewer, &mut |_| {});
+    let refused = from(&attack, &fewer);
     let text = "batch of starting images has shape [3, 2, 3, 4], expected [12, 2, 3, 4]";
     assert_eq!(refused.unwrap_err().to_string(), text);
+}
+
+#[test]
+fn walks_are_traced_and_random_numbers_can_be_handed_in() {
+    let (classifier, images, labels, _) = linear(DType::F64);
+    let target = AttackTarget::new(&classifier, &images, &labels);
+    let traced = |attack: &dyn TracedAttack, draws| {
+        attack.run_traced(target, Replay { starts: None, draws }, &mut |_| {})
+    };
+    let boundary = Boundary { steps: 30, ..boundary() };
+    let pointwise = Pointwise::new(ANY_EPS, 0);
+    let attacks: [&dyn TracedAttack; 2] = [&boundary, &pointwise];
+    let rng = &mut rng(61);
+    let draws: Vec<Vec<f64>> =
+        (0..12).map(|_| (0..60_000).map(|_| rng.random_range(0.0..1.0)).collect()).collect();
+    for attack in attacks {
+        let [first, second] = [(), ()].map(|()| traced(attack, Some(&draws[..])).unwrap());
+        assert_eq!(first.1, second.1);
+        assert_eq!(first.0.distances, second.0.distances);
+        assert!(first.0.distances.iter().all(|d| d.is_finite()));
+        // distances fall, and values that differ become fewer
+        for trace in &first.1 {
+            assert!(trace.values.len() > 1 && trace.values.windows(2).all(|w| w[1] <= w[0]));
+        }
+        let other = traced(attack, None).unwrap().0;
+        assert!(other.distances.iter().zip(&first.0.distances).any(|(a, b)| a != b));
+        let fewer: Vec<Vec<f64>> = draws.iter().map(|values| values[..20].to_vec()).collect();
+        let error = traced(attack, Some(&fewer)).unwrap_err().to_string();
+        assert!(error.contains("20 random numbers, expected more"), "{error}");
+    }
+    let walks = traced(&boundary, None).unwrap();
+    for (trace, distance) in walks.1.iter().zip(&walks.0.distances) {
+        assert_eq!((trace.values.len(), trace.steps.len()), (31, 30));
+        assert!((trace.values[30] - distance).abs() < 1e-9 * distance);
+    }
 }
 
 #[test]
@@ -224,12 +268,13 @@ fn progress_ends_at_one_and_settings_have_domains() {
     let (classifier, images, labels, _) = linear(DType::F32);
     let mut seen: Vec<AttackProgress> = Vec::new();
     let attack = Boundary { steps: 5, batch_size: 5, ..boundary() };
-    attack.run(&classifier, &images, &labels, &mut |p| seen.push(p)).unwrap();
+    attack.run(AttackTarget::new(&classifier, &images, &labels), &mut |p| seen.push(p)).unwrap();
     assert!(seen.iter().all(|p| p.attack == "boundary" && p.n_samples == 12));
     assert!(seen.iter().all(|p| (0.0..=1.0).contains(&p.fraction)));
     assert_eq!(seen.last().unwrap().fraction, 1.0);
     let check = |attack: &dyn Attack, expected: &str| {
-        let error = attack.run(&classifier, &images, &labels, &mut |_| {}).unwrap_err();
+        let error =
+            attack.run(AttackTarget::new(&classifier, &images, &labels), &mut |_| {}).unwrap_err();
         assert_eq!(error.to_string(), expected);
     };
     check(

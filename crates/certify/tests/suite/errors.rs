@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use certify::{
-    Arithmetic, Attack, AttackOutcome, AttackStart, Certifier, Error, EvaluationSettings,
-    ExecutedNetwork, LinearClassifier, Loss, Objective, Pgd, check_soundness, evaluate,
-    input_gradient, nominal_radii,
+    Arithmetic, Attack, AttackOutcome, AttackStart, AttackTarget, Certifier, Error,
+    EvaluationSettings, ExecutedNetwork, LinearClassifier, Loss, Objective, Pgd, check_soundness,
+    evaluate, input_gradient, nominal_radii,
 };
 use lipconv::{Dense, ImageShape, PlainLayer, PlainNetwork};
 
@@ -24,7 +24,7 @@ fn check_text<T: std::fmt::Debug>(result: Result<T, Error>, expected: &str) {
 }
 
 fn attack(pgd: Pgd, images: &Tensor, labels: &[usize]) -> Result<AttackOutcome, Error> {
-    pgd.run(&network(), images, labels, &mut |_| {})
+    pgd.run(AttackTarget::new(&network(), images, labels), &mut |_| {})
 }
 
 #[test]

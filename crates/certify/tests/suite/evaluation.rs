@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Tensor};
 use certify::{
-    Arithmetic, Attack, AttackOutcome, AttackProgress, Classifier, Evaluation, EvaluationSettings,
-    Evaluator, Fab, Fgsm, Pgd, Result, Scope, Stopping, evaluate,
+    Arithmetic, Attack, AttackOutcome, AttackProgress, AttackTarget, Classifier, Evaluation,
+    EvaluationSettings, Evaluator, Fab, Fgsm, Pgd, Result, Scope, Stopping, evaluate,
 };
 
 use crate::common::{images, mixed_network, predictions, rng};
@@ -126,11 +126,10 @@ impl Attack for Boaster {
 
     fn run(
         &self,
-        _: &dyn Classifier,
-        images: &Tensor,
-        labels: &[usize],
+        target: AttackTarget<'_>,
         _: &mut dyn FnMut(AttackProgress),
     ) -> Result<AttackOutcome> {
+        let AttackTarget { images, labels, .. } = target;
         Ok(AttackOutcome {
             adversarial: (images.zeros_like()? + self.pixel)?,
             predictions: labels.iter().map(|label| (label + 1) % 5).collect(),

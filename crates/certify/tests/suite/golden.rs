@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Tensor, safetensors};
 use certify::{
-    Arithmetic, AttackStart, Certifier, Classifier, ExecutedNetwork, Fgsm, Loss, Objective, Pgd,
-    Replay, Stopping, TracedAttack, margins, nominal_radii,
+    Arithmetic, AttackStart, AttackTarget, Certifier, Classifier, ExecutedNetwork, Fgsm, Loss,
+    Objective, Pgd, Replay, Stopping, TracedAttack, margins, nominal_radii,
 };
 use lipconv::{Activation, CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork};
 use ndarray_npy::NpzReader;
@@ -116,7 +116,11 @@ fn last_iterates(attack: &dyn TracedAttack, tensors: &Tensors, dtype: DType) -> 
     let iterate = |(i, &label): (usize, &usize)| {
         let raised = Raised { network: &network, label };
         let image = images.narrow(0, i, 1).unwrap();
-        let run = attack.run_traced(&raised, &image, &[label], Replay::default(), &mut |_| {});
+        let run = attack.run_traced(
+            AttackTarget::new(&raised, &image, &[label]),
+            Replay::default(),
+            &mut |_| {},
+        );
         let [trace] = &run.unwrap().1[..] else { panic!("image {i} is not right") };
         trace.best.clone()
     };

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor, safetensors};
-use certify::{Attack, Classifier, Fgsm, ZeroPaddedLayer, ZeroPaddedNetwork, ZeroPaddedSpec};
+use certify::{
+    Attack, AttackTarget, Classifier, Fgsm, ZeroPaddedLayer, ZeroPaddedNetwork, ZeroPaddedSpec,
+};
 use lipconv::ImageShape;
 use tempfile::TempDir;
 
@@ -126,7 +128,8 @@ fn attacks_run_on_it() {
     let network = ZeroPaddedNetwork::load(&path, &spec()).unwrap();
     let images = images(10, spec().input, DType::F32, &mut rng(72));
     let labels = crate::common::predictions(&network, &images);
-    let outcome = Fgsm::paper(0.5).run(&network, &images, &labels, &mut |_| {}).unwrap();
+    let outcome =
+        Fgsm::paper(0.5).run(AttackTarget::new(&network, &images, &labels), &mut |_| {}).unwrap();
     assert!(outcome.broken.iter().any(|&b| b));
 }
 
