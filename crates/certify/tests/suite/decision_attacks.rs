@@ -232,7 +232,7 @@ fn given_starts_are_used_and_checked() {
 fn walks_are_traced_and_random_numbers_can_be_handed_in() {
     let (classifier, images, labels, _) = linear(DType::F64);
     let target = AttackTarget::new(&classifier, &images, &labels);
-    let traced = |attack: &dyn TracedAttack, draws| {
+    let traced = |attack: &dyn TracedAttack, draws: Option<&[Vec<f64>]>| {
         attack.run_traced(target, Replay { starts: None, draws }, &mut |_| {})
     };
     let boundary = Boundary { steps: 30, ..boundary() };

@@ -1,8 +1,8 @@
 //! The evaluation as a whole.
 
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use certify::{
-    Arithmetic, Attack, AttackOutcome, AttackProgress, AttackTarget, Classifier, Evaluation,
+    Arithmetic, Attack, AttackOutcome, AttackProgress, AttackTarget, Evaluation,
     EvaluationSettings, Evaluator, Fab, Fgsm, Pgd, Result, Scope, Stopping, evaluate,
 };
 
