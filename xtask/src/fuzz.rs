@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: changed files for every reader, an example of bench-apps.
 //!
-//! It is built as the tests are and not for release: overflows of arithmetic and broken assertions then end a case.
+//! It has a profile of its own: as fast as a release, while overflows of arithmetic and broken assertions end a case.
 
 use std::ffi::OsString;
 
@@ -15,7 +15,7 @@ use crate::{process, workspace};
 /// of each target.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Targets: idx, cifar10, stl10, images, weights, checkpoint, certificate, config, experiment, manifest, records
+Targets: idx, cifar10, stl10, images, onnx, description, published, weights, checkpoint, gan, certificate, config, experiment, manifest, records
 
 Examples:
   cargo xtask fuzz                         one minute for each target
@@ -45,7 +45,8 @@ pub(crate) struct Options {
 pub(crate) fn run(options: Options, install: InstallOption) -> anyhow::Result<()> {
     let environment = crate::setup::prepare(install.policy())?;
     let mut command = workspace::cargo("run");
-    command.args(["--package", "bench-apps", "--example", "fuzz", "--"]).args(options.arguments());
+    command.args(["--profile", "fuzz", "--package", "bench-apps", "--example", "fuzz", "--"]);
+    command.args(options.arguments());
     command.arg("--keep").arg(workspace::root().join("target").join("fuzz"));
     process::hand_over({
         environment.apply(&mut command);

@@ -3,8 +3,9 @@
 //!     cargo xtask fuzz --help
 //!
 //! Definition: a case is a small file that its reader accepts, changed in a few places ([`mutate`]), and read as the commands read
-//! it ([`targets`]). A worker process reads one case after the other. The parent sees it die (panic, overflow of the stack, more memory
-//! than [`MEMORY`]) or hang (longer than [`PATIENCE`] on one case), keeps the input and goes on with the next case.
+//! it ([`targets`]). A worker process reads one case after the other, from a folder in memory. The parent sees it die (panic, overflow
+//! of the stack, more memory than [`MEMORY`]) or hang (longer than [`PATIENCE`] on one case), keeps the input and goes on with the
+//! next case.
 //!
 //! Guarantee: a case follows from target, seed and number alone.
 //!
@@ -32,14 +33,16 @@ static ALLOCATOR: Counting = Counting::new();
 
 /// Most bytes that a case may have in use.
 const MEMORY: usize = 512 << 20;
-/// Longest that a case may take.
+/// Longest that a case may compute.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest that a case may wait; a busy machine makes a case wait too.
+const STANDSTILL: Duration = Duration::from_secs(120);
 /// After so many findings a target is left.
 const MOST_FINDINGS: usize = 20;
 
 #[derive(Debug, Parser)]
 struct Cli {
-    /// idx, cifar10, stl10, images, onnx, weights, checkpoint, certificate, config, experiment, manifest, records [default: all]
+    /// idx, cifar10, stl10, images, onnx, description, published, weights, checkpoint, gan, certificate, config, experiment, manifest, records [default: all]
     targets: Vec<String>,
     /// Minutes for each target
     #[arg(long, default_value_t = 1.0)]
@@ -80,7 +83,7 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(case) = cli.case {
-        let dir = tempfile::tempdir()?;
+        let dir = folder()?;
         for target in chosen {
             let tally = work(target, cli.seed, case, 1, dir.path())?;
             println!("{}, case {case}: {tally}", target.name);
@@ -166,6 +169,13 @@ fn work(target: &Target, seed: u64, from: u64, n: u64, dir: &Path) -> Result<Tal
     Ok(tally)
 }
 
+/// A folder for cases: in memory where the system has such a place, since each case writes a few files.
+fn folder() -> Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.prefix("lipconv-fuzz-");
+    Ok(builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir())?)
+}
+
 /// The process that started this one, where it can be known.
 fn parent() -> u32 {
     #[cfg(unix)]
@@ -176,7 +186,7 @@ fn parent() -> u32 {
 
 /// Runs workers until the time is up; returns the number of findings.
 fn fuzz(target: &Target, cli: &Cli) -> Result<usize> {
-    let dir = tempfile::tempdir()?;
+    let dir = folder()?;
     let start = Instant::now();
     let time = Duration::try_from_secs_f64(60.0 * cli.minutes).context("--minutes")?;
     let (mut done, mut findings) = (Tally::default(), 0);
@@ -186,13 +196,14 @@ fn fuzz(target: &Target, cli: &Cli) -> Result<usize> {
         let state = dir.path().join("state");
         let _ = fs::remove_file(&state);
         let mut worker = Worker::start(target, cli.seed, from, dir.path())?;
-        let mut last = (from, Instant::now());
+        let mut last = (from, Instant::now(), Duration::ZERO);
         let before = done;
         let fault = loop {
             std::thread::sleep(Duration::from_millis(50));
             let now = Tally::read(&state);
+            let computed = worker.computed();
             if now.case > last.0 {
-                last = (now.case, Instant::now());
+                last = (now.case, Instant::now(), computed.unwrap_or_default());
             }
             done = Tally {
                 case: last.0,
@@ -209,7 +220,8 @@ fn fuzz(target: &Target, cli: &Cli) -> Result<usize> {
             if start.elapsed() >= time || done.case >= cli.cases {
                 break None;
             }
-            if last.1.elapsed() > PATIENCE {
+            let waited = last.1.elapsed();
+            if waited > STANDSTILL || computed.map_or(waited, |all| all - last.2) > PATIENCE {
                 break Some(format!("longer than {} s", PATIENCE.as_secs()));
             }
         };
@@ -259,6 +271,15 @@ impl Worker {
         Ok(Self { child, complaints })
     }
 
+    /// How long it has computed, where the system tells (Linux, in hundredths of a second).
+    fn computed(&self) -> Option<Duration> {
+        let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        let (_, fields) = text.rsplit_once(')')?;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+        let ticks: u64 = ticks.sum::<Result<_, _>>().ok()?;
+        Some(Duration::from_millis(10 * ticks))
+    }
+
     /// How it ended, where it did.
     fn ended(&mut self) -> Result<Option<String>> {
         let Some(status) = self.child.try_wait()? else { return Ok(None) };
@@ -299,7 +320,7 @@ mod tests {
 
     #[test]
     fn seeds_are_accepted_and_changed_files_are_survived() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder().unwrap();
         for target in &TARGETS {
             for files in seeds(target).unwrap() {
                 let place = dir.path().join("seed");

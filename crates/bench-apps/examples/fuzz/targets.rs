@@ -15,7 +15,10 @@ use bench_apps::jobs::job::{Choice, Job, JobResult};
 use bench_apps::jobs::spec::Experiment;
 use candle_core::{DType, Device, Tensor};
 use certify::verify::{Data, Selection, outline, verify};
-use certify::{Certifier, Pixels};
+use certify::{
+    Certifier, Classifier as _, Pixels, ZeroPaddedLayer, ZeroPaddedNetwork, ZeroPaddedSpec,
+};
+use lipconv::gan::{GanObserver, GanStepReport, GanTrainer};
 use lipconv::generator::FrozenGenerator;
 use lipconv::train::{Observer, StepReport};
 use lipconv::{Batch, BatchSource, ImageShape, PlainNetwork, Trainer};
@@ -34,12 +37,24 @@ pub(crate) struct Target {
     pub(crate) read: fn(&Path) -> Result<()>,
 }
 
-pub(crate) const TARGETS: [Target; 12] = [
+pub(crate) const TARGETS: [Target; 15] = [
     Target { name: "idx", seeds: &["examples/fuzz/seeds/idx"], ends: &[], read: idx },
     Target { name: "cifar10", seeds: &["examples/fuzz/seeds/cifar10"], ends: &[], read: cifar10 },
     Target { name: "stl10", seeds: &["examples/fuzz/seeds/stl10"], ends: &[], read: stl10 },
     Target { name: "images", seeds: &["examples/fuzz/seeds/images"], ends: &[], read: images },
     Target { name: "onnx", seeds: &["../interchange/tests/data"], ends: &[".onnx"], read: onnx },
+    Target {
+        name: "description",
+        seeds: &["examples/fuzz/seeds/description"],
+        ends: &[],
+        read: description,
+    },
+    Target {
+        name: "published",
+        seeds: &["examples/fuzz/seeds/published"],
+        ends: &[],
+        read: published,
+    },
     Target { name: "weights", seeds: &["examples/fuzz/seeds/weights"], ends: &[], read: weights },
     Target {
         name: "checkpoint",
@@ -47,6 +62,7 @@ pub(crate) const TARGETS: [Target; 12] = [
         ends: &[],
         read: checkpoint,
     },
+    Target { name: "gan", seeds: &["examples/fuzz/seeds/gan"], ends: &[], read: gan },
     Target {
         name: "certificate",
         seeds: &["examples/fuzz/seeds/certificate"],
@@ -149,6 +165,28 @@ fn onnx(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Weights of another program, with their layers as TOML.
+fn description(dir: &Path) -> Result<()> {
+    let text = String::from_utf8(fs::read(dir.join("model.toml"))?)?;
+    let weights = fs::read(dir.join("network.safetensors"))?;
+    let network = interchange::described(&toml::from_str(&text)?, &weights)?;
+    if network.input().n_values() <= LARGEST {
+        network.forward(&zeros(1, network.input(), network.dtype())?)?;
+    }
+    Ok(())
+}
+
+/// Weights of a published network, whose layers are known.
+fn published(dir: &Path) -> Result<()> {
+    use ZeroPaddedLayer::{Conv, Dense, Relu};
+    let input = ImageShape::new(1, 4, 4);
+    let layers = vec![Conv { stride: 2, padding: 1 }, Relu, Dense];
+    let spec = ZeroPaddedSpec { input, mean: vec![0.5], scale: 0.25, layers };
+    let network = ZeroPaddedNetwork::load(&dir.join("network.safetensors"), &spec)?;
+    network.logits(&zeros(1, input, network.dtype())?)?;
+    Ok(())
+}
+
 fn generator(path: &Path) -> Result<()> {
     let generator = FrozenGenerator::load(path, &Device::Cpu)?;
     if generator.spec().output.n_values() <= LARGEST {
@@ -186,6 +224,17 @@ impl Observer for Two {
     }
 }
 
+impl GanObserver for Two {
+    fn after_step(
+        &mut self,
+        _: &GanTrainer,
+        _: &GanStepReport,
+    ) -> lipconv::Result<ControlFlow<()>> {
+        self.0 += 1;
+        Ok(if self.0 < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    }
+}
+
 fn checkpoint(dir: &Path) -> Result<()> {
     let mut trainer = Trainer::resume(&dir.join("checkpoint.safetensors"), &Device::Cpu)?;
     let input = trainer.network().spec().input;
@@ -194,6 +243,17 @@ fn checkpoint(dir: &Path) -> Result<()> {
         let labels = vec![0, u32::from(trainer.network().n_classes() > 1)];
         trainer.fit(&mut Black(Batch { images, labels }), &mut Two(0))?;
         trainer.averaged_network()?.materialize()?;
+    }
+    Ok(())
+}
+
+fn gan(dir: &Path) -> Result<()> {
+    let mut trainer = GanTrainer::resume(&dir.join("checkpoint.safetensors"), &Device::Cpu)?;
+    let output = trainer.generator().spec().output;
+    if output.n_values() <= LARGEST {
+        let images = zeros(2, output, trainer.generator().dtype())?;
+        trainer.fit(&mut Black(Batch { images, labels: vec![0; 2] }), &mut Two(0))?;
+        trainer.generator().freeze()?.sample(2, 0, 0)?;
     }
     Ok(())
 }
