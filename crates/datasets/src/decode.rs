@@ -5,7 +5,7 @@
 //! animation the first frame is taken.
 //!
 //! Guarantee: a file that is cut off is an error. Nothing is decoded whose sides exceed 16,384 or whose samples exceed 480
-//! million bytes, and nothing but a plain file is read.
+//! million bytes, and nothing but a plain file is read. A colour profile has at most 16 MiB.
 //!
 //! Errors: [`Error::Read`], [`Error::Malformed`].
 
@@ -26,6 +26,8 @@ const SMALL: u64 = 64 << 20;
 const EXPANSION: u64 = 4096;
 /// Compressed, a picture is hardly ever longer.
 const MAX_FILE: u64 = 256 << 20;
+/// What stands beside the pixels of a PNG, such as a colour profile, may be compressed too.
+const MAX_BESIDE: u64 = 16 << 20;
 /// Enough to tell the kind.
 const HEAD: u64 = 64;
 
@@ -160,7 +162,7 @@ fn reader<'a>(path: &Path, bytes: &'a [u8]) -> Result<ImageReader<Cursor<&'a [u8
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_BYTES);
+    limits.max_alloc = Some(if kind == ImageFormat::Png { MAX_BESIDE } else { MAX_BYTES });
     reader.limits(limits);
     Ok(reader)
 }

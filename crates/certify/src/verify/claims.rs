@@ -1,6 +1,5 @@
 //! The claims of a certificate file, read member by member, so that a refusal can name the one at fault.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use lipconv::json;
@@ -8,6 +7,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::{Map, Value};
 
 use super::failure::{Failure, Verdict};
+use super::formula::Machine;
 use crate::certificate::{CERTIFICATE_FORMAT, CERTIFICATE_VERSION};
 
 /// The file.
@@ -39,7 +39,8 @@ pub(super) struct SampleClaim {
     pub(super) prediction: usize,
     pub(super) margin: f64,
     pub(super) real: f64,
-    pub(super) executed: BTreeMap<String, f64>,
+    /// One allocation: a file may hold many samples.
+    pub(super) executed: Box<[(&'static str, f64)]>,
 }
 
 impl Claims {
@@ -179,8 +180,11 @@ impl SampleClaim {
         let mut executed = object.object("executed")?;
         let names: Vec<String> = executed.members.keys().cloned().collect();
         let radii = names.into_iter().map(|name| {
-            let radius = executed.number(&name)?;
-            Ok((name, radius))
+            let Some(known) = Machine::NAMES.into_iter().find(|known| *known == name) else {
+                let path = format!("{}{name}", executed.prefix);
+                return Err(Failure::new(path, "is no arithmetic known to this program"));
+            };
+            Ok((known, executed.number(known)?))
         });
         let claim = Self {
             executed: radii.collect::<Verdict<_>>()?,

@@ -1,9 +1,11 @@
 //! Image files: kinds, orientation, transparency, limits and damage.
 
 use std::fs;
-use std::io::Cursor;
+use std::io::{Cursor, Write as _};
 use std::path::Path;
 
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 use image::{DynamicImage, GrayAlphaImage, ImageFormat, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 use lipconv_datasets::{Picture, decode_image, has_colour};
 
@@ -149,6 +151,25 @@ fn a_few_bytes_are_not_a_picture_of_a_hundred_million() {
         bytes.len()
     );
     assert_eq!(text, expected);
+}
+
+#[test]
+fn a_colour_profile_does_not_unpack_to_gigabytes() {
+    let png = encoded(&DynamicImage::ImageRgb8(drawing()), ImageFormat::Png);
+    let with_profile = |length: usize| {
+        let mut packed = ZlibEncoder::new(b"iCCPx\0\0".to_vec(), Compression::best());
+        packed.write_all(&vec![b'x'; length]).unwrap();
+        let chunk = packed.finish().unwrap();
+        let mut crc = flate2::Crc::new();
+        crc.update(&chunk);
+        let length = (chunk.len() as u32 - 4).to_be_bytes();
+        // after the header
+        [&png[..33], &length, &chunk, &crc.sum().to_be_bytes(), &png[33..]].concat()
+    };
+    // beyond its limit it is left out, and the pixels do not need it
+    for length in [1 << 20, 1 << 26] {
+        assert_eq!(decoded(&with_profile(length)), decoded(&png));
+    }
 }
 
 #[test]
