@@ -94,6 +94,11 @@ fn on_side(
     steps.into_iter().find(|text| allowed(read(text))).unwrap_or(text)
 }
 
+/// Four decimals, or powers of ten where the digits would fill lines.
+pub fn decimals(value: f64) -> String {
+    if value.abs() < 1e9 { format!("{value:.4}") } else { format!("{value:.4e}") }
+}
+
 /// A shape as in "32 x 64 x 2 x 2".
 pub fn shape_text(dims: &[usize]) -> String {
     dims.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ")

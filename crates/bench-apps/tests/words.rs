@@ -1,7 +1,7 @@
 //! Words and numbers of messages and tables.
 
 use bench_apps::words::{
-    at_least, at_most, at_most_scientific, lipschitz_text, percent, text_table,
+    at_least, at_most, at_most_scientific, decimals, lipschitz_text, percent, text_table,
 };
 
 #[test]
@@ -48,4 +48,10 @@ fn what_was_not_computed_is_blank() {
         (percent(Some(97.126)), percent(None), percent(Some(f64::NAN))),
         ("97.13".into(), "".into(), "".into())
     );
+}
+
+#[test]
+fn a_loss_that_runs_away_has_few_digits() {
+    let texts = [0.0, -0.125, 3e8, 9e307, f64::INFINITY].map(decimals);
+    assert_eq!(texts, ["0.0000", "-0.1250", "300000000.0000", "9.0000e307", "inf"]);
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use certify::{Arithmetic, Certifier};
 use lipconv::ImageShape;
@@ -84,6 +84,7 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
         if path.is_dir() {
             let (found, notes) = images_below(path)?;
             notes.iter().for_each(|line| note(line));
+            ensure!(!found.is_empty(), "{}: no image in this folder", path.display());
             files.extend(found);
         } else {
             files.push(path.clone());

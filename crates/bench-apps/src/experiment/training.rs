@@ -23,6 +23,7 @@ use crate::files::{EpochMetrics, JsonLines, RunDir, read_json, write_json};
 use crate::interrupt::Watch;
 use crate::progress::{Display, Progress};
 use crate::stdout::note;
+use crate::words::decimals;
 
 /// What training needs besides the run directory.
 #[derive(Debug)]
@@ -197,10 +198,10 @@ impl<'a> Monitor<'a> {
         self.learning_rate = report.learning_rate;
         self.recent.add(report);
         let message = format!(
-            "epoch {}/{}, loss {:.4}, accuracy {:.1} %",
+            "epoch {}/{}, loss {}, accuracy {:.1} %",
             report.epoch + 1,
             self.job.config.training.epochs,
-            self.recent.loss,
+            decimals(self.recent.loss),
             100.0 * self.recent.correct
         );
         self.progress.update(report.step, &message);
@@ -255,10 +256,10 @@ fn epoch_line(row: &EpochMetrics, config: &RunConfig) -> String {
         Some(format!(", certified at {headline} {:.2} %", by_eps.get(headline)?))
     });
     format!(
-        "epoch {}/{}: loss {:.4}, train {:.2} %{}{}",
+        "epoch {}/{}: loss {}, train {:.2} %{}{}",
         row.epoch,
         config.training.epochs,
-        row.loss,
+        decimals(row.loss),
         row.train_clean,
         row.test_clean.map(|clean| format!(", test {clean:.2} %")).unwrap_or_default(),
         certified.unwrap_or_default()
