@@ -1,5 +1,9 @@
 //! The built command where it is treated badly: odd names, closed streams, links, devices, signals and foreign files.
 
+#[cfg(target_os = "linux")]
+mod memory;
+mod person;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -88,7 +92,7 @@ fn a_standard_error_that_is_closed_or_full_ends_nothing() {
 fn an_ignored_signal_stays_ignored_and_others_save() {
     let place = Place::new();
     let train = "$L train --dataset synthetic --train-limit 3000 --test-limit 16 --epochs 2000 --quiet --out";
-    let wait = "until [ -s $out/metrics.jsonl ]; do sleep 0.05; done";
+    let wait = "until [ -s $out/metrics.jsonl ] || ! kill -0 $pid 2>/dev/null; do sleep 0.05; done";
     for (trap, ignored, signal, out) in [
         ("trap '' HUP;", "kill -HUP $pid;", "TERM", "hup"),
         ("trap '' HUP INT;", "kill -HUP $pid; kill -INT $pid;", "TERM", "int"),
@@ -269,6 +273,9 @@ fn a_run_knows_its_classes_and_its_images_from_anywhere() {
     assert!(rows[5].starts_with("test image 0, a left "), "{text}");
     assert!(rows[1..].iter().all(|row| row.contains("left") || row.contains("right")), "{text}");
     assert!(place.shell("cd elsewhere && $L train --resume ../run -q").status.success());
+    fs::create_dir(place.path("empty")).unwrap();
+    let text = place.fail(&["predict", "run", "empty"]);
+    assert_eq!(text, "error: empty: no image in this folder");
     // a wide picture is squeezed, and that is said
     image::GrayImage::new(84, 28).save(place.path("wide.png")).unwrap();
     let output =

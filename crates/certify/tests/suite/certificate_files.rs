@@ -11,7 +11,7 @@ use crate::common::{images, mixed_network, predictions, rng, rows};
 pub(crate) struct Case {
     pub(crate) model: Vec<u8>,
     pub(crate) pixels: Vec<f64>,
-    dtype: DType,
+    pub(crate) dtype: DType,
     pub(crate) labels: Vec<usize>,
     pub(crate) file: CertificateFile,
 }

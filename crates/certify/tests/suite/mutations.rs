@@ -1,6 +1,7 @@
 //! What a liar may do to a certificate, its weights file and its images: nothing false is confirmed.
 //!
-//! Each of the mutations changes the honest files in one to three ways, and then makes the hashes fit again, as a liar would.
+//! Each of the mutations changes the honest files in one to three ways (keys, values, order; of the certificate, the weights, their
+//! header, the images), and then makes the hashes fit again, as a liar would.
 //! What is confirmed nevertheless must be true by the certifier, which shares no numeric code with the verifier, and the
 //! weights file must be one that other readers take.
 
@@ -11,12 +12,13 @@ use lipconv::PlainNetwork;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::certificate_files::Case;
 use crate::common::rng;
 use crate::weights_files::{certificate_of, with_header};
 
+/// Of each case.
 const N_MUTATIONS: u64 = 200;
 
 /// The three things that a liar hands over.
@@ -31,10 +33,14 @@ struct Bundle {
 
 #[test]
 fn nothing_false_is_confirmed() {
-    let case = Case::random([1.0; 4], DType::F32, 80);
+    check_mutations(&Case::random([1.0; 4], DType::F32, 80), 1000);
+    check_mutations(&Case::random([30.0, 0.02, 5.0, 0.3], DType::F64, 90), 2000);
+}
+
+fn check_mutations(case: &Case, first: u64) {
     let (mut n_confirmed, mut n_refused) = (0, 0);
-    for seed in 0..N_MUTATIONS {
-        let rng = &mut rng(1000 + seed);
+    for seed in first..first + N_MUTATIONS {
+        let rng = &mut rng(seed);
         let mut bundle = Bundle {
             certificate: serde_json::from_str(&case.file.to_json()).unwrap(),
             model: case.model.clone(),
@@ -46,7 +52,7 @@ fn nothing_false_is_confirmed() {
         for _ in 0..rng.random_range(1..=3) {
             said.push(mutate(&mut bundle, rng));
         }
-        fit_hashes(&mut bundle, rng);
+        fit_hashes(&mut bundle, case.dtype, rng);
         let text = text(&bundle);
         let verdict =
             case.check_on(&text, &bundle.model, &bundle.pixels, &bundle.labels, Selection::All);
@@ -64,7 +70,7 @@ fn nothing_false_is_confirmed() {
 
 /// Changes one thing; says which.
 fn mutate(bundle: &mut Bundle, rng: &mut ChaCha8Rng) -> String {
-    match rng.random_range(0..10) {
+    match rng.random_range(0..13) {
         0..=2 => claim(&mut bundle.certificate, rng),
         3 => order(&mut bundle.certificate, rng),
         4 => member(&mut bundle.certificate, rng),
@@ -79,6 +85,8 @@ fn mutate(bundle: &mut Bundle, rng: &mut ChaCha8Rng) -> String {
         }
         6 => weights(&mut bundle.model, rng),
         7 => header(&mut bundle.model, rng),
+        10 => tensors(&mut bundle.model, rng),
+        11 | 12 => images(bundle, rng),
         8 => {
             let (at, to) = (rng.random_range(0..bundle.pixels.len()), rng.random::<f32>());
             bundle.pixels[at] = f64::from(to);
@@ -123,7 +131,9 @@ fn claim(certificate: &mut Value, rng: &mut ChaCha8Rng) -> String {
 /// Samples and layers in another order, fewer, or more.
 fn order(certificate: &mut Value, rng: &mut ChaCha8Rng) -> String {
     let name = if rng.random_bool(0.8) { "samples" } else { "layers" };
-    let Some(list) = certificate[name].as_array_mut() else { return format!("no {name}") };
+    let Some(list) = certificate.get_mut(name).and_then(Value::as_array_mut) else {
+        return format!("no {name}");
+    };
     let (a, b) = (rng.random_range(0..list.len()), rng.random_range(0..list.len()));
     let what = match rng.random_range(0..4) {
         0 => {
@@ -145,9 +155,20 @@ fn order(certificate: &mut Value, rng: &mut ChaCha8Rng) -> String {
         }
     };
     if rng.random() {
-        certificate["data"]["n_samples"] = json!(certificate["samples"].as_array().map(Vec::len));
+        let n = certificate["samples"].as_array().map_or(0, Vec::len);
+        count_samples(certificate, n);
     }
     format!("{name}: {a} and {b} {what}")
+}
+
+fn object<'a>(certificate: &'a mut Value, name: &str) -> Option<&'a mut Map<String, Value>> {
+    certificate.get_mut(name).and_then(Value::as_object_mut)
+}
+
+fn count_samples(certificate: &mut Value, n: usize) {
+    if let Some(data) = object(certificate, "data") {
+        data.insert("n_samples".into(), json!(n));
+    }
 }
 
 /// A member that is new, gone, or of another type.
@@ -205,15 +226,97 @@ fn header(model: &mut Vec<u8>, rng: &mut ChaCha8Rng) -> String {
     format!("{from} becomes {to}")
 }
 
+/// Tensors with other places, shapes or types, new ones, and fewer.
+fn tensors(model: &mut Vec<u8>, rng: &mut ChaCha8Rng) -> String {
+    let start = 8 + u64::from_le_bytes(model[..8].try_into().unwrap()) as usize;
+    let Ok(mut header) = serde_json::from_slice::<Value>(&model[8..start]) else {
+        return "no header".into();
+    };
+    let members = header.as_object_mut().unwrap();
+    let names: Vec<String> = members.keys().filter(|k| *k != "__metadata__").cloned().collect();
+    let (a, b) = (names.choose(rng).unwrap(), names.choose(rng).unwrap());
+    let (of_a, of_b) = (members[a].clone(), members[b].clone());
+    let what = rng.random_range(0..7);
+    match what {
+        0 => {
+            members[a]["data_offsets"] = of_b["data_offsets"].clone();
+            members[b]["data_offsets"] = of_a["data_offsets"].clone();
+        }
+        1 => {
+            members.insert(a.clone(), of_b);
+            members.insert(b.clone(), of_a);
+        }
+        2 => members[a]["shape"].as_array_mut().unwrap().reverse(),
+        3 => members[a]["dtype"] = json!(*["F32", "F64", "I32", "BF16"].choose(rng).unwrap()),
+        4 => drop(members.remove(a)),
+        5 => drop(members.insert(format!("{a}.copy"), of_a)),
+        _ => members[a]["data_offsets"] = of_b["data_offsets"].clone(),
+    }
+    let text = header.to_string();
+    *model = [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &model[start..]].concat();
+    format!("tensors {a} and {b}: change {what}")
+}
+
+/// Images in another order, fewer, more, or of values that no image has; the liar's claims go along, or not.
+fn images(bundle: &mut Bundle, rng: &mut ChaCha8Rng) -> String {
+    let Bundle { certificate, pixels, labels, .. } = bundle;
+    let n = labels.len();
+    let (size, a, b) = (pixels.len() / n, rng.random_range(0..n), rng.random_range(0..n));
+    let mut none = Vec::new();
+    let claims = certificate.get_mut("samples").and_then(Value::as_array_mut);
+    let claims = claims.filter(|list| list.len() == n);
+    let claims = claims.filter(|_| rng.random()).unwrap_or(&mut none);
+    let goes_along = !claims.is_empty();
+    let what = match rng.random_range(0..4) {
+        0 => {
+            (0..size).for_each(|i| pixels.swap(a * size + i, b * size + i));
+            labels.swap(a, b);
+            if goes_along {
+                claims.swap(a, b);
+            }
+            "change places"
+        }
+        1 => {
+            pixels.drain(a * size..(a + 1) * size);
+            labels.remove(a);
+            if goes_along {
+                claims.remove(a);
+            }
+            "are one less"
+        }
+        2 => {
+            pixels.extend_from_within(a * size..(a + 1) * size);
+            labels.push(labels[a]);
+            if goes_along {
+                claims.push(claims[a].clone());
+            }
+            "are one more"
+        }
+        _ => {
+            let values = [-0.5, 1.5, 1e30, f64::NAN, f64::INFINITY];
+            pixels[a * size + b] = *values.choose(rng).unwrap();
+            "have another value"
+        }
+    };
+    if goes_along {
+        count_samples(certificate, labels.len());
+    }
+    format!("images {a} and {b} {what}")
+}
+
 /// The hashes of what is at hand, most of the time.
-fn fit_hashes(bundle: &mut Bundle, rng: &mut ChaCha8Rng) {
-    let pixels: Vec<f32> = bundle.pixels.iter().map(|&v| v as f32).collect();
+fn fit_hashes(bundle: &mut Bundle, dtype: DType, rng: &mut ChaCha8Rng) {
+    let narrow: Vec<f32> = bundle.pixels.iter().map(|&v| v as f32).collect();
+    let pixels = match dtype {
+        DType::F32 => Pixels::F32(&narrow),
+        _ => Pixels::F64(&bundle.pixels),
+    };
     let fits = rng.random_bool(0.9);
-    if let Some(model) = bundle.certificate["model"].as_object_mut().filter(|_| fits) {
+    if let Some(model) = object(&mut bundle.certificate, "model").filter(|_| fits) {
         model.insert("sha256".into(), json!(certificate_of(&bundle.model)));
     }
-    if let Some(data) = bundle.certificate["data"].as_object_mut().filter(|_| fits) {
-        data.insert("sha256".into(), json!(data_sha256(Pixels::F32(&pixels), &bundle.labels)));
+    if let Some(data) = object(&mut bundle.certificate, "data").filter(|_| fits) {
+        data.insert("sha256".into(), json!(data_sha256(pixels, &bundle.labels)));
     }
 }
 
@@ -239,7 +342,8 @@ fn check_truth(bundle: &Bundle, said: &str) {
     let shape = (bundle.labels.len(), input.channels, input.height, input.width);
     let images = Tensor::from_vec(bundle.pixels.clone(), shape, &Device::Cpu).unwrap();
     let certifier = Certifier::new(&network).unwrap();
-    let found = certifier.certify(&images.to_dtype(DType::F32).unwrap(), &bundle.labels).unwrap();
+    let found =
+        certifier.certify(&images.to_dtype(network.dtype()).unwrap(), &bundle.labels).unwrap();
     let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{said}: {value}"));
     // the certifier is within 1e-4 of the norm, and its radii are those of the tightest bounds
     for (claim, bound) in
