@@ -106,6 +106,10 @@ pub fn decode_bytes(path: &Path, bytes: &[u8]) -> Result<Picture> {
         return Err(Error::malformed(path, what));
     }
     let bytes_of_pixels = decoder.total_bytes();
+    if bytes_of_pixels == 0 {
+        let what = format!("the image is {width} x {height}, expected at least one pixel");
+        return Err(Error::malformed(path, what));
+    }
     if bytes_of_pixels > SMALL && bytes_of_pixels / EXPANSION > bytes.len() as u64 {
         let what = format!(
             "the image is {width} x {height}, more than {EXPANSION} times the file's {} bytes",

@@ -124,6 +124,23 @@ fn sizes_in_a_header_allocate_nothing() {
 }
 
 #[test]
+fn a_picture_has_a_pixel() {
+    let image = DynamicImage::ImageRgb8(drawing());
+    let gif = encoded(&image, ImageFormat::Gif);
+    for (at, expected) in [(6, "0 x 8"), (8, "12 x 0")] {
+        let mut gif = gif.clone();
+        gif[at..at + 2].fill(0);
+        let text = decoded(&gif).unwrap_err();
+        assert_eq!(text, format!("the image is {expected}, expected at least one pixel"));
+    }
+    for (format, place) in [(ImageFormat::Png, 16..20), (ImageFormat::Bmp, 18..22)] {
+        let mut bytes = encoded(&image, format);
+        bytes[place].fill(0);
+        assert!(decoded(&bytes).is_err());
+    }
+}
+
+#[test]
 fn what_is_no_image_file_is_named() {
     assert_eq!(
         decoded(b"hello").unwrap_err(),
