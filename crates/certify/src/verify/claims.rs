@@ -7,8 +7,10 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Vis
 use serde_json::{Map, Value};
 
 use super::failure::{Failure, Verdict};
-use super::formula::Machine;
 use crate::certificate::{CERTIFICATE_FORMAT, CERTIFICATE_VERSION};
+
+/// Arithmetics that a claim may be about.
+const ARITHMETICS: [&str; 3] = ["f32", "f32_accumulate_f64", "f64"];
 
 /// The file.
 #[derive(Debug)]
@@ -180,7 +182,7 @@ impl SampleClaim {
         let mut executed = object.object("executed")?;
         let names: Vec<String> = executed.members.keys().cloned().collect();
         let radii = names.into_iter().map(|name| {
-            let Some(known) = Machine::NAMES.into_iter().find(|known| *known == name) else {
+            let Some(known) = ARITHMETICS.into_iter().find(|known| *known == name) else {
                 let path = format!("{}{name}", executed.prefix);
                 return Err(Failure::new(path, "is no arithmetic known to this program"));
             };

@@ -25,9 +25,6 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Those that are known.
-    pub(super) const NAMES: [&'static str; 3] = ["f32", "f32_accumulate_f64", "f64"];
-
     /// The arithmetic of this name.
     pub(super) fn named(name: &str) -> Option<Self> {
         let (single, double) = (f64::from(f32::EPSILON) / 2.0, f64::EPSILON / 2.0);
