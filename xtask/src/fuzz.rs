@@ -31,7 +31,7 @@ pub(crate) struct Options {
     /// Minutes for each target
     #[arg(long, value_name = "N", default_value = "1")]
     minutes: String,
-    /// Stop a target after so many cases
+    /// Stop each target after N cases
     #[arg(long, value_name = "N")]
     cases: Option<u64>,
     /// Another seed, other changes

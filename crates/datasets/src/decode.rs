@@ -26,7 +26,7 @@ const SMALL: u64 = 64 << 20;
 const EXPANSION: u64 = 4096;
 /// Compressed, a picture is hardly ever longer.
 const MAX_FILE: u64 = 256 << 20;
-/// What stands beside the pixels of a PNG, such as a colour profile, may be compressed too.
+/// Limit of a PNG's decompressed metadata, such as a colour profile.
 const MAX_BESIDE: u64 = 16 << 20;
 /// Enough to tell the kind.
 const HEAD: u64 = 64;

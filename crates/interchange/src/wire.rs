@@ -1,7 +1,7 @@
 //! The wire format of Protocol Buffers, read strictly and written.
 //!
-//! Definition: a message is a list of fields, each with a key `number << 3 | kind` and a value: a varint (kind 0), 8 bytes (1), a length
-//! and so many bytes (2) or 4 bytes (5). Kinds 3 and 4 (groups) are refused. A varint has at most 10 bytes.
+//! Definition: a message is a list of fields, each with a key `number << 3 | kind` and a value: a varint (kind 0), 8 bytes (1), a length n
+//! and n bytes (2) or 4 bytes (5). Kinds 3 and 4 (groups) are refused. A varint has at most 10 bytes.
 //!
 //! Guarantee: nothing is allocated beyond slices of the input.
 

@@ -135,7 +135,7 @@ pub enum Error {
         /// The tensor's name.
         what: String,
     },
-    /// A weight that is to be divided by its norm has none.
+    /// The norm of a weight is zero, and the method divides by it.
     #[error("{layer}.weight is zero, expected a nonzero value: it is divided by its norm")]
     ZeroWeight {
         /// The layer's name.

@@ -222,7 +222,7 @@ impl GanTrainer {
         &self.config
     }
 
-    /// The same run, whose epochs have so many batches, which the schedules need; [`GanTrainer::fit`] asks its source instead.
+    /// Sets the number of batches in an epoch, which the schedules need. [`GanTrainer::fit`] takes it from its source.
     ///
     /// # Errors
     /// As for [`Trainer::epochs_of`].

@@ -48,8 +48,8 @@ pub use in_memory::InMemory;
 
 /// Sees a run go by; `Break` stops it after the current step or epoch.
 pub trait Observer {
-    /// Most steps between two looks. A device that keeps the images does so many before it is read, and [`Observer::after_step`] is
-    /// then called for each of them: the trainer may be further than the report, and a `Break` stops it where it is.
+    /// Maximal number n of steps between two reads of the device. A device that keeps the images takes n steps at once. Then
+    /// [`Observer::after_step`] is called for each: the trainer may be ahead of the report, and a `Break` stops it where it is.
     fn steps_between(&self) -> usize {
         1
     }
@@ -119,8 +119,8 @@ impl Trainer {
         Ok(Self { network, config, progress, n_batches: 0, stepper })
     }
 
-    /// The same run, whose epochs have so many batches: schedules and losses are functions of the share of the run that is done.
-    /// [`Trainer::fit`] asks its source instead; who calls [`Trainer::step`] says it here.
+    /// Sets the number of batches in an epoch, which schedules and annealed losses need. [`Trainer::fit`] takes it from its
+    /// source; before [`Trainer::step`] it must be set here.
     ///
     /// # Errors
     /// [`Error::Zero`] for no batches, [`Error::InvalidSetting`] when more are done in the present epoch.
@@ -218,8 +218,8 @@ impl Trainer {
         &self.network
     }
 
-    /// The network that is to be evaluated: with averaged parameters where the run averages them, a copy of the present one
-    /// otherwise.
+    /// The network for evaluation: with averaged parameters if the run averages them, otherwise a copy of the current
+    /// network.
     ///
     /// # Errors
     /// [`Error::Candle`] when the parameters cannot be copied.

@@ -1,4 +1,4 @@
-//! The table of layers: which crate may use which, and what has no place where.
+//! The table of layers: the crates that each crate may use, and the dependencies that it must not have.
 //!
 //! Lowest layer first, each row naming only rows above it. docs/ARCHITECTURE.md says in words why.
 

@@ -47,7 +47,7 @@ struct Cli {
     /// Minutes for each target
     #[arg(long, default_value_t = 1.0)]
     minutes: f64,
-    /// Stop a target after so many cases
+    /// Stop each target after N cases
     #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
     cases: u64,
     /// Seed of the changes

@@ -12,8 +12,8 @@ use crate::cpu_op::{Input, cpu_op};
 use crate::element::{Element, cpu_slice, to_vec};
 use crate::error::Result;
 
-/// The weight as a tensor operation on the parameter, differentiable by candle, and for OSSN the vector that a
-/// training step goes on with; `vector` is the one to start from.
+/// The weight as a tensor operation on the parameter, differentiable by candle. For OSSN also the vector after the power
+/// iteration, which starts from `vector`.
 ///
 /// # Errors
 /// As for [`CpuParametrisation::assemble`](super::CpuParametrisation::assemble).

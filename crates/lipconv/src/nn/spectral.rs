@@ -15,7 +15,7 @@
 //! V is well-conditioned and square; orthogonal for LOT where no Ŵ is close to deficient rank, of norm at most 1 else, and undefined
 //! (NaN) for a zero parameter.
 //! The matrices are computed in f64 whatever the element type. The plain form is the cyclic kernel of the image's size, for
-//! square images, with a bound computed from its stored numbers: no property of the method is believed.
+//! square images, with a bound computed from its stored numbers. The bound assumes nothing about the method.
 //!
 //! Cost. h (w/2 + 1) complex products c_out x c_in with the batch, and an inverse of a complex matrix for each frequency and step.
 //!

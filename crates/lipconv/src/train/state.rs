@@ -80,7 +80,7 @@ pub(crate) struct RunState {
 }
 
 impl RunState {
-    /// Of a run that has not begun and keeps so many means of every variable.
+    /// The state before the first step, with `n_means` running means of every variable.
     pub(crate) fn zeros(network: &Network, n_means: usize) -> Result<Self> {
         let zeros = |shape: &[usize], trained: bool| {
             let n = if trained { n_means } else { 0 };
