@@ -15,7 +15,7 @@ use crate::{process, workspace};
 /// of each target.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Targets: idx, cifar10, stl10, images, onnx, description, published, weights, checkpoint, gan, certificate, config, experiment, manifest, records
+Targets: idx, cifar10, stl10, images, onnx, description, weights, checkpoint, gan, certificate, config, experiment, manifest, records
 
 Examples:
   cargo xtask fuzz                         one minute for each target

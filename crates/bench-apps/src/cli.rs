@@ -18,6 +18,7 @@ mod inspect;
 mod model;
 mod predict;
 mod reproduce;
+mod shell;
 mod train;
 mod verify;
 mod wasserstein;
@@ -54,6 +55,10 @@ Examples:
   lipconv predict runs/first digit.png             class and certified radius of an image
   lipconv gan --out runs/gan                       a generator of images like CIFAR-10's
   lipconv wasserstein cifar10 generator:FILE       how far they are from the data, from below
+  lipconv completions bash                         completions of a shell; lipconv man DIR writes the manual
+
+Exit status: 0; 1 after an error, which is one line on standard error, and where a check failed; 2 for flags that cannot be read;
+130 after an interruption that saved.
 
 MNIST is looked for in --data-dir, in LIPCONV_DATA, in the cache, and is then downloaded.
 Without data and without a network, digits drawn by the program take its place and are
@@ -86,6 +91,8 @@ enum Command {
     Gan(Box<gan::Args>),
     Wasserstein(Box<wasserstein::Args>),
     Experiment(experiment::Args),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 /// Runs the command of the process's arguments.
@@ -133,6 +140,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Gan(args) => gan::run(&args, display),
         Command::Wasserstein(args) => wasserstein::run(&args, display),
         Command::Experiment(args) => experiment::run(&args, display),
+        Command::Completions(args) => shell::completions(&args, Cli::command()),
+        Command::Man(args) => shell::man(&args, Cli::command()),
     }
 }
 

@@ -18,7 +18,7 @@ mod shipped;
 use std::f64::consts::SQRT_2;
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use lipconv::{Averaging, CrossEntropy, LinearMethod, Loss, Optimizer};
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,9 @@ pub use shipped::Recipe;
 pub struct RunConfig {
     /// Where the arithmetic runs.
     pub device: DeviceKind,
+    /// Run whose network the training begins with, as that run evaluates it. Default: a random one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<PathBuf>,
     pub data: DataConfig,
     pub network: NetworkConfig,
     pub training: TrainingConfig,
@@ -279,10 +282,7 @@ impl RunConfig {
 
     /// Whether a run of the other configuration trains the same network in the same way, whatever is evaluated after it.
     pub fn trains_as(&self, other: &Self) -> bool {
-        self.device == other.device
-            && self.data == other.data
-            && self.network == other.network
-            && self.training == other.training
+        Self { evaluation: other.evaluation.clone(), ..self.clone() } == *other
     }
 
     /// Gives the radii of the evaluation the defaults of the present data set.

@@ -27,7 +27,7 @@ const TRAIN: [&str; 10] = [
     "--quiet",
 ];
 
-fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
     TRAIN.iter().chain(more).copied().collect()
 }
 

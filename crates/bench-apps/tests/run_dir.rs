@@ -8,6 +8,9 @@ use bench_apps::files::Provenance;
 use bench_apps::files::write_atomic;
 use bench_apps::files::{RunDir, RunFiles};
 
+#[cfg(unix)]
+use crate::{command::Place, hostile::train};
+
 #[test]
 fn a_new_run_holds_its_configuration_and_versions() {
     let dir = tempfile::tempdir().unwrap();
@@ -84,4 +87,35 @@ fn an_atomic_write_replaces_the_file_or_leaves_it() {
     assert!(write_atomic(&folder, b"x").is_err());
     assert!(folder.join("inside").is_dir());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_may_begin_with_the_network_of_another() {
+    let place = Place::new();
+    place.succeed(&train(&["--out", "first"]));
+    // steps of this length change no float: the second run ends where it began
+    place.succeed(&train(&[
+        "--out",
+        "second",
+        "--init-from",
+        "first",
+        "--seed",
+        "1",
+        "--learning-rate",
+        "1e-30",
+    ]));
+    let network = |run: &str| fs::read(place.path(run).join("network.safetensors")).unwrap();
+    assert!(network("first") == network("second"));
+    let text = place.fail(&train(&["--out", "third", "--init-from", "first", "--network", "fc-3"]));
+    let expected = "first holds another network than this run's, expected the same layers";
+    assert!(text.contains(expected), "{text}");
+    let text = place.fail(&train(&["--out", "third", "--init-from", "nowhere"]));
+    assert!(text.contains("nowhere is not a run directory"), "{text}");
+    fs::remove_file(place.path("first/checkpoint.safetensors")).unwrap();
+    let text = place.fail(&train(&["--out", "third", "--init-from", "first"]));
+    assert!(text.contains("cannot begin with the network of"), "{text}");
+    assert!(!place.path("third").exists());
+    // a run that has begun needs the other no more
+    place.succeed(&["train", "--resume", "second", "--epochs", "2", "--quiet"]);
 }

@@ -109,42 +109,6 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A file of weights is not what was expected.
-    #[error("{}: {problem}", path.display())]
-    ModelFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it and what was expected.
-        problem: String,
-    },
-    /// A file of weights lacks a tensor.
-    #[error("{}: tensor `{name}` is missing", path.display())]
-    MissingTensor {
-        /// The file.
-        path: PathBuf,
-        /// The tensor's name.
-        name: String,
-    },
-    /// A file of weights holds a tensor that the network does not have.
-    #[error("{}: unexpected tensor `{name}`; the network has no such tensor", path.display())]
-    UnexpectedTensor {
-        /// The file.
-        path: PathBuf,
-        /// The tensor's name.
-        name: String,
-    },
-    /// A tensor of a file has the wrong shape.
-    #[error("{}: tensor `{name}` has shape {got:?}, expected {expected}", path.display())]
-    TensorShape {
-        /// The file.
-        path: PathBuf,
-        /// The tensor's name.
-        name: String,
-        /// The shape demanded, in letters or numbers.
-        expected: String,
-        /// The shape found.
-        got: Vec<usize>,
-    },
     /// A certificate was asked for on the strength of an estimated Lipschitz constant.
     #[error(
         "{layer}: the Lipschitz constant {value} is an estimate, expected a rigorous upper bound; an \

@@ -26,7 +26,6 @@ mod tensor;
 mod upper;
 pub mod verify;
 mod wasserstein;
-mod zero_padded;
 
 pub use arithmetic::Arithmetic;
 pub use attack::{
@@ -58,4 +57,3 @@ pub use wasserstein::anchors::{Anchor, ExactDistribution, ExactKind};
 pub use wasserstein::distribution::{Distribution, SamplePart};
 pub use wasserstein::matching::{MOST_MATCHED, euclidean_distance, matching_distance};
 pub use wasserstein::{Critic, CriticValues, DualEstimate, DualEstimator};
-pub use zero_padded::{ZeroPaddedLayer, ZeroPaddedNetwork, ZeroPaddedSpec};

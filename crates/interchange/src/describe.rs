@@ -27,6 +27,39 @@ pub struct Description {
     pub layers: Vec<LayerEntry>,
 }
 
+impl Description {
+    /// The "Small" CIFAR-10 network of Wong et al. 2018 ("KW" in Table 3 of Li et al. 2019): convolutions k4 s2 with one zero of padding,
+    /// two dense layers, ReLU; the file of weights holds conv1, conv2, linear1 and linear2.
+    #[must_use]
+    pub fn kw_small() -> Self {
+        let tensors = |name: &str| (format!("{name}.weight"), Some(format!("{name}.bias")));
+        let conv = |name: &str| {
+            let (weight, bias) = tensors(name);
+            let (boundary, groups, dilation) = (zeros(), one(), one());
+            LayerEntry::Conv { weight, bias, stride: 2, padding: 1, dilation, groups, boundary }
+        };
+        let dense = |name: &str| {
+            let (weight, bias) = tensors(name);
+            LayerEntry::Dense { weight, bias }
+        };
+        let relu = || LayerEntry::Relu {};
+        Self {
+            input: ImageShape::new(3, 32, 32),
+            mean: Some(vec![0.485, 0.456, 0.406]),
+            std: Some(vec![0.225; 3]),
+            layers: vec![
+                conv("conv1"),
+                relu(),
+                conv("conv2"),
+                relu(),
+                dense("linear1"),
+                relu(),
+                dense("linear2"),
+            ],
+        }
+    }
+}
+
 /// A layer of a [`Description`].
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]

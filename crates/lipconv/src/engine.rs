@@ -1,8 +1,8 @@
 //! How networks run fast: a fixed program on reused buffers, no graph.
 //!
 //! A network has block form when it is a list of blocks, each one linear map and its activations; convolutions come before
-//! dense layers. [`cpu`] runs such a list on the CPU. What [`ops`](crate::ops) does with tensors computes the same
-//! functions on any device, is what an engine is tested against, and takes the networks that are not of this form.
+//! dense layers. [`cpu`] runs such a list on the CPU, and evaluates networks that are not of this form there. What
+//! [`ops`](crate::ops) does with tensors computes the same functions on any device, and is what an engine is tested against.
 
 pub(crate) mod cpu;
 #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
@@ -16,7 +16,7 @@ pub(crate) enum Step {
     Linear,
     Activation(Activation),
     Flatten,
-    /// What no engine runs.
+    /// What has no block form.
     Other,
 }
 

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::element::engine_runs;
+use crate::engine::cpu::graph::{GraphTape, runs_as_graph};
 use crate::engine::cpu::plain::CpuTape;
 #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
 use crate::engine::cuda::{Place, plain as device};
@@ -34,18 +35,29 @@ pub(crate) fn forward(network: &PlainNetwork, images: &Tensor) -> Result<Tensor>
     if let Some(place) = device::place_of(network) {
         return device::forward(network, images, place);
     }
-    match cpu_dtype(network) {
-        Some(DType::F32) => Ok(CpuTape::<f32>::record(network, images)?.1),
-        Some(DType::F64) => Ok(CpuTape::<f64>::record(network, images)?.1),
-        _ => ops::forward(network, images),
+    match (cpu_form(network), network.dtype()) {
+        (Some(Form::Blocks), DType::F32) => Ok(CpuTape::<f32>::record(network, images)?.1),
+        (Some(Form::Blocks), _) => Ok(CpuTape::<f64>::record(network, images)?.1),
+        (Some(Form::Graph), DType::F32) => Ok(GraphTape::record::<f32>(network, images)?.1),
+        (Some(Form::Graph), _) => Ok(GraphTape::record::<f64>(network, images)?.1),
+        (None, _) => ops::forward(network, images),
     }
 }
 
-/// The element type, when the CPU engine can run this network.
-fn cpu_dtype(network: &PlainNetwork) -> Option<DType> {
-    let on_cpu = matches!(network.device(), Device::Cpu) && engine_runs(network.dtype());
-    (on_cpu && has_block_form(network.layers().iter().map(PlainLayer::step)))
-        .then(|| network.dtype())
+/// How the CPU engine runs a network.
+enum Form {
+    Blocks,
+    Graph,
+}
+
+/// None where it cannot.
+fn cpu_form(network: &PlainNetwork) -> Option<Form> {
+    if !matches!(network.device(), Device::Cpu) || !engine_runs(network.dtype()) {
+        return None;
+    }
+    let blocks = has_block_form(network.layers().iter().map(PlainLayer::step));
+    let graph = || runs_as_graph(network).then_some(Form::Graph);
+    blocks.then_some(Form::Blocks).or_else(graph)
 }
 
 /// A forward pass that remembers what the gradient of the images needs: the values of no layer, one byte for
@@ -61,7 +73,9 @@ pub struct Recording<'a> {
 enum Tape {
     F32(CpuTape<f32>),
     F64(CpuTape<f64>),
-    Graph(Var),
+    Graph(GraphTape),
+    /// In candle's operations.
+    Operations(Var),
     /// On the CUDA engine, which goes forward again.
     #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
     Device(Tensor, Place),
@@ -82,19 +96,26 @@ impl PlainNetwork {
             let logits = device::forward(self, &images, place)?;
             return Ok(Recording { network: self, logits, tape: Tape::Device(images, place) });
         }
-        let (tape, logits) = match cpu_dtype(self) {
-            Some(DType::F32) => {
+        let (tape, logits) = match (cpu_form(self), self.dtype()) {
+            (Some(Form::Blocks), DType::F32) => {
                 let (tape, logits) = CpuTape::record(self, images)?;
                 (Tape::F32(tape), logits)
             }
-            Some(DType::F64) => {
+            (Some(Form::Blocks), _) => {
                 let (tape, logits) = CpuTape::record(self, images)?;
                 (Tape::F64(tape), logits)
             }
-            _ => {
+            (Some(Form::Graph), dtype) => {
+                let (tape, logits) = match dtype {
+                    DType::F32 => GraphTape::record::<f32>(self, images)?,
+                    _ => GraphTape::record::<f64>(self, images)?,
+                };
+                (Tape::Graph(tape), logits)
+            }
+            (None, _) => {
                 let input = Var::from_tensor(images)?;
                 let logits = ops::forward(self, input.as_tensor())?;
-                (Tape::Graph(input), logits)
+                (Tape::Operations(input), logits)
             }
         };
         Ok(Recording { network: self, logits, tape })
@@ -128,7 +149,11 @@ impl Recording<'_> {
             Tape::Device(images, place) => {
                 device::input_gradient(self.network, &images, d_logits, place)
             }
-            Tape::Graph(input) => {
+            Tape::Graph(tape) => match self.network.dtype() {
+                DType::F32 => tape.input_gradient::<f32>(self.network, d_logits),
+                _ => tape.input_gradient::<f64>(self.network, d_logits),
+            },
+            Tape::Operations(input) => {
                 let objective = (self.logits * d_logits.detach())?.sum_all()?;
                 let gradient = objective.backward()?.remove(input.as_tensor());
                 Ok(gradient.map_or_else(|| input.zeros_like(), Ok)?)

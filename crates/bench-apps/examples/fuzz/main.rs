@@ -42,7 +42,7 @@ const MOST_FINDINGS: usize = 20;
 
 #[derive(Debug, Parser)]
 struct Cli {
-    /// idx, cifar10, stl10, images, onnx, description, published, weights, checkpoint, gan, certificate, config, experiment, manifest, records [default: all]
+    /// idx, cifar10, stl10, images, onnx, description, weights, checkpoint, gan, certificate, config, experiment, manifest, records [default: all]
     targets: Vec<String>,
     /// Minutes for each target
     #[arg(long, default_value_t = 1.0)]

@@ -15,9 +15,7 @@ use bench_apps::jobs::job::{Choice, Job, JobResult};
 use bench_apps::jobs::spec::Experiment;
 use candle_core::{DType, Device, Tensor};
 use certify::verify::{Data, Selection, outline, verify};
-use certify::{
-    Certifier, Classifier as _, Pixels, ZeroPaddedLayer, ZeroPaddedNetwork, ZeroPaddedSpec,
-};
+use certify::{Certifier, Pixels};
 use lipconv::gan::{GanObserver, GanStepReport, GanTrainer};
 use lipconv::generator::FrozenGenerator;
 use lipconv::train::{Observer, StepReport};
@@ -37,7 +35,7 @@ pub(crate) struct Target {
     pub(crate) read: fn(&Path) -> Result<()>,
 }
 
-pub(crate) const TARGETS: [Target; 15] = [
+pub(crate) const TARGETS: [Target; 14] = [
     Target { name: "idx", seeds: &["examples/fuzz/seeds/idx"], ends: &[], read: idx },
     Target { name: "cifar10", seeds: &["examples/fuzz/seeds/cifar10"], ends: &[], read: cifar10 },
     Target { name: "stl10", seeds: &["examples/fuzz/seeds/stl10"], ends: &[], read: stl10 },
@@ -48,12 +46,6 @@ pub(crate) const TARGETS: [Target; 15] = [
         seeds: &["examples/fuzz/seeds/description"],
         ends: &[],
         read: description,
-    },
-    Target {
-        name: "published",
-        seeds: &["examples/fuzz/seeds/published"],
-        ends: &[],
-        read: published,
     },
     Target { name: "weights", seeds: &["examples/fuzz/seeds/weights"], ends: &[], read: weights },
     Target {
@@ -173,17 +165,6 @@ fn description(dir: &Path) -> Result<()> {
     if network.input().n_values() <= LARGEST {
         network.forward(&zeros(1, network.input(), network.dtype())?)?;
     }
-    Ok(())
-}
-
-/// Weights of a published network, whose layers are known.
-fn published(dir: &Path) -> Result<()> {
-    use ZeroPaddedLayer::{Conv, Dense, Relu};
-    let input = ImageShape::new(1, 4, 4);
-    let layers = vec![Conv { stride: 2, padding: 1 }, Relu, Dense];
-    let spec = ZeroPaddedSpec { input, mean: vec![0.5], scale: 0.25, layers };
-    let network = ZeroPaddedNetwork::load(&dir.join("network.safetensors"), &spec)?;
-    network.logits(&zeros(1, input, network.dtype())?)?;
     Ok(())
 }
 

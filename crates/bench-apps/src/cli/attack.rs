@@ -1,6 +1,6 @@
 //! `lipconv attack`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -8,17 +8,16 @@ use anyhow::{Result, bail};
 use certify::batched_logits;
 use certify::{
     Apgd, ApgdLoss, Arithmetic, Attack, AttackOutcome, AttackStart, AttackTarget, AutoAttack,
-    AutoAttackFlag, Boundary, Certifier, Classifier, Fab, Fgsm, Loss, PartReport, Pgd, Pointwise,
-    Square, Stopping, ZeroPaddedNetwork, ZeroPaddedSpec, check_soundness,
+    AutoAttackFlag, Boundary, Certifier, Fab, Fgsm, Loss, PartReport, Pgd, Pointwise, Square,
+    Stopping, check_soundness,
 };
 use clap::ValueEnum;
-use lipconv::output;
 use lipconv_datasets::ImageSet;
 use serde::Serialize;
 
 use super::args::DataArgs;
-use super::model::{Model, tensors, test_images};
-use crate::config::{DatasetName, DeviceKind, RunConfig};
+use super::model::{Model, tensors};
+use crate::config::{DatasetName, DeviceKind};
 use crate::eps::Eps;
 use crate::files::{check_output, write_json};
 use crate::progress::{Display, Progress, spoken_seconds};
@@ -30,8 +29,8 @@ use crate::words::{percent, text_table};
 /// FGSM, PGD, APGD and FAB use gradients, Square the logits, the boundary and the pointwise attack only the predicted class; "auto" is
 /// AutoAttack, the attack to report: APGD with cross-entropy, APGD towards nine classes, FAB and Square, each on the images that
 /// the others have left. All are measured in the L2 norm of pixels from 0 to 1; an image counts as broken when an image of another
-/// class was found within --eps. Networks of this program are certified as well, and an attack that succeeds inside an executed
-/// radius is an error. A certified image cannot be broken: auto, apgd, fab and square leave it out, unless --attack-certified wants
+/// class was found within --eps. The network is certified as well, and an attack that succeeds inside an executed radius is an
+/// error. A certified image cannot be broken: auto, apgd, fab and square leave it out, unless --attack-certified wants
 /// the certificates tested.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -161,9 +160,8 @@ struct Written<'a> {
     /// null where no adversarial image was found
     distances: Vec<Option<f64>>,
     predictions: &'a [usize],
-    /// Certified radii as executed, for networks of this program.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    radii: Option<&'a [f64]>,
+    /// Certified radii as executed.
+    radii: &'a [f64],
     /// What each part of "auto" did.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     parts: &'a [PartReport],
@@ -175,47 +173,30 @@ struct Written<'a> {
 struct Target<'a> {
     attacked: AttackTarget<'a>,
     images: &'a ImageSet,
-    radii: Option<&'a [f64]>,
+    /// Certified radii as executed.
+    radii: &'a [f64],
 }
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let attack = attack(args)?;
     let attack = attack.as_ref();
-    match args.architecture {
-        Architecture::Own => {
-            let model = Model::load(&args.model, args.device)?;
-            let images =
-                model.test_images(&args.data, args.dataset.as_ref(), args.test_limit, display)?;
-            let network = &model.network;
-            let (pixels, labels) = tensors(&images, network.dtype())?;
-            let pixels = pixels.to_device(network.device())?;
-            let arithmetic = Arithmetic::of_dtype(network.dtype())?;
-            let certificates = Certifier::new(network)?.certify(&pixels, &labels)?;
-            let radii = certificates.executed[&arithmetic].as_slice();
-            let attacked = AttackTarget::new(network, &pixels, &labels);
-            let target = Target { attacked, images: &images, radii: Some(radii) };
-            let outcome = report(args, attack, &target, display)?;
-            check_soundness(attack.name(), &outcome, &labels, radii, arithmetic)?;
-            outln!("no image was broken inside its certified radius ({})", arithmetic.name());
-        }
-        Architecture::KwSmall => {
-            let network = load_kw_small(&args.model)?;
-            output::protect(&args.model);
-            // what this architecture was trained on
-            let config = RunConfig::of(DatasetName::Cifar10);
-            let (dataset, limit) = (args.dataset.as_ref(), args.test_limit);
-            let images = test_images(config, &args.data, dataset, limit, display)?;
-            let (pixels, labels) = tensors(&images, network.dtype())?;
-            let attacked = AttackTarget::new(&network, &pixels, &labels);
-            let target = Target { attacked, images: &images, radii: None };
-            report(args, attack, &target, display)?;
-        }
-    }
+    let model = match args.architecture {
+        Architecture::Own => Model::load(&args.model, args.device)?,
+        Architecture::KwSmall => Model::kw_small(&args.model)?,
+    };
+    let images = model.test_images(&args.data, args.dataset.as_ref(), args.test_limit, display)?;
+    let network = &model.network;
+    let (pixels, labels) = tensors(&images, network.dtype())?;
+    let pixels = pixels.to_device(network.device())?;
+    let arithmetic = Arithmetic::of_dtype(network.dtype())?;
+    let certificates = Certifier::new(network)?.certify(&pixels, &labels)?;
+    let radii = certificates.executed[&arithmetic].as_slice();
+    let target =
+        Target { attacked: AttackTarget::new(network, &pixels, &labels), images: &images, radii };
+    let outcome = report(args, attack, &target, display)?;
+    check_soundness(attack.name(), &outcome, &labels, radii, arithmetic)?;
+    outln!("no image was broken inside its certified radius ({})", arithmetic.name());
     Ok(ExitCode::SUCCESS)
-}
-
-fn load_kw_small(path: &Path) -> Result<ZeroPaddedNetwork> {
-    Ok(ZeroPaddedNetwork::load(path, &ZeroPaddedSpec::kw_small())?)
 }
 
 fn attack(args: &Args) -> Result<Box<dyn Attack>> {
@@ -301,7 +282,7 @@ fn samples(args: &Args, target: &Target<'_>) -> Vec<usize> {
         _ => false,
     };
     let eps = args.eps.value();
-    let is_certified = |i: usize| target.radii.is_some_and(|radii| radii[i] > eps);
+    let is_certified = |i: usize| target.radii[i] > eps;
     (0..target.attacked.labels.len()).filter(|&i| !(skips && is_certified(i))).collect()
 }
 

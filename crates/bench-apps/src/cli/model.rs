@@ -13,6 +13,7 @@ use crate::eps::Eps;
 use crate::experiment::build;
 use crate::experiment::evaluation::load_network;
 use crate::files::RunFiles;
+use crate::jobs;
 use crate::progress::Display;
 use crate::stdout::note;
 
@@ -75,6 +76,14 @@ impl Model {
         }
         let config = config.unwrap_or_else(|| assumed_config(loaded.network.input()));
         Ok(Self { network: build::evaluated_on(loaded.network, device)?, config, run, file })
+    }
+
+    /// Loads KW-Small, a published network, from the file of its weights.
+    pub(super) fn kw_small(path: &Path) -> Result<Self> {
+        let network = jobs::kw_small::load(path)?;
+        output::protect(path);
+        let config = assumed_config(network.input());
+        Ok(Self { network, config, run: None, file: path.to_owned() })
     }
 
     /// Loads a trained network on the CPU, with the bytes that it was read from.

@@ -10,7 +10,7 @@ use lipconv_datasets::Dataset;
 use super::args::{DataArgs, TrainFlags, log_to};
 use crate::config::{DatasetName, RunConfig};
 use crate::experiment::build::{self, check_network, device_name};
-use crate::experiment::training::{TrainJob, Trained, train};
+use crate::experiment::training::{TrainJob, Trained, first_network, train};
 use crate::files::{Provenance, RunDir};
 use crate::interrupt;
 use crate::progress::{Display, spoken_seconds};
@@ -31,7 +31,8 @@ Examples:
   lipconv train --dataset cifar10 --network large --recipe certified --out runs/cifar
   lipconv train --recipe certified --target-eps 1.58 --print-config
   lipconv train --resume runs/paper
-  lipconv train --resume runs/first --epochs 10")]
+  lipconv train --resume runs/first --epochs 10
+  lipconv train --init-from runs/first --dataset images:photos --size 28 --out runs/fine-tuned")]
 pub(super) struct Args {
     /// Folder of a new run [default: runs/LAYER-NETWORK-seedN, with the data set's name before it except for MNIST]
     #[arg(long, value_name = "DIR")]
@@ -39,6 +40,9 @@ pub(super) struct Args {
     /// Go on with the run in this folder, as it is configured there; with --epochs N, until N epochs are done
     #[arg(long, value_name = "DIR", conflicts_with = "out")]
     resume: Option<PathBuf>,
+    /// Begin with the network of the run in this folder, which may have had other images or another recipe
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    init_from: Option<PathBuf>,
     /// Print the whole configuration and train nothing
     #[arg(long, conflicts_with = "resume")]
     print_config: bool,
@@ -53,7 +57,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     if args.print_config {
-        outln!("{}", args.flags.config()?.to_toml()?.trim_end());
+        outln!("{}", config(args)?.to_toml()?.trim_end());
         return Ok(ExitCode::SUCCESS);
     }
     let checkpoint_every = checkpoint_interval(args.checkpoint_every)?;
@@ -94,13 +98,24 @@ fn plan_epochs(run: &RunDir, flags: &TrainFlags) -> Result<()> {
     Ok(run.put_config(&config)?)
 }
 
+fn config(args: &Args) -> Result<RunConfig> {
+    let mut config = args.flags.config()?;
+    if let Some(from) = args.init_from.as_ref().or(config.init_from.as_ref()) {
+        config.init_from = Some(std::path::absolute(from)?);
+    }
+    Ok(config)
+}
+
 /// Images and configuration come before the folder, so that a mistake in them leaves nothing behind.
 fn begin(args: &Args, display: Display) -> Result<(RunDir, RunConfig, Dataset)> {
-    let config = args.flags.config()?;
+    let config = config(args)?;
     let dataset = args.data.load(&config, true, display)?;
     check_network(&config.network, &dataset.train)?;
-    // as is a device that is not there
-    build::device(config.device)?;
+    // as do a device that is not there and a first network that does not fit
+    let device = build::device(config.device)?;
+    if config.init_from.is_some() {
+        first_network(&config, &dataset.train, &device)?;
+    }
     let out = args.out.clone().unwrap_or_else(|| default_dir(&config));
     let provenance = Provenance::collect(&device_name(config.device));
     let run = RunDir::create(&out, &config, &provenance)?;

@@ -36,7 +36,7 @@ fn unknown(written: &Table, known: &Table, prefix: &str) -> Option<(String, Vec<
 
 /// A configuration with every key.
 fn known() -> Table {
-    let mut config = RunConfig::default();
+    let mut config = RunConfig { init_from: Some("run".into()), ..RunConfig::default() };
     config.data.train_limit = Some(1);
     config.data.test_limit = Some(1);
     config.data.size = Some(1);

@@ -10,16 +10,16 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device};
 use lipconv::{BatchSource, EpochReport, Network, Observer, StepReport, Trainer};
-use lipconv_datasets::{BatchProducer, Dataset};
+use lipconv_datasets::{BatchProducer, Dataset, ImageSet};
 use serde::{Deserialize, Serialize};
 
 use super::build::{augmentation, device, network_spec, on_device, train_config};
 use super::evaluation::quick_test;
 use crate::config::RunConfig;
-use crate::files::{EpochMetrics, JsonLines, RunDir, read_json, write_json};
+use crate::files::{EpochMetrics, JsonLines, RunDir, RunFiles, read_json, write_json};
 use crate::interrupt::Watch;
 use crate::progress::{Display, Progress};
 use crate::stdout::note;
@@ -81,6 +81,10 @@ pub fn train(job: &TrainJob<'_>) -> Result<Trained> {
     let n_batches = source.n_batches();
     let total = (n_batches * training.epochs) as u64;
     let mut monitor = Monitor::new(job, &trainer, watch, total, n_batches)?;
+    // the other run may be gone when this one is resumed
+    if job.config.init_from.is_some() && trainer.n_steps() == 0 {
+        monitor.save(&trainer)?;
+    }
     let outcome = trainer.fit(&mut source, &mut monitor);
     monitor.watch.check()?;
     outcome?;
@@ -98,24 +102,44 @@ pub fn train(job: &TrainJob<'_>) -> Result<Trained> {
 
 fn open_trainer(job: &TrainJob<'_>, device: &Device) -> Result<Trainer> {
     let checkpoint = job.run.files().checkpoint();
-    let spec = network_spec(&job.config.network, &job.dataset.train)?;
     let settings = train_config(&job.config.training);
     if !checkpoint.is_file() {
-        let network = Network::new(&spec, DType::F32, device, job.config.training.seed)?;
+        let network = first_network(job.config, &job.dataset.train, device)?;
         return on_device(Trainer::new(network, settings)?, job.config.device);
     }
+    let spec = network_spec(&job.config.network, &job.dataset.train)?;
     let mut trainer = Trainer::resume(&checkpoint, device)?;
     // a run may go on for more epochs than its checkpoint was planned for
     if settings.epochs > trainer.config().epochs {
         trainer = trainer.planned_for(settings.epochs, settings.schedule)?;
     }
     let fits = *trainer.network().spec() == spec && *trainer.config() == settings;
-    anyhow::ensure!(
+    ensure!(
         fits,
         "{} holds another network or other training settings than config.toml beside it",
         checkpoint.display()
     );
     on_device(trainer, job.config.device)
+}
+
+/// The network that a run begins with.
+///
+/// # Errors
+/// The run that it is taken from has no checkpoint, or another network than this run's.
+pub fn first_network(config: &RunConfig, images: &ImageSet, device: &Device) -> Result<Network> {
+    let spec = network_spec(&config.network, images)?;
+    let Some(from) = &config.init_from else {
+        return Ok(Network::new(&spec, DType::F32, device, config.training.seed)?);
+    };
+    let other = Trainer::resume(&RunFiles::open(from)?.checkpoint(), device)
+        .with_context(|| format!("cannot begin with the network of {}", from.display()))?;
+    let fits = *other.network().spec() == spec;
+    ensure!(
+        fits,
+        "{} holds another network than this run's, expected the same layers, image size and classes",
+        from.display()
+    );
+    Ok(other.averaged_network()?)
 }
 
 /// Shows progress, writes checkpoints and the history, and stops the run when asked to.

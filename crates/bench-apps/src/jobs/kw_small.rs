@@ -1,8 +1,8 @@
 //! The published network KW-Small, attacked by us.
 //!
 //! Definition. "kw-small" is the Small network of Wong et al. 2018 for CIFAR-10 at ε = 36/255, in
-//! `models/kw_cifar10_small_36px.safetensors` of a data folder (the one given by flag, `LIPCONV_DATA`, the cache). It is not
-//! 1-Lipschitz by construction: there is no certificate of ours for it, and none is reported.
+//! `models/kw_cifar10_small_36px.safetensors` of a data folder (the one given by flag, `LIPCONV_DATA`, the cache). It was trained for
+//! another certificate than ours: its Lipschitz constant says little, and no certified accuracy is reported.
 //!
 //! Guarantee: nothing is trained and nothing is locked; two workers at once would compute the same result twice.
 
@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use certify::{AttackTarget, Classifier, ZeroPaddedNetwork, ZeroPaddedSpec};
+use certify::AttackTarget;
+use interchange::{Description, described};
+use lipconv::PlainNetwork;
 use lipconv_datasets::{Dataset, Fallback, LocateOptions};
 
 use super::cell::{CellResult, ClassifierJob};
@@ -42,7 +44,7 @@ pub(super) fn run(job: &ClassifierJob, folder: &Path, work: &Work) -> Result<End
 fn evaluate(job: &ClassifierJob, dataset: &Dataset, work: &Work) -> Result<CellResult> {
     let cell = &job.cell;
     let start = Instant::now();
-    let network = ZeroPaddedNetwork::load(&find(&work.data)?, &ZeroPaddedSpec::kw_small())?;
+    let network = load(&find(&work.data)?)?;
     let (clean, Attacked { whole, auto }) = accuracies(&network, job, dataset, work.display)?;
     let first = first_images(&network, &dataset.test.head(job.decision_images), &job.effort())?;
     let provenance = Provenance::collect(&device_name(DeviceKind::Cpu));
@@ -88,6 +90,16 @@ fn evaluate(job: &ClassifierJob, dataset: &Dataset, work: &Work) -> Result<CellR
     })
 }
 
+/// The network, from the file of its weights.
+///
+/// # Errors
+/// A file that cannot be read, or that is not of this network.
+pub fn load(path: &Path) -> Result<PlainNetwork> {
+    let name = || path.display().to_string();
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", name()))?;
+    described(&Description::kw_small(), &bytes).with_context(name)
+}
+
 fn find(data: &DataOptions) -> Result<PathBuf> {
     let places = LocateOptions::from_environment(data.data_dir.clone(), Fallback::Refuse);
     let folders = [places.data_dir, places.env_dir, places.cache_dir];
@@ -109,7 +121,7 @@ struct Attacked {
 
 /// Clean accuracy, and accuracy under the attacks.
 fn accuracies(
-    network: &ZeroPaddedNetwork,
+    network: &PlainNetwork,
     job: &ClassifierJob,
     dataset: &Dataset,
     display: Display,

@@ -6,9 +6,8 @@ use std::collections::HashMap;
 use candle_core::{DType, Device, Tensor, safetensors};
 use certify::{
     Apgd, ApgdLoss, AttackTarget, Classifier, Fab, Replay, Square, Stopping, Trace, TracedAttack,
-    ZeroPaddedNetwork, ZeroPaddedSpec,
 };
-use lipconv::{Activation, Dense, ImageShape, PlainLayer, PlainNetwork};
+use lipconv::{Activation, Dense, ImageShape, PaddedConv, PlainLayer, PlainNetwork, Window};
 
 use crate::common::rows;
 use crate::golden;
@@ -94,13 +93,32 @@ fn bcop_small() -> Golden {
 fn kw_small() -> Option<Golden> {
     let folder = std::env::var_os("LIPCONV_DATA")?;
     let path = std::path::Path::new(&folder).join("models/kw_cifar10_small_36px.safetensors");
-    let weights = safetensors::load(path, &Device::Cpu).ok()?.into_iter();
-    let weights: HashMap<String, Tensor> =
-        weights.map(|(name, w)| (name, w.to_dtype(DType::F64).unwrap())).collect();
-    let folder = tempfile::TempDir::new().unwrap();
-    let path = folder.path().join("weights.safetensors");
-    safetensors::save(&weights, &path).unwrap();
-    let network = ZeroPaddedNetwork::load(&path, &ZeroPaddedSpec::kw_small()).unwrap();
+    let weights = safetensors::load(path, &Device::Cpu).ok()?;
+    let tensor = |name: String| weights[&name].to_dtype(DType::F64).unwrap();
+    let parts =
+        |name: &str| (tensor(format!("{name}.weight")), Some(tensor(format!("{name}.bias"))));
+    let conv = |(weight, bias), window| {
+        PlainLayer::PaddedConv(PaddedConv::new(weight, bias, window).unwrap())
+    };
+    let dense = |(weight, bias)| PlainLayer::Dense(Dense::new(weight, bias).unwrap());
+    let relu = || PlainLayer::Activation(Activation::Relu);
+    // channels less their means, divided by one scale
+    let scale = Tensor::full(1.0 / 0.225, (3, 1, 1, 1), &Device::Cpu).unwrap();
+    let shift = Tensor::new(&[0.485, 0.456, 0.406], &Device::Cpu).unwrap();
+    let shift = (shift * (-1.0 / 0.225)).unwrap();
+    let window = Window { stride: [2; 2], before: [1; 2], after: [1; 2], ..Window::default() };
+    let layers = vec![
+        conv((scale, Some(shift)), Window { groups: 3, ..Window::default() }),
+        conv(parts("conv1"), window),
+        relu(),
+        conv(parts("conv2"), window),
+        relu(),
+        PlainLayer::Flatten,
+        dense(parts("linear1")),
+        relu(),
+        dense(parts("linear2")),
+    ];
+    let network = PlainNetwork::new(ImageShape::new(3, 32, 32), layers).unwrap();
     // bytes, as shares of 255
     let images = arrays("attacks_small.safetensors", "kw_small.")["images"].clone();
     let images = ((images * 255.0).unwrap().round().unwrap() / 255.0).unwrap();

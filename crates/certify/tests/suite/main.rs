@@ -22,4 +22,3 @@ mod nominal;
 mod predictor;
 mod wasserstein;
 mod weights_files;
-mod zero_padded;

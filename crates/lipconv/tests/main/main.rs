@@ -15,6 +15,7 @@ mod generator;
 mod generator_ops;
 mod golden;
 mod golden_modules;
+mod graph;
 mod heads;
 mod laws;
 mod losses;

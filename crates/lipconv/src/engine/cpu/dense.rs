@@ -163,10 +163,10 @@ pub(crate) fn backward<T: Real>(
     gradients
 }
 
-fn view<T>(rows: usize, columns: usize, values: &[T]) -> ArrayView2<'_, T> {
+pub(super) fn view<T>(rows: usize, columns: usize, values: &[T]) -> ArrayView2<'_, T> {
     ArrayView2::from_shape((rows, columns), values).expect("the buffer has rows·columns values")
 }
 
-fn view_mut<T>(rows: usize, columns: usize, values: &mut [T]) -> ArrayViewMut2<'_, T> {
+pub(super) fn view_mut<T>(rows: usize, columns: usize, values: &mut [T]) -> ArrayViewMut2<'_, T> {
     ArrayViewMut2::from_shape((rows, columns), values).expect("the buffer has rows·columns values")
 }
