@@ -7,6 +7,7 @@
 
 mod args;
 mod attack;
+mod audit;
 mod bench;
 mod certify;
 mod eval;
@@ -52,6 +53,7 @@ Examples:
   lipconv inspect runs/first                       layers, singular values, bounds
   lipconv export runs/first                        weights and module for PyTorch, or ONNX
   lipconv import model.onnx                        a network of another program
+  lipconv audit model.onnx --claimed-constant 1    what is proved of it, beside what is claimed
   lipconv predict runs/first digit.png             class and certified radius of an image
   lipconv gan --out runs/gan                       a generator of images like CIFAR-10's
   lipconv wasserstein cifar10 generator:FILE       how far they are from the data, from below
@@ -82,6 +84,7 @@ enum Command {
     Reproduce(Box<reproduce::Args>),
     Certify(certify::Args),
     Verify(verify::Args),
+    Audit(audit::Args),
     Attack(attack::Args),
     Inspect(inspect::Args),
     Predict(predict::Args),
@@ -131,6 +134,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Reproduce(args) => reproduce::run(&args, display),
         Command::Certify(args) => certify::run(&args, display),
         Command::Verify(args) => verify::run(&args, display),
+        Command::Audit(args) => audit::run(&args, display),
         Command::Attack(args) => attack::run(&args, display),
         Command::Inspect(args) => inspect::run(&args),
         Command::Predict(args) => predict::run(&args, display),

@@ -186,6 +186,31 @@ impl Certifier {
         Ok(self.columns(&rows.collect::<Vec<_>>()))
     }
 
+    /// At most `f_t(x) - f_j(x)` of the exact function, for each of `images` (n x c x h x w, f32 or f64) and its pair (t, j) of classes; −∞
+    /// where the evaluation overflows.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`], [`Error::CountMismatch`], [`Error::LabelOutOfRange`]; [`Error::NonFinite`] for an image.
+    pub fn differences(&self, images: &Tensor, pairs: &[(usize, usize)]) -> Result<Vec<f64>> {
+        let n = check_images(images, self.engine.input())?;
+        let classes: Vec<usize> = pairs.iter().map(|&(t, j)| t.max(j)).collect();
+        check_labels(&classes, n, self.engine.n_classes())?;
+        let values = to_f64(images)?;
+        check_finite("the image", &values, self.engine.input().n_values())?;
+        let (mut room, mut pairs) = (Room::default(), pairs.iter());
+        let mut differences = Vec::with_capacity(n);
+        for chunk in self.engine.run::<Norms>(&values, Storage::F64) {
+            let logits = chunk.logits.chunks_exact(self.engine.n_classes());
+            for ((i, logits), &(t, j)) in logits.enumerate().zip(&mut pairs) {
+                let centre = room.centre(&self.reference, &chunk.observed, i);
+                let difference = self.margin(centre, logits, t, j);
+                let is_bound = logits.iter().all(|y| y.is_finite()) && !difference.is_nan();
+                differences.push(if is_bound { difference } else { f64::NEG_INFINITY });
+            }
+        }
+        Ok(differences)
+    }
+
     fn check_representable(&self, values: &[f64], n_values: usize) -> Result<()> {
         let narrow = self.arithmetics().find(|a| a.storage() == candle_core::DType::F32);
         let Some(arithmetic) = narrow else { return Ok(()) };

@@ -9,6 +9,7 @@ struct WorkspaceReadme;
 
 mod arithmetic;
 mod attack;
+mod audit;
 mod bounds;
 mod certificate;
 mod certifier;
@@ -33,6 +34,7 @@ pub use attack::{
     AutoAttackFlag, AutoAttackPart, Boundary, Fab, Fgsm, Loss, PartReport, Pgd, Pointwise, Replay,
     Square, Stopping, Trace, TracedAttack,
 };
+pub use audit::{Slope, SlopeSearch, Verdict};
 pub use bounds::{LayerBound, LogitBound, NetworkBounds};
 pub use certificate::{
     CERTIFICATE_FORMAT, CERTIFICATE_VERSION, CertificateFile, CertificateOrigin, DataRecord,

@@ -80,10 +80,14 @@ impl Model {
 
     /// Loads KW-Small, a published network, from the file of its weights.
     pub(super) fn kw_small(path: &Path) -> Result<Self> {
-        let network = jobs::kw_small::load(path)?;
+        Ok(Self::imported(jobs::kw_small::load(path)?, path))
+    }
+
+    /// A network of another program.
+    pub(super) fn imported(network: PlainNetwork, path: &Path) -> Self {
         output::protect(path);
         let config = assumed_config(network.input());
-        Ok(Self { network, config, run: None, file: path.to_owned() })
+        Self { network, config, run: None, file: path.to_owned() }
     }
 
     /// Loads a trained network on the CPU, with the bytes that it was read from.

@@ -140,6 +140,6 @@ fn rows(model: &Model, subjects: &[Subject]) -> Result<Vec<Vec<String>>> {
 }
 
 /// Position of the largest value, the first of several.
-fn largest(row: &[f64]) -> usize {
+pub(super) fn largest(row: &[f64]) -> usize {
     (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
