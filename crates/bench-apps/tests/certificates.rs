@@ -185,3 +185,48 @@ pub(crate) fn check_attacks(place: &Place) {
     ]);
     assert_eq!(text, "error: restarts is 0, expected 1 to 65536");
 }
+
+/// Claims about the run's network: some that hold, some that do not, some that nobody can read.
+pub(crate) fn check_audit(place: &Place) {
+    let audit = |more: &[&str]| {
+        let args = ["audit", "run", "--test-limit", "20", "--quiet"];
+        let output = place.command(&[&args[..], more].concat()).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let (status, text) = audit(&["--claimed-constant", "1.01", "--json", "audit.json"]);
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains("\nclaimed: at most 1.01, proved\n"), "{text}");
+    assert!(text.contains("\n20 test images of synthetic digits, "), "{text}");
+    let report = fs::read_to_string(place.path("audit.json")).unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    let exact: Vec<f64> = serde_json::from_value(report["radii"]["exact"].clone()).unwrap();
+    assert_eq!(exact.len(), 20);
+    assert!(report["constant"]["at_least"].as_f64().unwrap() > 0.1);
+    let (status, text) = audit(&["--claimed-constant", "0.01"]);
+    assert_eq!(status, Some(1), "{text}");
+    assert!(text.contains("\nclaimed: at most 0.01, refuted\n"), "{text}");
+    let claim = |radii: &[f64]| {
+        let radii = serde_json::to_string(radii).unwrap();
+        fs::write(place.path("radii.json"), radii).unwrap();
+        audit(&["--claimed-radii", "radii.json"])
+    };
+    let (status, text) = claim(&exact);
+    assert_eq!(status, Some(0), "{text}");
+    assert!(text.contains("claimed radii: 20 proved, 0 refuted, 0 open\n"), "{text}");
+    let far: Vec<f64> = exact.iter().map(|radius| 20.0 + radius).collect();
+    let (status, text) = claim(&far);
+    assert_eq!(status, Some(1), "{text}");
+    assert!(text.contains("claimed radii: 0 proved, 20 refuted, 0 open\n"), "{text}");
+    for (radii, expected) in [
+        (&exact[1..], "error: radii.json holds 19 radii, expected 20, one for each image"),
+        (&[-1.0; 20][..], "error: radii.json: radius 0 is -1, expected a number not below 0"),
+    ] {
+        let (status, text) = claim(radii);
+        assert_eq!((status, text.trim_end()), (Some(1), expected));
+    }
+    let (_, text) = audit(&["--claimed-constant", "-1"]);
+    assert_eq!(text.trim_end(), "error: --claimed-constant is -1, expected a positive number");
+    let (_, text) = audit(&["--claimed-radii", "none.json"]);
+    assert_eq!(text.trim_end(), "error: cannot read none.json: there is no such file");
+}

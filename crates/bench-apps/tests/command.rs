@@ -121,6 +121,7 @@ fn a_run_is_trained_evaluated_inspected_and_used() {
     check_inspect(&place);
     check_predict(&place);
     crate::certificates::check_certificates(&place);
+    crate::certificates::check_audit(&place);
     crate::certificates::check_attacks(&place);
     let text = place.fail(&short(&["--out", "run"]));
     assert_eq!(

@@ -4,6 +4,7 @@
 
 mod attack_traces;
 mod attacks;
+mod audit;
 mod auto_attack;
 mod bounds;
 mod certificate_files;
