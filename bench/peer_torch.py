@@ -6,6 +6,7 @@
   peer_torch.py step   NET MODE [--device cpu|cuda] [--batch 128] [--n 10]   one training step
   peer_torch.py build  CHANNELS KERNEL [--device ...]                        one kernel assembly, forward and with backward
   peer_torch.py spectrum CHANNELS KERNEL SIZE                                all singular values of a cyclic convolution
+  peer_torch.py onnx   FILE [--batch 128] [--n 10]                           one forward pass in onnxruntime, on the CPU
   peer_torch.py gemm                                                         this machine's f32 GEMM rate
 
 NET:  small-mnist small-cifar10 large-mnist large-cifar10
@@ -13,7 +14,7 @@ MODE: plain        the same architecture without any constraint (what a user giv
       bcop         the paper's algorithm written out plainly in PyTorch: 20 Bjorck iterations with autograd
       orthogonium  the fastest published library, with its default parameters
 
-Needs: pip install torch orthogonium numpy
+Needs: pip install torch orthogonium numpy onnxruntime
 Prints one JSON object: times are medians of --n runs in milliseconds after two to warm up, on --threads threads;
 rates are in GFLOP/s.
 """
@@ -157,6 +158,14 @@ elif a.what == "spectrum":
     t = time.perf_counter()
     np.linalg.svd(np.fft.fft2(w, (s, s), axes=(2, 3)).transpose(2, 3, 0, 1), compute_uv=False)
     res["numpy_ms"] = (time.perf_counter() - t) * 1e3
+elif a.what == "onnx":
+    import numpy as np, onnxruntime as ort
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = a.threads
+    session = ort.InferenceSession(a.args[0], options, providers=["CPUExecutionProvider"])
+    image = session.get_inputs()[0]
+    x = np.random.default_rng(0).random((a.batch, *image.shape[1:]), dtype=np.float32)
+    res["onnx_forward_ms"] = median_ms(lambda: session.run(None, {image.name: x}), a.n)
 elif a.what == "gemm":
     for n in (512, 1024, 2048):
         p = torch.randn(n, n, device=dev)

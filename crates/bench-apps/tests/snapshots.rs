@@ -227,3 +227,26 @@ fn snapshots_of_the_default_reproduction() {
     text += &format!("\nresults.json\n{}", mask_numbers(&mask_json(&json)));
     check("reproduce.txt", &text);
 }
+
+#[test]
+fn completions_and_the_manual_know_every_command() {
+    let place = Place::new();
+    let help = place.succeed(&["--help"]);
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands: Vec<&str> = commands.map_while(|line| line.split_whitespace().next()).collect();
+    assert!(commands.contains(&"train") && commands.contains(&"audit"), "{commands:?}");
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = place.succeed(&["completions", shell]);
+        assert!(commands.iter().all(|command| script.contains(command)), "{shell}");
+    }
+    let written = place.succeed(&["man", "made/man1"]);
+    let pages = fs::read_dir(place.path("made/man1")).unwrap().count();
+    assert_eq!(written.lines().count(), pages);
+    for command in commands.iter().filter(|command| **command != "help") {
+        let page = place.path(&format!("made/man1/lipconv-{command}.1"));
+        let page = fs::read_to_string(page).unwrap();
+        assert!(page.contains(&format!("lipconv\\-{command}")), "{command}");
+    }
+    let text = place.fail(&["completions", "tcsh"]);
+    assert!(text.contains("invalid value 'tcsh'"), "{text}");
+}

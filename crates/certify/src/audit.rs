@@ -10,7 +10,8 @@
 //!
 //! Guarantee. A slope rounds down: the logits' differences are those of the exact function of the stored weights, less every error of their
 //! evaluation, and the distance rounds up. So `proved` and `refuted` exclude each other. The search itself is no guarantee: the
-//! steepest slope may be steeper than what it finds.
+//! steepest slope may be steeper than what it finds. A radius is refuted as far as the class of the near image is: attacks take it from the
+//! network as executed.
 //!
 //! Cost of the search: three passes for every image and step.
 //!

@@ -9,7 +9,7 @@ use certify::{
     Arithmetic, Attack as _, AttackTarget, Certificates, Certifier, Fab, Slope, SlopeSearch,
     Stopping, Verdict,
 };
-use lipconv::{PlainLayer, PlainNetwork};
+use lipconv::{PlainLayer, PlainNetwork, output};
 use serde::Serialize;
 
 use super::args::DataArgs;
@@ -27,9 +27,10 @@ use crate::words::{at_least, at_most, lipschitz_text, percent, text_table};
 
 /// Check what somebody says of a network: its constant, its radii
 ///
-/// Shows what is proved of the network, layer by layer, beside what its authors claim. A claim is proved, refuted or open. A constant is refuted by
-/// two images between which the logits move faster than it allows, a radius by an image of another class nearer than it. Both
-/// are searched for: what is open may still be false. The images are those of --dataset.
+/// Shows what is proved of the network, layer by layer, beside what its authors claim. A claim is proved, refuted or open. A
+/// constant is refuted by two images between which the logits move faster than it allows, a radius by an image of another class
+/// nearer than it. Both are searched for: what is open may still be false. Constants are about the exact function of the stored weights; the image that refutes
+/// a radius has another class as the network is executed here.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Claimed radii are a JSON list of numbers, for the first test images in their order.
@@ -155,6 +156,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
 }
 
 fn load(args: &Args) -> Result<Model> {
+    args.description.iter().chain(&args.claimed_radii).for_each(|file| output::protect(file));
     let is_onnx = args.model.extension().is_some_and(|ending| ending == "onnx");
     if !is_onnx && args.description.is_none() {
         return Model::load(&args.model, Some(DeviceKind::Cpu));

@@ -15,8 +15,10 @@ use anyhow::{Context, Result};
 use blockconv::Scratch;
 use blockconv::bcop::Bcop;
 use blockconv::spectrum::layer_singular_values;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
+use certify::{Arithmetic, Predictor};
 use clap::ValueEnum;
+use interchange::to_onnx;
 use lipconv::{Batch, ImageShape, Network, NetworkSpec, Trainer};
 use ndarray::{Array3, Array4};
 use projectors::haar_orthogonal;
@@ -35,7 +37,8 @@ use crate::words::text_table;
 ///
 /// Times are medians in milliseconds. GFLOP/s counts the matrix products that the work needs. The rate of plain
 /// matrix products on this machine, measured in the same run, is printed with it. The peers are the same network without any constraint (torch_plain), the paper's
-/// algorithm written out in PyTorch (torch_bcop) and the fastest published library (orthogonium).
+/// algorithm written out in PyTorch (torch_bcop), the fastest published library (orthogonium) and, for predictions, the exported network in
+/// onnxruntime; these give logits without a guarantee.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -43,12 +46,13 @@ Examples:
   lipconv bench step --net small-mnist,large-cifar10 --peer-script bench/peer_torch.py --json bench.json
   lipconv bench step --net large-cifar10 --layer rko,ossn,unconstrained
   lipconv bench step --device cuda --net large-cifar10 --peer-script bench/peer_torch.py
+  lipconv bench predict --net small-mnist,large-cifar10 --batch 1 --peer-script bench/peer_torch.py
   lipconv bench all --repeat 50")]
 pub(super) struct Args {
     /// What to measure
     #[arg(value_enum, default_value = "step")]
     what: What,
-    /// Networks of step and infer
+    /// Networks of step, infer and predict
     #[arg(long, value_enum, value_delimiter = ',', default_value = "small-mnist")]
     net: Vec<Net>,
     /// How their layers are constrained: bcop, rko, ossn and so on
@@ -84,6 +88,8 @@ enum What {
     Spectrum,
     /// Forward passes of a trained network
     Infer,
+    /// Class, margin and certified radius of a batch, beside what gives the logits alone
+    Predict,
     /// All of them
     All,
 }
@@ -126,6 +132,9 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
         }
         if wanted(What::Infer) {
             results.push(bench.infer(net)?);
+        }
+        if wanted(What::Predict) {
+            results.push(bench.predict(net)?);
         }
     }
     if wanted(What::Kernels) {
@@ -190,6 +199,29 @@ impl Bench<'_> {
             &[("torch_plain", arguments, "plain_forward_ms")],
         )?;
         Ok(self.rated(measured, flops::forward(&spec, self.args.batch)))
+    }
+
+    fn predict(&self, net: Net) -> Result<Measured> {
+        let (spec, images) = (net.spec(Method::default())?, self.images(net)?);
+        let network = Network::new(&spec, DType::F32, &Device::Cpu, 0)?.materialize()?;
+        let predictor = Predictor::new(&network, Arithmetic::F32)?;
+        let pixels: Vec<f32> = images.flatten_all()?.to_vec1()?;
+        let ours = || {
+            let predictions = predictor.predict_batch(&pixels)?;
+            let sum: f64 = predictions.iter().map(|prediction| prediction.radius).sum();
+            anyhow::ensure!(sum.is_finite(), "predictions have radii of sum {sum}");
+            Ok(())
+        };
+        let folder = tempfile::tempdir()?;
+        let onnx = folder.path().join("network.onnx");
+        std::fs::write(&onnx, to_onnx(&network)?)?;
+        let in_onnx = self.peer_arguments(["onnx", &onnx.display().to_string()]);
+        let plain = self.peer_arguments(["step", net.name(), "plain"]);
+        let peers = [
+            ("torch_plain", plain, "plain_forward_ms"),
+            ("onnxruntime", in_onnx, "onnx_forward_ms"),
+        ];
+        self.measure(&format!("predict {}, batch {}", net.name(), self.args.batch), ours, &peers)
     }
 
     /// With the rate for `flops` operations; this processor's own rate is nothing to compare another device's with.
