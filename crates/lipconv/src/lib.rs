@@ -80,7 +80,7 @@ pub use plain::{
 };
 pub use projectors::LipschitzBound;
 pub use shape::{ImageShape, SignalShape};
-pub use spec::{LayerSpec, Methods, NetworkSpec};
+pub use spec::{LayerSpec, Methods, ModuleKind, NetworkSpec};
 pub use train::{
     Batch, BatchSource, EpochReport, InMemory, Observer, Outcome, ResidentImages, Sample,
     StepReport, TrainConfig, Trainer,

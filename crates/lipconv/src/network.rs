@@ -8,6 +8,7 @@
 //! Law: both give the same outputs, but for one factor per RKO, RK-L2NE, OSSN or SVCM layer: what is materialised has been
 //! divided by a proven bound of its norm where that exceeds 1, while the graph knows an estimate at best.
 
+mod module;
 mod plan;
 
 use candle_core::{DType, Device, Tensor, Var};
@@ -24,6 +25,7 @@ use crate::ops;
 use crate::plain::{CyclicConv, Dense, PlainLayer, PlainNetwork};
 use crate::shape::{ImageShape, SignalShape};
 use crate::spec::{LayerSpec, NetworkSpec};
+use module::ModuleLayer;
 use plan::{ParameterPlan, draw, plan_layer};
 use projectors::LipschitzBound;
 
@@ -42,12 +44,15 @@ pub struct Network {
 pub(crate) struct Layer {
     pub(crate) kind: LayerKind,
     pub(crate) parameters: Option<Parameters>,
+    /// What makes something of the parameters, where they are no weight.
+    module: Option<ModuleLayer>,
 }
 
 /// What a layer does, without its numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum LayerKind {
     Conv { input: ImageShape, downsample: usize },
+    Module,
     Linear,
     Activation(Activation),
     Flatten,
@@ -60,6 +65,7 @@ impl LayerKind {
             Self::Conv { .. } | Self::Linear => Step::Linear,
             Self::Activation(activation) => Step::Activation(activation),
             Self::Flatten => Step::Flatten,
+            Self::Module => Step::Other,
         }
     }
 }
@@ -88,20 +94,30 @@ impl Parameters {
         }
     }
 
+    /// The weight in a graph, of a layer that has one.
+    fn graph(&self, parameter: &Tensor, on_cpu: bool) -> Result<Weight> {
+        let vector = self.vector.as_ref().map(Var::as_tensor);
+        if !on_cpu {
+            return self.method.definition().weight(&self.sizes, parameter, vector);
+        }
+        let (weight, vector) = weight_of(self.layer(), self.method, parameter, vector)?;
+        Ok(Weight { weight, vector, defect: None })
+    }
+
     /// The layer as its method sees it.
     pub(crate) fn layer(&self) -> methods::Layer<'_> {
         methods::Layer { name: &self.name, sizes: self.sizes }
     }
 }
 
-/// A forward pass in candle's operations.
-pub(crate) struct PortableForward {
+/// A forward pass as a graph.
+pub(crate) struct GraphForward {
     pub(crate) logits: Tensor,
     /// The weight of the last linear layer.
     pub(crate) last_weight: Option<Tensor>,
     /// For each linear layer, the vector that the next training step starts from.
     pub(crate) vectors: Vec<Option<Tensor>>,
-    /// For each linear layer made of orthogonal factors, how far they are from orthonormal.
+    /// For each linear layer made of orthogonal factors in candle's operations, how far they are from orthonormal.
     pub(crate) defects: Vec<Option<Tensor>>,
 }
 
@@ -123,12 +139,12 @@ impl Network {
     pub fn new(spec: &NetworkSpec, dtype: DType, device: &Device, seed: u64) -> Result<Self> {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         Self::build(spec, dtype, device, |plan, _| {
-            let ParameterPlan { method, sizes } = plan;
-            let (weight, bias, vector) = draw(plan, &mut rng);
+            let ParameterPlan { method, sizes, .. } = plan;
+            let (weight, bias, vector) = draw(plan, &mut rng)?;
             let vector_shape = method.vector_shape(sizes);
             let vector = vector_shape.map(|shape| Tensor::from_vec(vector, shape, device));
             Ok(Values {
-                weight: Tensor::from_vec(weight, method.parameter_shape(sizes), device)?,
+                weight: Tensor::from_vec(weight, plan.shape(), device)?,
                 bias: Tensor::from_vec(bias, sizes.n_out, device)?,
                 vector: vector.transpose()?,
             })
@@ -143,8 +159,8 @@ impl Network {
         mut supply: impl FnMut(&str, &[usize]) -> Result<Tensor>,
     ) -> Result<Self> {
         Self::build(spec, dtype, device, |plan, name| {
-            let ParameterPlan { method, sizes } = plan;
-            let weight = supply(&format!("{name}.weight"), &method.parameter_shape(sizes))?;
+            let ParameterPlan { method, sizes, .. } = plan;
+            let weight = supply(&format!("{name}.weight"), &plan.shape())?;
             let bias = supply(&format!("{name}.bias"), &[sizes.n_out])?;
             let vector_shape = method.vector_shape(sizes);
             let vector = vector_shape.map(|shape| supply(&format!("{name}.vector"), &shape));
@@ -174,7 +190,7 @@ impl Network {
         let mut layers = Vec::with_capacity(spec.layers.len());
         for layer in &spec.layers {
             let (counter, kind) = match layer {
-                LayerSpec::Conv { .. } => (&mut n_convs, "conv"),
+                LayerSpec::Conv { .. } | LayerSpec::Module { .. } => (&mut n_convs, "conv"),
                 _ => (&mut n_linears, "linear"),
             };
             let name = format!("{kind}{}", *counter + 1);
@@ -198,7 +214,8 @@ impl Network {
                     })
                 }
             };
-            layers.push(Layer { kind: plan.kind, parameters });
+            let module = plan.parameters.and_then(|parameters| parameters.module);
+            layers.push(Layer { kind: plan.kind, parameters, module });
         }
         let SignalShape::Vector(n_classes) = shape else {
             return Err(Error::LayerOrder {
@@ -299,52 +316,36 @@ impl Network {
     /// [`Error::Candle`] when the batch does not fit.
     pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
         let images = self.spec.input.batch(images)?;
-        if !self.device.is_cpu() {
-            return Ok(self.forward_portable(&images)?.logits);
-        }
-        let mut x = images;
-        for layer in &self.layers {
-            let Some(p) = &layer.parameters else {
-                x = ops::apply(&plain_activation(layer.kind), &x)?;
-                continue;
-            };
-            let vector = p.vector.as_ref().map(Var::as_tensor);
-            let (weight, _) = weight_of(p.layer(), p.method, &p.graph_weight(), vector)?;
-            let bias = Some(p.bias.as_tensor());
-            x = match layer.kind {
-                LayerKind::Conv { downsample, .. } => {
-                    ops::cyclic_conv(&x, &weight, bias, downsample)?
-                }
-                _ => ops::dense(&x, &weight, bias)?,
-            };
-        }
-        Ok(x)
+        Ok(self.graph(&images, self.device.is_cpu())?.logits)
     }
 
-    /// The logits in candle's operations alone, on any device, with what a training step needs beside them.
+    /// The logits with what a training step needs beside them: in the CPU's own operations where `on_cpu`, in candle's alone
+    /// otherwise, on any device.
     ///
     /// # Errors
-    /// [`Error::Candle`] when the batch does not fit.
-    pub(crate) fn forward_portable(&self, images: &Tensor) -> Result<PortableForward> {
-        self.forward_portable_of(images, Parameters::graph_weight, |bias| bias.as_tensor().clone())
+    /// As for [`Network::forward`].
+    pub(crate) fn graph(&self, images: &Tensor, on_cpu: bool) -> Result<GraphForward> {
+        let bias = |bias: &Var| bias.as_tensor().clone();
+        self.graph_of(images, on_cpu, Parameters::graph_weight, bias)
     }
 
-    /// The logits in candle's operations alone, the parameters being constants: differentiable in the images.
+    /// The logits, the parameters being constants: differentiable in the images.
     ///
     /// # Errors
-    /// As for [`Network::forward_portable`].
-    pub(crate) fn forward_constant(&self, images: &Tensor) -> Result<Tensor> {
+    /// As for [`Network::forward`].
+    pub(crate) fn forward_constant(&self, images: &Tensor, on_cpu: bool) -> Result<Tensor> {
         let weight = |p: &Parameters| p.weight.as_detached_tensor();
-        Ok(self.forward_portable_of(images, weight, Var::as_detached_tensor)?.logits)
+        Ok(self.graph_of(images, on_cpu, weight, Var::as_detached_tensor)?.logits)
     }
 
-    fn forward_portable_of(
+    fn graph_of(
         &self,
         images: &Tensor,
-        weight_of: impl Fn(&Parameters) -> Tensor,
+        on_cpu: bool,
+        parameter_of: impl Fn(&Parameters) -> Tensor,
         bias_of: impl Fn(&Var) -> Tensor,
-    ) -> Result<PortableForward> {
-        let mut forward = PortableForward {
+    ) -> Result<GraphForward> {
+        let mut forward = GraphForward {
             logits: images.clone(),
             last_weight: None,
             vectors: Vec::new(),
@@ -356,12 +357,20 @@ impl Network {
                 forward.logits = ops::apply(&plain_activation(layer.kind), x)?;
                 continue;
             };
-            let vector = p.vector.as_ref().map(Var::as_tensor);
-            let Weight { weight, vector, defect } =
-                p.method.definition().weight(&p.sizes, &weight_of(p), vector)?;
-            let bias = bias_of(&p.bias);
+            let (parameter, bias) = (parameter_of(p), bias_of(&p.bias));
+            if let Some(module) = &layer.module {
+                forward.logits = module.forward(x, &parameter, &bias)?;
+                forward.last_weight = None;
+                forward.vectors.push(None);
+                forward.defects.push(None);
+                continue;
+            }
+            let Weight { weight, vector, defect } = p.graph(&parameter, on_cpu)?;
             let bias = Some(&bias);
             forward.logits = match layer.kind {
+                LayerKind::Conv { downsample, .. } if on_cpu => {
+                    ops::cyclic_conv(x, &weight, bias, downsample)?
+                }
                 LayerKind::Conv { downsample, .. } => {
                     ops::portable::cyclic_conv(x, &weight, bias, downsample)?
                 }
@@ -402,7 +411,7 @@ impl Network {
     /// As for [`Network::forward`].
     pub fn materialize(&self) -> Result<PlainNetwork> {
         let layers = self.layers.iter().map(materialize_layer);
-        PlainNetwork::new(self.spec.input, layers.collect::<Result<_>>()?)
+        PlainNetwork::new(self.spec.input, layers.collect::<Result<Vec<_>>>()?.concat())
     }
 
     /// What the norms of the linear layers are in training, about: estimates, which prove nothing. Bounds are
@@ -414,6 +423,9 @@ impl Network {
         let layers = self.layers.iter().filter_map(|layer| {
             let parameters = layer.parameters.as_ref()?;
             Some(match self.dtype {
+                // by construction
+                _ if layer.module.is_some() => LipschitzBound::estimate(1.0)
+                    .map_err(|source| parameters.layer().orthonormalisation(source)),
                 DType::F64 => estimate::<f64>(parameters),
                 _ => estimate::<f32>(parameters),
             })
@@ -445,23 +457,26 @@ fn estimate<T: Element>(p: &Parameters) -> Result<LipschitzBound> {
     projectors::norms::spectral_norm_estimate(weight.view()).map_err(source)
 }
 
-fn materialize_layer(layer: &Layer) -> Result<PlainLayer> {
-    let Some(p) = &layer.parameters else { return Ok(plain_activation(layer.kind)) };
+fn materialize_layer(layer: &Layer) -> Result<Vec<PlainLayer>> {
+    let Some(p) = &layer.parameters else { return Ok(vec![plain_activation(layer.kind)]) };
+    if let Some(module) = &layer.module {
+        return module.materialize(p.weight.as_tensor(), p.bias.as_tensor());
+    }
     let weight = frozen_weight(p.layer(), p.method, p.weight.as_tensor())?;
     let bias = Some(p.bias.as_tensor().copy()?);
-    Ok(match layer.kind {
+    Ok(vec![match layer.kind {
         LayerKind::Conv { downsample, .. } => {
             PlainLayer::CyclicConv(CyclicConv::new(weight, bias, downsample)?)
         }
         _ => PlainLayer::Dense(Dense::new(weight, bias)?),
-    })
+    }])
 }
 
 /// The plain layer of a kind that has no parameters.
 fn plain_activation(kind: LayerKind) -> PlainLayer {
     match kind {
         LayerKind::Activation(activation) => PlainLayer::Activation(activation),
-        LayerKind::Conv { .. } | LayerKind::Linear | LayerKind::Flatten => PlainLayer::Flatten,
+        _ => PlainLayer::Flatten,
     }
 }
 

@@ -15,12 +15,15 @@
 //! | Critic | 3 x 64 x 64 | 4,150,209 | 2,764,737 | 9,153 |
 //! | Critic | 3 x 32 x 32 | 4,144,065 | 2,758,593 | 3,009 |
 
+mod module_kind;
+
 use serde::{Deserialize, Serialize};
 
 use crate::activation::Activation;
 use crate::error::{Error, Result};
 use crate::methods::{ConvMethod, LinearMethod};
 use crate::shape::ImageShape;
+pub use module_kind::ModuleKind;
 
 /// One layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +40,17 @@ pub enum LayerSpec {
         stride: usize,
         /// How its weight is constrained.
         method: ConvMethod,
+    },
+    /// A layer in place of such a convolution that is no weight of its kernel's size.
+    Module {
+        /// Output channels.
+        c_out: usize,
+        /// Kernel size before downsampling.
+        kernel_size: usize,
+        /// Downsampling factor.
+        stride: usize,
+        /// Its family.
+        kind: ModuleKind,
     },
     /// A dense layer.
     Linear {
@@ -172,6 +186,17 @@ impl NetworkSpec {
             }
         }
         self.layers = layers;
+        self
+    }
+
+    /// The same network with a layer of a family in place of each convolution.
+    #[must_use]
+    pub fn with_modules(mut self, kind: ModuleKind) -> Self {
+        for layer in &mut self.layers {
+            if let LayerSpec::Conv { c_out, kernel_size, stride, .. } = *layer {
+                *layer = LayerSpec::Module { c_out, kernel_size, stride, kind };
+            }
+        }
         self
     }
 

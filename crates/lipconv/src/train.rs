@@ -485,7 +485,7 @@ fn stepper(network: &Network, config: &TrainConfig, state: RunState) -> Result<B
         return Ok(Box::new(PortableStepper::new(network, state)?));
     }
     Ok(match network.dtype() {
-        _ if !network.has_block_form() => Box::new(PortableStepper::new(network, state)?),
+        _ if !network.has_block_form() => Box::new(PortableStepper::on_cpu(network, state)?),
         DType::F64 => Box::new(CpuStepper::<f64>::new(state)?),
         _ => Box::new(CpuStepper::<f32>::new(state)?),
     })

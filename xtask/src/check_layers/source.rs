@@ -100,9 +100,14 @@ impl Reader<'_> {
         self.tokens.get(at).map_or("", String::as_str)
     }
 
+    /// Whether an import begins here; `use<'a>` says what a type captures.
+    fn is_import(&self, at: usize) -> bool {
+        self.token(at) == "use" && self.token(at + 1) != "<"
+    }
+
     fn imports(&mut self) {
         for at in 0..self.tokens.len() {
-            if self.token(at) == "use" {
+            if self.is_import(at) {
                 let is_public = at > 0 && ["pub", ")"].contains(&self.token(at - 1));
                 let mut next = at + 1;
                 self.tree(&mut next, vec![], is_public);
@@ -187,7 +192,7 @@ impl Reader<'_> {
         let (mut at, mut depth) = (0, 0);
         while at < self.tokens.len() {
             match self.token(at) {
-                "use" => {
+                "use" if self.is_import(at) => {
                     while ![";", ""].contains(&self.token(at)) {
                         at += 1;
                     }

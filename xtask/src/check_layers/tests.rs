@@ -196,6 +196,16 @@ fn a_circle_of_files_is_found() {
 }
 
 #[test]
+fn what_a_type_captures_is_no_import() {
+    let body = "fn f<'a>(x: &'a u8) -> impl Sized + use<'a> { crate::b::g(); x } pub struct A;";
+    let files = [("lib.rs", "mod a; mod b;"), ("a.rs", body), ("b.rs", "pub fn g() {}")];
+    check_files(&files, &[], &[]);
+    let circle = "alpha: circle of files: a.rs -> b.rs (g), b.rs -> a.rs (A)";
+    let back = ("b.rs", "use crate::a::A; pub fn g() {}");
+    check_files(&[files[0], files[1], back], &[], &[circle]);
+}
+
+#[test]
 fn a_circle_of_three_is_found_once() {
     let files = [
         ("main.rs", "mod a; mod b; mod c;"),

@@ -1,13 +1,15 @@
 //! Which parameters the layers of a spec have, and the values they start from.
 //!
 //! The weight parameter starts as its [method](crate::methods) draws it. Biases are uniform in ±1/√c_out, those of
-//! unconstrained layers in ±1/√fan_in. A vector that a method keeps between steps is a random unit vector.
+//! unconstrained layers in ±1/√fan_in. A module draws its own parameters. A vector that a method keeps between steps is a random unit vector.
 
+use rand::RngCore;
 use rand_chacha::ChaCha8Rng;
 
 use super::LayerKind;
+use super::module::ModuleLayer;
 use crate::error::{Error, Result};
-use crate::methods::{LinearMethod, Method, Sizes, uniform, unit_vector};
+use crate::methods::{ConvMethod, LinearMethod, Method, Sizes, inverse_root, uniform, unit_vector};
 use crate::shape::{ImageShape, SignalShape};
 use crate::spec::LayerSpec;
 
@@ -19,15 +21,27 @@ pub(super) struct Plan {
 }
 
 /// A linear layer and how its weight is constrained.
-#[derive(Clone, Copy)]
 pub(super) struct ParameterPlan {
+    /// Of a module that its parameters are unconstrained: the module constrains what it makes of them.
     pub(super) method: Method,
     pub(super) sizes: Sizes,
+    /// What the layer is, where it is no weight.
+    pub(super) module: Option<ModuleLayer>,
+}
+
+impl ParameterPlan {
+    /// Shape of the weight parameter.
+    pub(super) fn shape(&self) -> Vec<usize> {
+        match &self.module {
+            Some(module) => vec![module.n_values()],
+            None => self.method.parameter_shape(&self.sizes),
+        }
+    }
 }
 
 pub(super) fn plan_layer(spec: &LayerSpec, input: SignalShape, name: &str) -> Result<Plan> {
     let (kind, output) = match spec {
-        LayerSpec::Conv { .. } => return plan_conv(spec, input, name),
+        LayerSpec::Conv { .. } | LayerSpec::Module { .. } => return plan_conv(spec, input, name),
         LayerSpec::Linear { out_features, method } => {
             return plan_linear(*out_features, *method, input, name);
         }
@@ -40,8 +54,14 @@ pub(super) fn plan_layer(spec: &LayerSpec, input: SignalShape, name: &str) -> Re
 }
 
 fn plan_conv(spec: &LayerSpec, input: SignalShape, name: &str) -> Result<Plan> {
-    let LayerSpec::Conv { c_out, kernel_size, stride, method } = *spec else {
-        unreachable!("only called for a convolution")
+    let (c_out, kernel_size, stride, method, kind) = match *spec {
+        LayerSpec::Conv { c_out, kernel_size, stride, method } => {
+            (c_out, kernel_size, stride, method, None)
+        }
+        LayerSpec::Module { c_out, kernel_size, stride, kind } => {
+            (c_out, kernel_size, stride, ConvMethod::Unconstrained, Some(kind))
+        }
+        _ => unreachable!("only called for a convolution or what stands in its place"),
     };
     let SignalShape::Image(image) = input else {
         let (layer, previous) = (name.to_owned(), "a vector".to_owned());
@@ -69,8 +89,15 @@ fn plan_conv(spec: &LayerSpec, input: SignalShape, name: &str) -> Result<Plan> {
     }
     let output = SignalShape::Image(ImageShape { channels: c_out, ..after });
     let sizes = Sizes::conv(c_out, after.channels, kernel, (after.height, after.width));
-    let parameters = Some(ParameterPlan { method: method.into(), sizes });
-    Ok(Plan { kind: LayerKind::Conv { input: image, downsample: stride }, parameters, output })
+    let module =
+        kind.map(|kind| ModuleLayer::new(name, kind, (image, after), (c_out, kernel_size, stride)));
+    let module = module.transpose()?;
+    let kind = match module {
+        Some(_) => LayerKind::Module,
+        None => LayerKind::Conv { input: image, downsample: stride },
+    };
+    let parameters = Some(ParameterPlan { method: method.into(), sizes, module });
+    Ok(Plan { kind, parameters, output })
 }
 
 fn plan_linear(n_out: usize, method: LinearMethod, input: SignalShape, name: &str) -> Result<Plan> {
@@ -82,16 +109,24 @@ fn plan_linear(n_out: usize, method: LinearMethod, input: SignalShape, name: &st
     if n_out == 0 {
         return Err(Error::Zero { what: format!("{name}: out_features") });
     }
-    let parameters = ParameterPlan { method: method.into(), sizes: Sizes::dense(n_out, n_in) };
+    let sizes = Sizes::dense(n_out, n_in);
+    let parameters = ParameterPlan { method: method.into(), sizes, module: None };
     let output = SignalShape::Vector(n_out);
     Ok(Plan { kind: LayerKind::Linear, parameters: Some(parameters), output })
 }
 
 /// Fresh values of a layer's weight parameter, bias and vector (empty where it has none), drawn in f64.
-pub(super) fn draw(plan: &ParameterPlan, rng: &mut ChaCha8Rng) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
-    let ParameterPlan { method, sizes } = plan;
-    let weight = method.definition().draw(sizes, rng);
-    let bias = uniform(sizes.n_out, method.definition().bias_bound(sizes), rng);
+pub(super) fn draw(
+    plan: &ParameterPlan,
+    rng: &mut ChaCha8Rng,
+) -> Result<(Vec<f64>, Vec<f64>, Vec<f64>)> {
+    let ParameterPlan { method, sizes, module } = plan;
+    let definition = method.definition();
+    let (weight, bound) = match module {
+        Some(module) => (module.draw(rng.next_u64())?, inverse_root(sizes.n_out)),
+        None => (definition.draw(sizes, rng), definition.bias_bound(sizes)),
+    };
+    let bias = uniform(sizes.n_out, bound, rng);
     let n_vector = method.vector_shape(sizes).map_or(0, |shape| shape.iter().product());
-    (weight, bias, unit_vector(n_vector, rng))
+    Ok((weight, bias, unit_vector(n_vector, rng)))
 }

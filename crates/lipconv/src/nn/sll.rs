@@ -160,23 +160,8 @@ impl Module for Sll {
 impl Materialize for Sll {
     fn materialize(&self, input: SignalShape, dtype: DType) -> Result<Vec<PlainLayer>> {
         let (hidden, channels, kernel, _) = self.weight.dims4()?;
-        let image = match input {
-            SignalShape::Image(image) => image,
-            SignalShape::Vector(n) => ImageShape::new(n, 1, 1),
-        };
+        let image = square_image(&self.name, input, (channels, kernel))?;
         let side = image.height;
-        if side != image.width {
-            let reason = format!("its image is {side} x {}, expected a square one", image.width);
-            return no_plain_form(&self.name, reason);
-        }
-        let (what, got) = (format!("input of {}", self.name), vec![image.channels]);
-        if image.channels != channels {
-            return Err(Error::ShapeMismatch { what, expected: vec![channels], got });
-        }
-        if kernel > side {
-            let (layer, height, width) = (self.name.clone(), side, side);
-            return Err(Error::KernelExceedsImage { layer, kernel, height, width });
-        }
         let on_host = |t: &Tensor| t.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64);
         let weight = on_host(&self.weight)?;
         let q = self.q.as_ref().map(on_host).transpose()?;
@@ -210,6 +195,32 @@ impl Materialize for Sll {
         let folded = Folded { absolute, straight, shift, from_absolute, from_straight, offset };
         folded.layers(&self.name, input, dtype)
     }
+}
+
+/// The image of a layer whose plain form needs a square one, or a vector as an image of one pixel.
+pub(super) fn square_image(
+    name: &str,
+    input: SignalShape,
+    (channels, kernel): (usize, usize),
+) -> Result<ImageShape> {
+    let image = match input {
+        SignalShape::Image(image) => image,
+        SignalShape::Vector(n) => ImageShape::new(n, 1, 1),
+    };
+    let side = image.height;
+    if side != image.width {
+        let reason = format!("its image is {side} x {}, expected a square one", image.width);
+        return no_plain_form(name, reason);
+    }
+    if image.channels != channels {
+        let (what, got) = (format!("input of {name}"), vec![image.channels]);
+        return Err(Error::ShapeMismatch { what, expected: vec![channels], got });
+    }
+    if kernel > side {
+        let (layer, height, width) = (name.to_owned(), side, side);
+        return Err(Error::KernelExceedsImage { layer, kernel, height, width });
+    }
+    Ok(image)
 }
 
 /// (I - F* F)^(1/2) for a contraction F at each frequency.

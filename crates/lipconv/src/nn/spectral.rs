@@ -123,20 +123,28 @@ pub fn spectral_conv2d(
 }
 
 impl SpectralConv2d {
-    /// The transfer matrices on images of one size, in f64.
-    fn matrices(&self, image: (usize, usize)) -> Result<Complex> {
+    /// The transfer matrices of the parameter, scaled where it is, on images of one size, in f64.
+    pub(super) fn transfer(&self, image: (usize, usize)) -> Result<Complex> {
         let mut weight = self.weight.to_dtype(DType::F64)?;
-        let (c_in, c_out) = self.channels;
         let energy = weight.sqr()?.sum_all()?;
         if let Some(alpha) = &self.alpha {
             let norm = energy.maximum(SMALLEST_ENERGY)?.sqrt()?;
             let factor = alpha.to_dtype(DType::F64)?.broadcast_div(&norm)?;
             weight = weight.broadcast_mul(&factor.reshape((1, 1, 1, 1))?)?;
         }
-        let w = transfer(&weight, image)?;
+        transfer(&weight, image)
+    }
+
+    /// The layer's transfer matrices, likewise.
+    fn matrices(&self, image: (usize, usize)) -> Result<Complex> {
+        let (c_in, c_out) = self.channels;
+        let w = self.transfer(image)?;
         match self.config.method {
             SpectralMethod::Cayley => orthogonal(&w),
-            SpectralMethod::Bro => reflector(&w, &energy, (c_out, c_in)),
+            SpectralMethod::Bro => {
+                let energy = self.weight.to_dtype(DType::F64)?.sqr()?.sum_all()?;
+                reflector(&w, &energy, (c_out, c_in))
+            }
             SpectralMethod::Lot => Complex::from_real(&portable::polar(&w.as_real()?)?.matrix),
         }
     }

@@ -1,4 +1,5 @@
-//! A training step in candle's operations: what a device other than the CPU runs.
+//! A training step in candle's operations: what a device other than the CPU runs, and the CPU for networks that its engine does not
+//! run. Those use the CPU's own operations for weights and convolutions; a run that is asked to be portable uses candle's alone.
 //!
 //! Forward, loss, backward and update are tensor operations on the network's device. One small tensor goes to the host in
 //! each step, before the update: the loss, the number of correct samples, the defects of all orthogonal factors, and for every
@@ -25,12 +26,20 @@ pub(super) struct PortableStepper {
     moments: Vec<Vec<Tensor>>,
     /// An engine's, for the steps that it may take again.
     levels: Vec<u8>,
+    /// Whether the CPU's own operations are used where there are any.
+    on_cpu: bool,
 }
 
 impl PortableStepper {
     /// Every orthonormalisation starts afresh here, so that a state's starts have no use.
     pub(super) fn new(network: &Network, state: RunState) -> Result<Self> {
-        Ok(Self { moments: moved(&state.moments, network.device())?, levels: state.levels })
+        let moments = moved(&state.moments, network.device())?;
+        Ok(Self { moments, levels: state.levels, on_cpu: false })
+    }
+
+    /// The same with the CPU's own operations, for a network that lives there.
+    pub(super) fn on_cpu(network: &Network, state: RunState) -> Result<Self> {
+        Ok(Self { on_cpu: true, ..Self::new(network, state)? })
     }
 }
 
@@ -52,7 +61,7 @@ impl Stepper for PortableStepper {
         batch: &Batch,
         update: Update,
     ) -> Result<(f64, usize)> {
-        step(network, loss, batch, update, &mut self.moments)
+        step(network, loss, batch, update, (&mut self.moments, self.on_cpu))
     }
 
     fn input_gradient(
@@ -62,7 +71,7 @@ impl Stepper for PortableStepper {
         d_logits: &Tensor,
     ) -> Result<(Tensor, Tensor)> {
         let images = Var::from_tensor(images)?;
-        let logits = network.forward_constant(images.as_tensor())?;
+        let logits = network.forward_constant(images.as_tensor(), self.on_cpu)?;
         let mut gradients = (&logits * d_logits.detach())?.sum_all()?.backward()?;
         let gradient = gradients.remove(images.as_tensor());
         Ok((logits.detach(), gradient.map_or_else(|| images.zeros_like(), Ok)?))
@@ -84,11 +93,11 @@ fn step(
     loss: &Loss,
     batch: &Batch,
     update: Update,
-    moments: &mut [Vec<Tensor>],
+    (moments, on_cpu): (&mut [Vec<Tensor>], bool),
 ) -> Result<(f64, usize)> {
     loss.check_labels(&batch.labels, network.n_classes())?;
     let labels = Tensor::new(batch.labels.as_slice(), network.device())?;
-    let forward = network.forward_portable(&batch.images)?;
+    let forward = network.graph(&batch.images, on_cpu)?;
     let weight = forward.last_weight.as_ref();
     let value = loss.forward_with_weight(&forward.logits, &labels, weight)?;
     let store = value.backward()?;

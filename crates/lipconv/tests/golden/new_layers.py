@@ -1,4 +1,4 @@
-"""Reference values of AOL, AOC, BRO, Cayley, LOT, SOC, SLL and CPL layers in float64, written from the formulas with numpy alone.
+"""Reference values of AOL, AOC, BRO, Cayley, LOT, SOC, SLL, CPL and Sandwich layers in float64, written from the formulas with numpy alone.
 
     python3 new_layers.py       writes new_layers.npz beside this file
 
@@ -227,6 +227,18 @@ for case, (c_in, c_out, k, h, w) in {"square": (3, 3, 3, 4, 5), "tall": (2, 5, 2
     inner, q, bias = rng.standard_normal((5, c_in, k, k)), rng.standard_normal(5), rng.standard_normal(5)
     put(**{f"sll_{case}_weight": inner, f"sll_{case}_q": q, f"sll_{case}_bias": bias})
     put(**{f"sll_{case}_output": residual(inner, q, bias, x), f"cpl_{case}_output": residual(inner, None, bias, x)})
+
+for case, (c_in, c_out, k, h, w) in {"square": (3, 3, 3, 4, 5), "tall": (2, 5, 2, 3, 4), "wide": (4, 2, 3, 6, 3)}.items():
+    x = arrays[f"{case}_input"]
+    weight, alpha = rng.standard_normal((c_out + c_in, c_out, k, k)), rng.standard_normal(1) + 3
+    psi, bias = rng.standard_normal(c_out), rng.standard_normal(c_out)
+    both = cayley(transfer(alpha * weight / np.sqrt((weight**2).sum()), h, w))
+    at, b = both[..., :c_out, :], star(both[..., c_out:, :])
+    scale = np.exp(psi)[None, :, None, None]
+    inner = np.sqrt(2) / scale * filtered(b, x) + bias[None, :, None, None]
+    # the layer's bias holds the publication's diagonal
+    put(**{f"sandwich_{case}_weight": weight, f"sandwich_{case}_alpha": alpha, f"sandwich_{case}_bias": np.exp(psi) * bias})
+    put(**{f"sandwich_{case}_output": np.sqrt(2) * filtered(at, scale * np.maximum(inner, 0))})
 
 np.savez(Path(__file__).with_name("new_layers.npz"), **arrays)
 print(len(arrays), "arrays")

@@ -229,3 +229,48 @@ fn what_cannot_be_orthogonal_is_refused_with_the_reason() {
         "aoc-conv2d has no plain form: its padding is zeros, and plain networks pad cyclically"
     );
 }
+
+/// A layer of orthogonium: its output's shape, its smallest and its largest singular value; none where it is refused.
+type Theirs = Option<([usize; 3], f64, f64)>;
+
+/// What `golden/aoc_orthogonium.py` wrote.
+#[derive(Debug, serde::Deserialize)]
+struct Orthogonium {
+    side: usize,
+    rows: Vec<([usize; 6], Theirs)>,
+}
+
+/// Equal shapes and refusals, but for strides and dilations with a common divisor, where few channels can be orthogonal.
+#[test]
+fn orthogonium_agrees_on_shapes_and_refusals() {
+    let text = include_str!("../golden/aoc_orthogonium.json");
+    let Orthogonium { side, rows } = serde_json::from_str(text).unwrap();
+    let (mut both_refuse, mut they_refuse, mut both_build) = (0, 0, 0);
+    for ([c_in, c_out, kernel, stride, groups, dilation], theirs) in rows {
+        let what = format!("{c_in} {c_out} {kernel} {stride} {groups} {dilation}");
+        let config = AocConfig { stride, groups, dilation, bias: false, ..Default::default() };
+        let vb = VarBuilder::from_varmap(&VarMap::new(), DType::F64, &CPU);
+        let ours = nn::aoc_conv2d(c_in, c_out, kernel, config, vb);
+        let (Ok(ours), theirs) = (ours, theirs) else {
+            assert!(theirs.is_none(), "{what}");
+            both_refuse += 1;
+            continue;
+        };
+        let matrix = operator(&ours, (c_in, side, side));
+        assert_eq!(matrix.nrows(), c_out * side * side / stride / stride, "{what}");
+        assert!(defect(&matrix) <= 1e-12, "{what}: {:e}", defect(&matrix));
+        match theirs {
+            Some((shape, smallest, largest)) => {
+                assert_eq!(shape, [c_out, side / stride, side / stride], "{what}");
+                // its iteration ends before matrices close to deficient rank are orthogonal
+                assert!(largest <= 1.0 + 1e-5 && smallest > 0.3, "{what}");
+                both_build += 1;
+            }
+            None => {
+                assert!([2, 3].iter().any(|n| stride % n == 0 && dilation % n == 0), "{what}");
+                they_refuse += 1;
+            }
+        }
+    }
+    assert_eq!((both_refuse, they_refuse, both_build), (78, 8, 199));
+}

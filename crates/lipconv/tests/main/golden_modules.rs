@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use candle_core::{DType, Device, Module, Tensor};
 use candle_nn::VarBuilder;
 use lipconv::nn::{
-    self, AocConfig, SllConfig, SocConfig, SpectralConfig, SpectralMethod, StepRule,
+    self, AocConfig, SandwichConfig, SllConfig, SocConfig, SpectralConfig, SpectralMethod, StepRule,
 };
 use lipconv::{ConvMethod, LinearMethod, Method, Sizes, ops};
 use ndarray_npy::NpzReader;
@@ -108,6 +108,10 @@ fn check_modules(arrays: &Arrays, dtype: DType) {
             let layer = nn::sll(c_in, kernel, config, vb.clone()).unwrap();
             arrays.check(&layer, &input, &format!("{name}_{case}_output"), dtype);
         }
+        let names = ["weight", "alpha", "bias"];
+        let vb = arrays.builder(&format!("sandwich_{case}"), &names, dtype);
+        let layer = nn::sandwich(c_in, c_out, kernel, SandwichConfig::default(), vb).unwrap();
+        arrays.check(&layer, &input, &format!("sandwich_{case}_output"), dtype);
     }
 }
 

@@ -19,6 +19,7 @@ mod graph;
 mod heads;
 mod laws;
 mod losses;
+mod module_layers;
 mod networks;
 mod nn;
 mod output;

@@ -4,7 +4,8 @@
 use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
 use lipconv::nn::{
-    self, Materialize, SllConfig, SocConfig, SpectralConfig, SpectralMethod, StepRule,
+    self, Materialize, SandwichConfig, SllConfig, SocConfig, SpectralConfig, SpectralMethod,
+    StepRule,
 };
 use lipconv::{CyclicConv, ImageShape, PlainLayer, Result, SignalShape};
 
@@ -36,9 +37,10 @@ enum Kind {
     Soc(usize),
     /// With hidden channels.
     Residual(StepRule, usize),
+    Sandwich,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::Spectral(SpectralMethod::Cayley),
     Kind::Spectral(SpectralMethod::Bro),
     Kind::Spectral(SpectralMethod::Lot),
@@ -47,6 +49,7 @@ const KINDS: [Kind; 8] = [
     Kind::Residual(StepRule::Sll, 0),
     Kind::Residual(StepRule::Sll, 5),
     Kind::Residual(StepRule::Cpl, 3),
+    Kind::Sandwich,
 ];
 
 impl Kind {
@@ -64,6 +67,10 @@ impl Kind {
             Self::Residual(rule, hidden) => {
                 let config = SllConfig { hidden, rule, seed: 3 };
                 Box::new(nn::sll(c_in, kernel.min(3), config, vb)?)
+            }
+            Self::Sandwich => {
+                let config = SandwichConfig { seed: 3 };
+                Box::new(nn::sandwich(c_in, c_out, kernel.min(3), config, vb)?)
             }
         })
     }
@@ -130,7 +137,7 @@ fn check_norms(kind: Kind, row: Row, module: &dyn Materialize, dtype: DType) {
         let distance = norm(&(x - y).unwrap());
         assert!(norm(&moved) <= distance * (1.0 + excess), "{kind:?} {row:?} {dtype:?}");
     }
-    if dtype == DType::F32 || matches!(kind, Kind::Residual(..)) {
+    if dtype == DType::F32 || matches!(kind, Kind::Residual(..) | Kind::Sandwich) {
         return;
     }
     let ImageShape { channels, height, width } = image(row);
@@ -307,6 +314,11 @@ fn residual_layers_of_vectors_have_plain_forms() {
     let plain = layer.materialize(SignalShape::Vector(6), DType::F64).unwrap();
     let y = plain.iter().fold(x.clone(), |x, layer| layer.forward(&x).unwrap());
     check_close("dense", &layer.forward(&x).unwrap(), &y, sum_tolerance(DType::F64, 64, 2.0));
+    let vb = VarBuilder::from_varmap(&variables, DType::F64, &CPU);
+    let layer = nn::sandwich(6, 4, 1, SandwichConfig::default(), vb.pp("sandwich")).unwrap();
+    let plain = layer.materialize(SignalShape::Vector(6), DType::F64).unwrap();
+    let y = plain.iter().fold(x.clone(), |x, layer| layer.forward(&x).unwrap());
+    check_close("sandwich", &layer.forward(&x).unwrap(), &y, 1e-10);
 }
 
 #[test]
@@ -333,6 +345,10 @@ fn layers_refuse_what_they_cannot_be() {
     says(
         nn::sll(0, 3, SllConfig::default(), vb.clone()).map(|l| text(&l)),
         "sll: channels is 0, expected at least 1",
+    );
+    says(
+        nn::sandwich(2, 0, 3, SandwichConfig::default(), vb.clone()).map(|l| text(&l)),
+        "sandwich: c_out is 0, expected at least 1",
     );
     let layer = nn::sll(2, 3, SllConfig::default(), vb.pp("block")).unwrap();
     let on = |c, h, w| layer.materialize(SignalShape::Image(ImageShape::new(c, h, w)), DType::F64);

@@ -25,6 +25,9 @@ impl Blueprint {
         let mut after_linear = false;
         for layer in network.layers() {
             match (&layer.parameters, layer.kind.step()) {
+                (Some(p), Step::Other) => {
+                    return Err(not_on_engine(format!("the layer of {}", p.name)));
+                }
                 (Some(p), _) => layers.push(linear(p, layer.kind)?),
                 (None, Step::Activation(activation)) => {
                     push_activation(&mut layers, after_linear, activation)?;
