@@ -17,7 +17,8 @@ pub(crate) fn copy_dir(name: &str, to: &Path) {
     copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/v0.1").join(name), to);
 }
 
-fn copy(from: &Path, to: &Path) {
+/// Copies a folder and all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
