@@ -232,8 +232,10 @@ fn snapshots_of_the_default_reproduction() {
 fn completions_and_the_manual_know_every_command() {
     let place = Place::new();
     let help = place.succeed(&["--help"]);
-    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let commands: Vec<&str> = commands.map_while(|line| line.split_whitespace().next()).collect();
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    // longer descriptions go on below, further to the right
+    let lines = lines.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("   "));
+    let commands: Vec<&str> = lines.filter_map(|line| line.split_whitespace().next()).collect();
     assert!(commands.contains(&"train") && commands.contains(&"audit"), "{commands:?}");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = place.succeed(&["completions", shell]);
