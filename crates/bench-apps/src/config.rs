@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 use lipconv::{Averaging, CrossEntropy, LinearMethod, Loss, Optimizer};
 use serde::{Deserialize, Serialize};
 
-use crate::eps::Eps;
 use crate::error::{Error, Result};
+use certify::Eps;
 
 pub use crate::names::{
     Activation, AugmentationKind, DatasetName, DecisionAttack, DeviceKind, Method, Net,
@@ -381,7 +381,8 @@ impl NetworkConfig {
                 "bjorck or unconstrained for fc-3",
             ),
             Net::Small | Net::Large => {
-                (self.layer.conv().is_some(), "a convolution's method, such as bcop")
+                let convolves = !matches!(self.layer, Method::Bjorck | Method::Published);
+                (convolves, "a convolution's method, such as bcop")
             }
             Net::KwSmall => {
                 let expected = "a network that is trained here: small, large or fc-3";
@@ -406,11 +407,11 @@ fn require(holds: bool, key: &'static str, got: impl fmt::Display, expected: &st
     Err(Error::ConfigValue { key, got: got.to_string(), expected: expected.to_owned() })
 }
 
-fn count(key: &'static str, got: usize) -> Result<()> {
+pub(crate) fn count(key: &'static str, got: usize) -> Result<()> {
     require((1..=1_000_000_000).contains(&got), key, got, "1 to 1000000000")
 }
 
-fn positive(key: &'static str, got: f64) -> Result<()> {
+pub(crate) fn positive(key: &'static str, got: f64) -> Result<()> {
     require(got.is_finite() && got > 0.0, key, got, "a positive number")
 }
 

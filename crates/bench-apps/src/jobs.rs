@@ -17,6 +17,7 @@ pub mod cell;
 pub mod classifier;
 pub mod collect;
 pub mod collect_distances;
+pub mod costs;
 pub mod critic;
 pub mod distance;
 pub mod distance_spec;
@@ -26,8 +27,10 @@ pub mod job;
 pub mod kw_small;
 pub mod quantity;
 pub mod queue;
+pub mod search;
 pub mod slurm;
 pub mod spec;
+mod trials;
 
 use std::path::Path;
 

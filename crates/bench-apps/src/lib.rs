@@ -3,7 +3,6 @@
 
 pub mod cli;
 pub mod config;
-mod eps;
 mod error;
 pub mod experiment;
 pub mod files;
@@ -18,5 +17,5 @@ mod stdout;
 pub mod wasserstein;
 pub mod words;
 
-pub use eps::{ByEps, Eps};
+pub use certify::{ByEps, Eps};
 pub use error::{Error, Result};

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use lipconv::{ConvMethod, Methods};
+use lipconv::{ConvMethod, Methods, ModuleKind, NetworkSpec};
 use lipconv_datasets::SYNTHETIC;
 use serde::de;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -169,11 +169,13 @@ impl ValueEnum for Net {
 
 /// How layers are constrained.
 ///
-/// The keys of convolutions are those of [`ConvMethod`]. Dense layers beside a constrained convolution are orthogonal by their
+/// The keys of convolutions are those of [`ConvMethod`] and [`ModuleKind`]. Dense layers beside a constrained convolution are orthogonal by their
 /// polar factor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     Conv(ConvMethod),
+    /// Layers in place of convolutions.
+    Module(ModuleKind),
     /// Dense layers alone, orthogonal by their polar factor: "bjorck".
     Bjorck,
     /// Weights that others published, taken as they are: "published".
@@ -191,7 +193,7 @@ impl Method {
     pub fn conv(self) -> Option<ConvMethod> {
         match self {
             Self::Conv(method) => Some(method),
-            Self::Bjorck | Self::Published => None,
+            _ => None,
         }
     }
 
@@ -200,8 +202,16 @@ impl Method {
         match self {
             Self::Conv(ConvMethod::Unconstrained) | Self::Published => Methods::UNCONSTRAINED,
             Self::Conv(conv) => Methods::convolutions(conv),
-            // there is no convolution, and dense layers are BCOP's
-            Self::Bjorck => Methods::BCOP,
+            // dense layers are BCOP's, and convolutions have no part
+            Self::Module(_) | Self::Bjorck => Methods::BCOP,
+        }
+    }
+
+    /// A network of convolutions with its own layers in place of them, where they are not convolutions.
+    pub fn placed(self, spec: NetworkSpec) -> NetworkSpec {
+        match self {
+            Self::Module(kind) => spec.with_modules(kind),
+            _ => spec,
         }
     }
 
@@ -216,6 +226,7 @@ impl Method {
             Self::Bjorck => "Björck",
             Self::Published => "published",
             Self::Conv(method) => method.title(),
+            Self::Module(kind) => kind.title(),
         }
     }
 }
@@ -226,6 +237,7 @@ impl fmt::Display for Method {
             Self::Bjorck => f.write_str("bjorck"),
             Self::Published => f.write_str("published"),
             Self::Conv(method) => method.fmt(f),
+            Self::Module(kind) => kind.fmt(f),
         }
     }
 }
@@ -239,9 +251,11 @@ impl FromStr for Method {
             "published" => return Ok(Self::Published),
             _ => {}
         }
-        ConvMethod::from_str(text).map(Self::Conv).or_else(|_| {
-            let known: Vec<&str> = ConvMethod::ALL.iter().map(|method| method.name()).collect();
-            let known = known.join(", ");
+        let conv = ConvMethod::from_str(text).map(Self::Conv);
+        conv.or_else(|_| ModuleKind::from_str(text).map(Self::Module)).or_else(|_| {
+            let modules = ModuleKind::ALL.iter().map(|kind| kind.name());
+            let known = ConvMethod::ALL.iter().map(|method| method.name()).chain(modules);
+            let known = known.collect::<Vec<_>>().join(", ");
             let expected = format!("bjorck or a method that this version of lipconv has: {known}");
             unknown("network.layer", text, &expected)
         })
@@ -385,7 +399,8 @@ mod tests {
         for text in ["MaxMin", "groupsort", "groupsort:0", "groupsort:-1", ""] {
             assert!(text.parse::<Activation>().is_err(), "{text}");
         }
-        for text in ["bcop", "bcop-fixed", "rk-l2ne", "unconstrained", "bjorck", "published"] {
+        for text in ["bcop", "bcop-fixed", "rk-l2ne", "unconstrained", "sll", "bjorck", "published"]
+        {
             assert_eq!(text.parse::<Method>().unwrap().to_string(), text);
         }
         for text in ["mnist", "stl10", "idx:some/where", "images:photographs"] {

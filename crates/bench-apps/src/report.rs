@@ -11,6 +11,7 @@ pub mod distance_page;
 mod distances;
 mod document;
 mod evidence;
+mod layers;
 mod nearest;
 mod page;
 pub mod table;

@@ -12,9 +12,9 @@ use certify::{AutoAttackFlag, LogitBound, PartReport};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Activation, Method, Net};
-use crate::eps::ByEps;
 use crate::error::Result;
 use crate::files::write_json;
+use certify::ByEps;
 
 /// One trained network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

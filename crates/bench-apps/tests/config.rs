@@ -177,12 +177,12 @@ fn names_are_those_of_the_files_and_others_are_refused() {
     {
         assert_eq!(name.parse::<Method>().unwrap().to_string(), name);
     }
-    let text = "cayley".parse::<Method>().unwrap_err().to_string();
+    let text = "haar".parse::<Method>().unwrap_err().to_string();
     let start =
-        "network.layer is cayley, expected bjorck or a method that this version of lipconv has: ";
+        "network.layer is haar, expected bjorck or a method that this version of lipconv has: ";
     assert!(text.starts_with(start) && text.contains("bcop"), "{text}");
-    let error = RunConfig::parse("run.toml", "[network]\nlayer = \"cayley\"\n").unwrap_err();
-    assert!(error.to_string().starts_with("run.toml, line 2: network.layer is cayley"), "{error}");
+    let error = RunConfig::parse("run.toml", "[network]\nlayer = \"haar\"\n").unwrap_err();
+    assert!(error.to_string().starts_with("run.toml, line 2: network.layer is haar"), "{error}");
     for (network, layer, fits) in [
         ("fc-3", "bjorck", true),
         ("fc-3", "unconstrained", true),

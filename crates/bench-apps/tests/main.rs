@@ -10,7 +10,6 @@ mod config;
 mod distances;
 #[cfg(feature = "cuda-emulation")]
 mod emulated;
-mod eps;
 mod errors;
 #[cfg(unix)]
 mod hostile;
@@ -23,9 +22,11 @@ mod progress;
 mod reproduction;
 mod reproduction_spec;
 mod run_dir;
+mod slurm;
 mod snapshots;
 #[path = "../../datasets/tests/main/support.rs"]
 mod support;
+mod tables;
 mod wasserstein;
 mod words;
 mod yesterday;

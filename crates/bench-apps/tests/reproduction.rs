@@ -178,13 +178,15 @@ fn check_mixed(place: &Place) {
 fn what_cannot_be_run_is_named_and_the_rest_is_run() {
     let place = place();
     let text =
-        TINY.replace("\"unconstrained\"", "\"cayley\"").replace("seeds = [0, 1]", "seeds = [0]");
+        TINY.replace("\"unconstrained\"", "\"haar\"").replace("seeds = [0, 1]", "seeds = [0]");
     fs::write(place.path("tiny.toml"), text).unwrap();
     let output = place.run(&["reproduce", "tiny.toml", "--quick", "--out", "out", "--quiet"]);
     let notes = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{notes}");
     assert!(
-        notes.contains("note: left out: synthetic-small-cayley-seed0: network.layer is cayley, expected bjorck or"),
+        notes.contains(
+            "note: left out: synthetic-small-haar-seed0: network.layer is haar, expected bjorck or"
+        ),
         "{notes}"
     );
     assert_eq!(rows(&place, "out").len(), 1);

@@ -115,7 +115,7 @@ fn the_papers_certified_is_below_attacked_is_below_clean() {
 #[test]
 fn names_that_nothing_has_are_refused() {
     let text = Experiment::find("table9").unwrap_err().to_string();
-    let expected = "expected ablation, default, figure2, methods, records, table1, table2, table3, table4-stl10, table4, all or a file that ends in .toml";
+    let expected = "expected ablation, default, figure2, layers, methods, records, table1, table2, table3, table4-stl10, table4, all or a file that ends in .toml";
     assert_eq!(text, format!("experiment is table9, {expected}"));
     assert!(matches!(Experiment::find("no/such.toml").unwrap_err(), Error::Read { .. }));
     let experiment = Experiment::find("table1").unwrap();

@@ -249,6 +249,5 @@ fn completions_and_the_manual_know_every_command() {
         let page = fs::read_to_string(page).unwrap();
         assert!(page.contains(&format!("lipconv\\-{command}")), "{command}");
     }
-    let text = place.fail(&["completions", "tcsh"]);
-    assert!(text.contains("invalid value 'tcsh'"), "{text}");
+    assert_eq!(place.run(&["completions", "tcsh"]).status.code(), Some(2));
 }

@@ -83,6 +83,14 @@ pub enum Error {
         /// The numbers handed in.
         got: usize,
     },
+    /// A text is no radius.
+    #[error(
+        "eps is {text:?}, expected a positive number such as 1.58 or a fraction such as 36/255"
+    )]
+    NotARadius {
+        /// The text.
+        text: String,
+    },
     /// A setting is outside its domain.
     #[error("{name} is {value}, expected {expected}")]
     InvalidSetting {

@@ -14,6 +14,7 @@ mod bounds;
 mod certificate;
 mod certifier;
 mod classifier;
+mod eps;
 mod error;
 mod evaluation;
 mod executed;
@@ -44,6 +45,7 @@ pub use certifier::{Certificates, Certifier};
 pub use classifier::{
     Classifier, Objective, batched_logits, input_gradient, is_correct, predicted_class,
 };
+pub use eps::{ByEps, Eps};
 pub use error::{Error, Result};
 pub use evaluation::{
     AttackedAccuracy, CertifiedAccuracy, Evaluation, EvaluationSettings, Evaluator, SampleResults,

@@ -45,7 +45,7 @@ pub(crate) struct Modules {
 pub(crate) const MODULES: &[Modules] = &[Modules {
     krate: "bench-apps",
     order: &[
-        &["error", "eps", "words", "names", "stdout", "interrupt"],
+        &["error", "words", "names", "stdout", "interrupt"],
         &["config", "statistic", "progress"],
         &["files"],
         &["results", "experiment", "wasserstein"],

@@ -12,11 +12,11 @@ use crate::config::{
     Activation, AugmentationKind, DatasetName, DeviceKind, Method, Net, Recipe, RunConfig,
     ScheduleKind,
 };
-use crate::eps::Eps;
 use crate::experiment::build::{self, DataOptions};
 use crate::files::open_own;
 use crate::progress::Display;
 use crate::stdout::{Log, note};
+use certify::Eps;
 
 /// Where images may come from.
 #[derive(Debug, Clone, clap::Args)]

@@ -18,11 +18,11 @@ use serde::Serialize;
 use super::args::DataArgs;
 use super::model::{Model, tensors};
 use crate::config::{DatasetName, DeviceKind};
-use crate::eps::Eps;
 use crate::files::{check_output, write_json};
 use crate::progress::{Display, Progress, spoken_seconds};
 use crate::stdout::outln;
 use crate::words::{percent, text_table};
+use certify::Eps;
 
 /// Attack a network
 ///

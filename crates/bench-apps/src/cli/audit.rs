@@ -18,12 +18,12 @@ use super::inspect::rows;
 use super::model::{Model, tensors};
 use super::predict::largest;
 use crate::config::{DatasetName, DeviceKind, ascending};
-use crate::eps::Eps;
 use crate::experiment::evaluation::evaluated_logits;
 use crate::files::{check_output, read_json, write_json};
 use crate::progress::{Display, Progress};
 use crate::stdout::{note, outln};
 use crate::words::{at_least, at_most, lipschitz_text, percent, text_table};
+use certify::Eps;
 
 /// Check what somebody says of a network: its constant, its radii
 ///

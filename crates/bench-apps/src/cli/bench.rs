@@ -461,9 +461,10 @@ impl Net {
 
     fn spec(self, layer: Method) -> Result<NetworkSpec> {
         let (input, methods) = (self.input(), layer.methods());
-        Ok(match self {
+        let spec = match self {
             Self::SmallMnist | Self::SmallCifar10 => NetworkSpec::small(input, 10, methods),
             Self::LargeMnist | Self::LargeCifar10 => NetworkSpec::large(input, 10, methods, 1.0)?,
-        })
+        };
+        Ok(layer.placed(spec))
     }
 }

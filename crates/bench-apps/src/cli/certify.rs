@@ -9,11 +9,11 @@ use certify::{Arithmetic, CertificateFile, CertificateOrigin, certified_accuracy
 use super::args::DataArgs;
 use super::model::{Model, tensors};
 use crate::config::{DatasetName, ascending};
-use crate::eps::Eps;
 use crate::files::{Provenance, check_output};
 use crate::progress::{Display, Progress};
 use crate::stdout::{out, outln};
 use crate::words::{percent, text_table};
+use certify::Eps;
 
 /// Write a certificate file: radii that someone else can check
 ///

@@ -9,13 +9,13 @@ use certify::{Arithmetic, LogitBound};
 use super::args::{DataArgs, EvalFlags};
 use super::model::Model;
 use crate::config::{DatasetName, DeviceKind};
-use crate::eps::ByEps;
 use crate::experiment::evaluation::{Evaluated, evaluate};
 use crate::files::{RunFiles, check_output, write_json};
 use crate::progress::{Display, spoken_seconds};
 use crate::results::AutoAttacked;
 use crate::stdout::{out, outln};
 use crate::words::{attack_name, lipschitz_text, percent, text_table};
+use certify::ByEps;
 
 /// Clean, certified and attacked accuracy of a trained network
 ///

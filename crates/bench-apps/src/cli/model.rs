@@ -9,13 +9,13 @@ use lipconv_datasets::ImageSet;
 
 use super::args::DataArgs;
 use crate::config::{DatasetName, DeviceKind, RunConfig};
-use crate::eps::Eps;
 use crate::experiment::build;
 use crate::experiment::evaluation::load_network;
 use crate::files::RunFiles;
 use crate::jobs;
 use crate::progress::Display;
 use crate::stdout::note;
+use certify::Eps;
 
 /// The network of a run directory, or of a file of weights.
 #[derive(Debug)]

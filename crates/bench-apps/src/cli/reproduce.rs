@@ -28,7 +28,7 @@ pub(super) const OUT: &str = "target/reproduction";
 
 /// Train, certify and attack the paper's BCOP-Small on MNIST, or reproduce its tables and figures
 ///
-/// With the name of a table or figure (table1, table2, table3, table4, figure2, records, methods, ablation, all) or an experiment file, runs every
+/// With the name of a table or figure (table1, table2, table3, table4, figure2, records, methods, ablation, layers, all) or an experiment file, runs every
 /// missing job and writes up all of them; see experiments/README.md. Finished jobs are not run again, and an interrupted
 /// job continues from its last checkpoint. Without a name, trains on the 60,000 training images with a short schedule and
 /// evaluates on the 10,000 test images: clean accuracy, accuracy certified at several radii, accuracy under FGSM and
@@ -48,7 +48,7 @@ Examples:
   lipconv reproduce table1 --full --device cuda --executor slurm --partition gpu --gpus 1 --time 08:00:00 --out shared/out
   lipconv reproduce --collect --out shared/out")]
 pub(super) struct Args {
-    /// table1, table2, table3, table4, figure2, records, methods, ablation, all, or a file such as those in experiments/
+    /// table1, table2, table3, table4, figure2, records, methods, ablation, layers, all, or a file such as those in experiments/
     #[arg(value_name = "EXPERIMENT")]
     experiments: Vec<String>,
     /// Folder of report.html, results.json and the runs [default: target/reproduce, for tables target/reproduction]
@@ -210,7 +210,8 @@ fn alone(config: &RunConfig, flags: &TrainFlags) -> Result<(Experiment, Vec<Clas
             attacks: Vec::new(),
         };
         let (decision_images, boundary_steps) = (budget.decision_images, budget.boundary_steps);
-        jobs.push(ClassifierJob { cell, config, decision_images, boundary_steps });
+        let search = None;
+        jobs.push(ClassifierJob { cell, config, decision_images, boundary_steps, search });
     }
     Ok((experiment, jobs))
 }

@@ -17,11 +17,11 @@ use rand::rngs::OsRng;
 use super::args::DataArgs;
 use super::model::{assumed_config, tensors, trained_file};
 use crate::config::{DatasetName, RunConfig, ascending};
-use crate::eps::Eps;
 use crate::files::RunFiles;
 use crate::progress::{Display, Progress, spoken};
 use crate::stdout::{out, outln};
 use crate::words::{counted, percent, text_table};
+use certify::Eps;
 
 /// Check a certificate file against the weights and the images
 ///

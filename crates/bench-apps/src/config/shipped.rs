@@ -14,8 +14,8 @@ use serde::Deserialize;
 
 use super::keys::nearest_or_all;
 use super::{DatasetName, RunConfig, TrainingConfig, like_mnist, syntax_error};
-use crate::eps::Eps;
 use crate::error::{Error, Result};
+use certify::Eps;
 
 /// Names and texts, listed by the build script.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/recipes.rs"));

@@ -91,7 +91,7 @@ pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<Network
         Net::Fc3 => NetworkSpec::fc3(input, images.n_classes(), methods),
         Net::KwSmall => bail!("network.name is kw-small, expected a network that is trained here"),
     };
-    let spec = spec.with_more_convolutions(config.more_convolutions);
+    let spec = config.layer.placed(spec.with_more_convolutions(config.more_convolutions));
     let spec = spec.with_activation(config.activation.layer());
     Ok(match config.head {
         Some(head) => spec.with_head(head)?,

@@ -18,9 +18,9 @@ use lipconv_datasets::ImageSet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{AutoAttackConfig, EvaluationConfig, PgdConfig};
-use crate::eps::{ByEps, Eps};
 use crate::progress::{Display, Progress};
 use crate::results::{AutoAttacked, Certified, Nearest};
+use certify::{ByEps, Eps};
 
 /// Clean accuracy and nominal certified accuracy, for the history of a run.
 #[derive(Debug, Clone, PartialEq)]

@@ -46,7 +46,7 @@ pub enum Trained {
     Finished {
         /// The trained network.
         network: Network,
-        /// Time spent, interruptions excluded.
+        /// Time spent, without interruptions and evaluations.
         seconds: f64,
     },
     /// A request to stop came; the checkpoint is written.
@@ -242,8 +242,12 @@ impl<'a> Monitor<'a> {
         let n_epochs = report.epoch + 1;
         let test = match n_epochs.is_multiple_of(evaluation.every) || n_epochs == training.epochs {
             true => {
+                let begin = Instant::now();
                 let plain = trainer.averaged_network()?.materialize()?;
-                Some(quick_test(&plain, &self.job.dataset.test, evaluation)?)
+                let test = quick_test(&plain, &self.job.dataset.test, evaluation)?;
+                // the clock stands still meanwhile
+                self.start += begin.elapsed();
+                Some(test)
             }
             false => None,
         };

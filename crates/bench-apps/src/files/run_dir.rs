@@ -18,8 +18,8 @@ use super::claim::{Claim, claim, lock_folder};
 use super::json::{JsonLines, read_lines};
 use super::{Provenance, read_json, write_atomic, write_json};
 use crate::config::{DatasetName, RunConfig};
-use crate::eps::ByEps;
 use crate::error::{Error, Result};
+use certify::ByEps;
 
 const CONFIG: &str = "config.toml";
 const VERSIONS: &str = "versions.json";
@@ -65,7 +65,7 @@ pub struct EpochMetrics {
     pub train_clean: f64,
     /// Learning rate of the epoch's last step.
     pub learning_rate: f64,
-    /// Training time since the run's start, interruptions excluded.
+    /// Training time since the run's start, without interruptions and evaluations.
     pub seconds: f64,
     /// Test accuracy after the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,13 +4,15 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::costs::Costs;
 use super::evidence::{
     AdversarialSample, CertifiedCurve, DecisionEffort, FirstImages, LayerFact, Spectra,
 };
+use super::search::Search;
 use crate::config::{DatasetName, DecisionAttack, Method, Net, RunConfig};
-use crate::eps::{ByEps, Eps};
 use crate::files::{EpochMetrics, Provenance};
 use crate::results::{Nearest, ResultRow};
+use certify::{ByEps, Eps};
 
 /// What tells one classifier from another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,9 @@ pub struct ClassifierJob {
     pub decision_images: usize,
     /// Steps of the boundary attack.
     pub boundary_steps: usize,
+    /// How the learning rate and the epochs are found; those of a result are what was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Search>,
 }
 
 /// The result of a cell.
@@ -72,6 +77,9 @@ pub struct CellResult {
     /// Certified accuracy as executed with sums in f64; files of version 0.1 have none.
     #[serde(default)]
     pub accumulated: ByEps,
+    /// What it costs, where rate and epochs were searched for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub costs: Option<Costs>,
     /// Versions, commit, command, machine.
     pub provenance: Provenance,
     /// Lines that a reader should see.
@@ -149,12 +157,18 @@ impl ClassifierJob {
     }
 
     pub(super) fn is_fulfilled_by(&self, done: &Self) -> bool {
-        let config = RunConfig { device: self.config.device, ..done.config.clone() };
+        let mut config = RunConfig { device: self.config.device, ..done.config.clone() };
+        if self.search.is_some() {
+            let (training, planned) = (&mut config.training, &self.config.training);
+            (training.epochs, training.warm_up) = (planned.epochs, planned.warm_up);
+            training.learning_rate = planned.learning_rate;
+        }
         let has_attacks = self.cell.attacks.iter().all(|a| done.cell.attacks.contains(a));
         let same_effort = self.cell.attacks.is_empty()
             || (self.decision_images == done.decision_images
                 && self.boundary_steps == done.boundary_steps);
-        self.cell.id() == done.cell.id() && config == self.config && has_attacks && same_effort
+        let same = self.cell.id() == done.cell.id() && self.search == done.search;
+        same && config == self.config && has_attacks && same_effort
     }
 
     /// Work in thousands of image passes of Small.

@@ -12,17 +12,19 @@ use lipconv::{Network, PlainNetwork};
 use lipconv_datasets::Dataset;
 
 use super::cell::{BestEpoch, CellResult, ClassifierJob, DataFacts};
+use super::costs::{Costs, costs};
 use super::evidence::{
     AdversarialSample, adversarial_samples, certified_curve, first_images, layer_facts, spectra,
 };
 use super::job::{End, Job, JobResult, Reuse, Work};
 use super::quantity::What;
 use super::spec::published_figure;
+use super::trials::{open_run, settled};
 use crate::config::{Activation, DatasetName, Net, RunConfig};
 use crate::experiment::build::{self, check_network, device_name, network_spec};
 use crate::experiment::evaluation::{Evaluated, evaluate};
 use crate::experiment::training::{TrainJob, Trained, train};
-use crate::files::{EpochMetrics, Provenance, RunDir, RunFiles, move_aside, write_json};
+use crate::files::{EpochMetrics, Provenance, RunDir, write_json};
 use crate::interrupt;
 use crate::progress::Display;
 use crate::results::{PaperFigures, ResultRow};
@@ -37,6 +39,11 @@ pub(super) fn run(plan: &ClassifierJob, folder: &Path, work: &Work) -> Result<En
     }
     check_network(&plan.config.network, &dataset.train)?;
     let provenance = Provenance::collect(&device_name(plan.config.device));
+    let settled = match &plan.search {
+        Some(search) => settled(plan, search, &dataset, (folder, work, &provenance))?,
+        None => Some(plan.clone()),
+    };
+    let Some(plan) = &settled else { return Ok(End::Interrupted) };
     announce(plan, &dataset, &provenance);
     let run = open_run(plan, &folder.join("run"), work.reuse, &provenance)?;
     // another worker may have finished while this one looked for its data
@@ -49,8 +56,10 @@ pub(super) fn run(plan: &ClassifierJob, folder: &Path, work: &Work) -> Result<En
     let (config, display) = (&plan.config, work.display);
     let checkpoint_every = work.checkpoint_every;
     let job = TrainJob { config, dataset: &dataset, run: &run, display, checkpoint_every };
-    let (network, seconds) = match train(&job)? {
-        Trained::Finished { network, seconds } => (network.materialize()?, seconds),
+    let (n_parameters, network, seconds) = match train(&job)? {
+        Trained::Finished { network, seconds } => {
+            (network.n_parameters(), network.materialize()?, seconds)
+        }
         Trained::Interrupted { step, total } => {
             crate::stdout::errln!("interrupted after step {step} of {total}, which is saved");
             return Ok(End::Interrupted);
@@ -60,7 +69,11 @@ pub(super) fn run(plan: &ClassifierJob, folder: &Path, work: &Work) -> Result<En
         return Ok(End::Interrupted);
     }
     network.save(&run.files().network())?;
-    let trained = TrainedCell { job: plan, dataset: &dataset, run: &run, network, seconds };
+    let costs = match plan.search {
+        Some(_) => Some(costs(&folder.join("costs.json"), n_parameters, &network, &dataset.test)?),
+        None => None,
+    };
+    let trained = TrainedCell { job: plan, dataset: &dataset, run: &run, network, seconds, costs };
     JobResult::Classifier(Box::new(trained.evaluate(display)?)).put(folder)?;
     Ok(End::Finished)
 }
@@ -75,37 +88,6 @@ fn announce(job: &ClassifierJob, dataset: &Dataset, provenance: &Provenance) {
         counted(job.config.training.epochs, "epoch"),
         provenance.device
     );
-}
-
-/// The run, continued where it may be, else new; an old one is moved aside.
-fn open_run(
-    job: &ClassifierJob,
-    path: &Path,
-    reuse: Reuse,
-    provenance: &Provenance,
-) -> Result<RunDir> {
-    let Ok(old) = RunFiles::open(path) else {
-        return Ok(RunDir::create(path, &job.config, provenance)?);
-    };
-    // held until the folder is moved: nobody else may be writing in it
-    let lock = RunDir::resume(path)?;
-    let same_commit = || old.provenance().is_ok_and(|p| p.commit == provenance.commit);
-    let why = match old.config() {
-        _ if reuse == Reuse::Nothing => "as asked for",
-        Ok(before) if !before.trains_as(&job.config) => "its settings differ",
-        Ok(_) if reuse == Reuse::Training && !same_commit() => {
-            "it was made by another version of the source"
-        }
-        Ok(_) => {
-            crate::stdout::errln!("going on with the run in {}", path.display());
-            return Ok(lock);
-        }
-        Err(_) => "its configuration cannot be read",
-    };
-    let aside = move_aside(path)?;
-    drop(lock);
-    crate::stdout::errln!("starting anew, {why}; the old run is now {}", aside.display());
-    Ok(RunDir::create(path, &job.config, provenance)?)
 }
 
 /// The paper's figures; none for synthetic images, for part of a data set, or for another nonlinearity.
@@ -135,6 +117,7 @@ struct TrainedCell<'a> {
     run: &'a RunDir,
     network: PlainNetwork,
     seconds: f64,
+    costs: Option<Costs>,
 }
 
 impl TrainedCell<'_> {
@@ -160,6 +143,7 @@ impl TrainedCell<'_> {
             data: Some(data_facts(self.dataset)),
             accumulated: evaluated.executed(Arithmetic::F32AccumulateF64),
             history,
+            costs: self.costs,
             provenance: files.provenance()?,
             notes: self.dataset.portable_notes(),
         })

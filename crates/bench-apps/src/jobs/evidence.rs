@@ -25,9 +25,9 @@ use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{DecisionAttack, EvaluationConfig};
-use crate::eps::Eps;
 use crate::experiment::evaluation::Evaluated;
 use crate::words::shape_text;
+use certify::Eps;
 
 /// Images shown of each cell.
 pub const N_SHOWN: usize = 16;

@@ -21,12 +21,12 @@ use super::classifier::{data_facts, paper};
 use super::evidence::{CertifiedCurve, clean_accuracy, first_images};
 use super::job::{End, JobResult, Work};
 use crate::config::{Activation, DeviceKind};
-use crate::eps::{ByEps, Eps};
 use crate::experiment::build::{self, DataOptions, device_name};
 use crate::experiment::evaluation::{AttackBars, PlannedAttack, attacks};
 use crate::files::Provenance;
 use crate::progress::Display;
 use crate::results::{AutoAttacked, Certified, Nearest, ResultRow};
+use certify::{ByEps, Eps};
 
 const KW_SMALL: &str = "models/kw_cifar10_small_36px.safetensors";
 
@@ -85,6 +85,7 @@ fn evaluate(job: &ClassifierJob, dataset: &Dataset, work: &Work) -> Result<CellR
         layers: Vec::new(),
         data: Some(data_facts(dataset)),
         accumulated: ByEps::default(),
+        costs: None,
         provenance,
         notes: dataset.portable_notes(),
     })

@@ -16,12 +16,13 @@ use super::cell::{Cell, ClassifierJob};
 use super::distance_spec::{DistanceBudget, Distances, PublishedDistances};
 use super::job::{Choice, Job};
 use super::quantity::What;
+use super::search::Search;
 use crate::config::{
     DatasetName, DecisionAttack, Method, Net, PgdConfig, Recipe, RunConfig, ScheduleKind,
 };
-use crate::eps::Eps;
 use crate::error::{Error, Result};
 use crate::statistic::Figure;
+use certify::Eps;
 
 /// Names and texts of the folder's files.
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/experiments.rs"));
@@ -50,6 +51,9 @@ pub struct Experiment {
     /// Whether it shows singular values rather than accuracies.
     #[serde(default)]
     pub spectra: bool,
+    /// Whether its table has a row for each method, with what that costs.
+    #[serde(default)]
+    pub costs: bool,
     /// What stands side by side in its table.
     #[serde(default)]
     pub side_by_side: SideBySide,
@@ -140,6 +144,9 @@ pub struct Budget {
     pub fc3: Extent,
     #[serde(default)]
     pub wasserstein: Option<DistanceBudget>,
+    /// How learning rates are found, and the time of training; epochs then are what it has at most.
+    #[serde(default)]
+    pub search: Option<Search>,
 }
 
 fn hundred() -> usize {
@@ -155,7 +162,7 @@ fn foolbox_steps() -> usize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extent {
-    /// Passes over the training images.
+    /// Passes over the training images; the most, where a search sets their time.
     pub epochs: usize,
     /// Train on this many images, the first ones; all where absent.
     #[serde(default)]
@@ -297,6 +304,7 @@ impl Experiment {
     pub fn jobs(&self, choice: Choice<'_>) -> Result<Jobs> {
         let budget = self.budget(choice.budget)?;
         self.check_number(&budget, choice)?;
+        budget.search.iter().try_for_each(Search::validate)?;
         let mut found = Jobs::default();
         for block in &self.cells {
             let recipe = block.recipe.as_deref().map(|name| self.recipe(name)).transpose()?;
@@ -382,6 +390,7 @@ impl CellBlock {
             config,
             decision_images: budget.decision_images,
             boundary_steps: budget.boundary_steps,
+            search: budget.search.clone(),
         }))
     }
 }

@@ -10,7 +10,7 @@ use maud::{Markup, html};
 
 use super::document::{document, facts, header, headlines};
 use super::table::Table;
-use super::{accuracy, distances, evidence, nearest};
+use super::{accuracy, distances, evidence, layers, nearest};
 use crate::config::{AugmentationKind, RunConfig, ScheduleKind};
 use crate::error::Result;
 use crate::jobs::cell::CellResult;
@@ -150,6 +150,7 @@ fn tables(section: &Section) -> Vec<(&'static str, Table)> {
         Some(distances) => distances::tables(distances),
         None if section.groups.is_empty() => Vec::new(),
         None if section.experiment.spectra => vec![("", evidence::spectra_table(section))],
+        None if section.experiment.costs => vec![("", layers::table(section))],
         None => vec![("", accuracy::table(section))],
     }
 }
@@ -163,6 +164,7 @@ fn section(section: &Section) -> Result<Markup> {
             (distances::charts(of)?) @for generator in &of.generators { (distances::grids(generator)) }
         },
         None if section.experiment.spectra => evidence::spectra(section)?,
+        None if section.experiment.costs => layers::charts(section)?,
         None => html! {},
     };
     Ok(html! {

@@ -12,6 +12,7 @@ mod certificates;
 mod common;
 mod counterexamples;
 mod decision_attacks;
+mod eps;
 mod errors;
 mod evaluation;
 mod foreign;

@@ -46,7 +46,9 @@ fn forward_of_layers(spec: &NetworkSpec) -> Vec<f64> {
     let mut flops = Vec::new();
     for layer in &spec.layers {
         match *layer {
-            LayerSpec::Conv { c_out, kernel_size, stride, .. } => {
+            // a layer in place of a convolution counts as that
+            LayerSpec::Conv { c_out, kernel_size, stride, .. }
+            | LayerSpec::Module { c_out, kernel_size, stride, .. } => {
                 (h, w) = (h / stride, w / stride);
                 flops.push(2.0 * (h * w * c_out * c * kernel_size * kernel_size) as f64);
                 c = c_out;

@@ -3,7 +3,7 @@
 //! Definition: a perturbation size ε in the L2 norm of images in [0, 1], written as a decimal ("1.58") or as a fraction
 //! ("36/255"). The text is kept, because tables and files use it as the key.
 //!
-//! Errors: [`Error::InvalidArgument`] unless the value is finite and positive.
+//! Errors: [`Error::NotARadius`] unless the value is finite and positive.
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,11 +23,13 @@ pub struct Eps {
 
 impl Eps {
     /// The radius.
+    #[must_use]
     pub fn value(&self) -> f64 {
         self.value
     }
 
     /// The radius as it was written.
+    #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -50,11 +52,7 @@ impl FromStr for Eps {
             Some(value) if value.is_finite() && value > 0.0 => {
                 Ok(Self { text: text.to_owned(), value })
             }
-            _ => Err(Error::InvalidArgument {
-                name: "eps",
-                got: format!("{text:?}"),
-                expected: "a positive number such as 1.58 or a fraction such as 36/255".into(),
-            }),
+            _ => Err(Error::NotARadius { text: text.to_owned() }),
         }
     }
 }
@@ -112,11 +110,13 @@ impl ByEps {
     }
 
     /// The number at the radius written as `text`.
+    #[must_use]
     pub fn get(&self, text: &str) -> Option<f64> {
         self.iter().find_map(|(eps, value)| (eps.text() == text).then_some(value))
     }
 
     /// Whether there is no number.
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,6 +1,6 @@
 //! Radii as text, and maps from radii to numbers.
 
-use bench_apps::{ByEps, Eps};
+use certify::{ByEps, Eps};
 
 #[test]
 fn decimals_and_fractions_keep_their_text() {

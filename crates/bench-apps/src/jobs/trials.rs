@@ -1,0 +1,100 @@
+//! The runs of a classifier: opened, or tried with several learning rates first.
+//!
+//! Guarantee: no test image takes part in a choice. The runs of a search are run directories: an interrupted search goes on, a
+//! finished one has the same outcome again. A rate at which training fails is out of the question.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+use lipconv_datasets::Dataset;
+
+use super::cell::ClassifierJob;
+use super::job::{Reuse, Work};
+use super::search::Search;
+use crate::error::Error;
+use crate::experiment::training::{TrainJob, Trained, train};
+use crate::files::{Provenance, RunDir, RunFiles, move_aside};
+
+/// The run, continued where it may be, else new; an old one is moved aside.
+pub(super) fn open_run(
+    job: &ClassifierJob,
+    path: &Path,
+    reuse: Reuse,
+    provenance: &Provenance,
+) -> Result<RunDir> {
+    let Ok(old) = RunFiles::open(path) else {
+        return Ok(RunDir::create(path, &job.config, provenance)?);
+    };
+    // held until the folder is moved: nobody else may be writing in it
+    let lock = RunDir::resume(path)?;
+    let same_commit = || old.provenance().is_ok_and(|p| p.commit == provenance.commit);
+    let why = match old.config() {
+        _ if reuse == Reuse::Nothing => "as asked for",
+        Ok(before) if !before.trains_as(&job.config) => "its settings differ",
+        Ok(_) if reuse == Reuse::Training && !same_commit() => {
+            "it was made by another version of the source"
+        }
+        Ok(_) => {
+            crate::stdout::errln!("going on with the run in {}", path.display());
+            return Ok(lock);
+        }
+        Err(_) => "its configuration cannot be read",
+    };
+    let aside = move_aside(path)?;
+    drop(lock);
+    crate::stdout::errln!("starting anew, {why}; the old run is now {}", aside.display());
+    Ok(RunDir::create(path, &job.config, provenance)?)
+}
+
+/// The job with its rate and epochs; none where the search was interrupted.
+pub(super) fn settled(
+    job: &ClassifierJob,
+    search: &Search,
+    dataset: &Dataset,
+    (folder, work, provenance): (&Path, &Work, &Provenance),
+) -> Result<Option<ClassifierJob>> {
+    let n = dataset.train.len();
+    let Some(rest) = n.checked_sub(search.held_out).filter(|&rest| rest > 0) else {
+        let (key, expected) = ("search.held_out", format!("fewer than {n} training images"));
+        bail!(Error::ConfigValue { key, got: search.held_out.to_string(), expected });
+    };
+    let (fit, choose) =
+        (dataset.train.head(rest.min(search.images)), dataset.train.subset(rest..n)?);
+    let split = Dataset { train: fit, test: choose, ..dataset.clone() };
+    let (mut best, mut seconds, mut steps) = (None, 0.0, 0);
+    for &rate in &search.learning_rates {
+        let mut trial = job.clone();
+        trial.config.training.learning_rate = rate;
+        trial.config.training.in_epochs(search.epochs);
+        trial.config.evaluation.every = search.epochs;
+        let path = folder.join("search").join(rate.to_string());
+        let run = open_run(&trial, &path, work.reuse, provenance)?;
+        run.bind_data(&split)?;
+        let (config, display) = (&trial.config, work.display);
+        let checkpoint_every = work.checkpoint_every;
+        let job = TrainJob { config, dataset: &split, run: &run, display, checkpoint_every };
+        match train(&job) {
+            Ok(Trained::Interrupted { .. }) => return Ok(None),
+            Err(error) if error.is::<lipconv::Error>() => {
+                tracing::warn!(rate, "left out: {error:#}");
+                continue;
+            }
+            done => done?,
+        };
+        let Some(last) = run.files().metrics()?.pop() else { continue };
+        (seconds, steps) = (seconds + last.seconds, steps + last.step);
+        let eps = config.evaluation.attack_eps.first();
+        let certified = last.test_certified.zip(eps).and_then(|(all, eps)| all.get(eps.text()));
+        if best.is_none_or(|(score, _)| certified > score) {
+            best = Some((certified, rate));
+        }
+    }
+    let Some((_, rate)) = best else { bail!("training failed at every rate of the search") };
+    let mut job = job.clone();
+    let training = &mut job.config.training;
+    let epoch = seconds / steps.max(1) as f64 * n.div_ceil(training.batch_size) as f64;
+    let most = training.epochs as f64;
+    training.learning_rate = rate;
+    training.in_epochs((60.0 * search.minutes / epoch).round().clamp(1.0, most) as usize);
+    Ok(Some(job))
+}
