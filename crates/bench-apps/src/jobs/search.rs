@@ -6,7 +6,7 @@
 //!
 //! Errors: [`Error::ConfigValue`](crate::Error::ConfigValue).
 //!
-//! Not here: the search itself ([`super::trials`]).
+//! Not here: the search itself (module `trials`).
 
 use serde::{Deserialize, Serialize};
 
