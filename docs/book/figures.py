@@ -145,7 +145,7 @@ def axes(d, x, y, width, height, marks_x, marks_y):
 
 def gradients():
     """Arithmetic, not a measurement: what layers that scale every gradient by one factor leave of its norm."""
-    d = Drawing(620, 300, "Norm of a gradient after so many layers, by the factor of one layer")
+    d = Drawing(620, 300, "Gradient norm against depth, for four gains of a layer")
     x, y, width, height, depth = 60, 250, 420, 220, 20
     axes(d, x, y, width, height, [(k / 20, str(k)) for k in range(0, 21, 5)], [(0, "0"), (0.5, "0.5"), (1, "1")])
     for factor, colour, name in [(1, GREEN, "1: orthogonal"), (0.95, BLUE, "0.95"), (0.8, RED, "0.8"), (0.5, SOFT, "0.5")]:

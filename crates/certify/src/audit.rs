@@ -94,7 +94,7 @@ impl Slope {
 /// A search for steep places.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SlopeSearch {
-    /// Steps in each direction, at least 1.
+    /// Steps in each direction; without one no slope is found.
     pub steps: usize,
     /// Length of a step, positive.
     pub step: f64,

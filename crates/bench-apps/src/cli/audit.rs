@@ -209,9 +209,7 @@ impl Radii {
         let predictions = target.labels.to_vec();
         Ok(Self { predictions, is_right, claimed, verdicts, by_constant, exact, executed })
     }
-}
 
-impl Radii {
     /// Share of images, in percent, that are right within this radius.
     fn certified(&self, column: &[f64], eps: &Eps) -> String {
         let certified = column.iter().zip(&self.is_right);

@@ -144,7 +144,7 @@ pub struct Budget {
     pub fc3: Extent,
     #[serde(default)]
     pub wasserstein: Option<DistanceBudget>,
-    /// How learning rates are found, and the time of training; epochs then are what it has at most.
+    /// The search of learning rates, and the time limit of training. The number of epochs is then an upper limit.
     #[serde(default)]
     pub search: Option<Search>,
 }
