@@ -145,7 +145,7 @@ pub(crate) fn check_attacks(place: &Place) {
             name => name,
         };
         assert!(text.contains(&format!("under {name} at 1.58")), "{text}");
-        let end = "no image was broken inside its certified radius (f32)\n";
+        let end = "no image was broken inside its certified radius (f32_blocked)\n";
         assert!(text.ends_with(end), "{text}");
         let json = fs::read_to_string(place.path("attack.json")).unwrap();
         let value: Value = serde_json::from_str(&json).unwrap();

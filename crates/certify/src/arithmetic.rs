@@ -8,14 +8,21 @@
 //! | arithmetic           | stored in | u of products and sums | s of storing a layer's output |
 //! |----------------------|-----------|------------------------|-------------------------------|
 //! | `F32`                | f32       | 2^-24                  | 0                             |
+//! | `F32Blocked`         | f32       | 2^-24                  | 0                             |
 //! | `F32AccumulateF64`   | f32       | 2^-53                  | 2^-24                         |
 //! | `F64`                | f64       | 2^-53                  | 0                             |
+//!
+//! They differ in q, the most roundings that a product passes through in a sum of n products and a bias.
+//! In any order of summation q = n + 1. In `F32Blocked` blocks of at most 128 products are added up in any order, and then one after
+//! another: `q = min(n, 128 + ⌈n / 24⌉) + 1` ([`lipconv::roundings_in_blocks`]). This is how the CPU engine of lipconv executes a network
+//! in f32 ([`PlainNetwork::sums_in_blocks`]); other programs, PyTorch among them, promise no more than `F32`.
 //!
 //! In `F32AccumulateF64` a product of two stored numbers is exact in f64 (24 + 24 ≤ 53 bits, and its
 //! exponent is in range); the sum is rounded to f32 once, when a layer's output is stored.
 //! `F64` is also the way to execute weights that are stored in f32: converting them is exact.
 
 use candle_core::DType;
+use lipconv::PlainNetwork;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -26,6 +33,8 @@ use crate::error::{Error, Result};
 pub enum Arithmetic {
     /// Every product, sum and stored value in f32, in any order of summation.
     F32,
+    /// The same with blocked sums: blocks of at most 128 products in any order, then one block after another.
+    F32Blocked,
     /// Values stored in f32, dot products accumulated in f64 and rounded to f32 once.
     F32AccumulateF64,
     /// Every product, sum and stored value in f64, in any order of summation.
@@ -34,13 +43,14 @@ pub enum Arithmetic {
 
 impl Arithmetic {
     /// All of them, cheapest first.
-    pub const ALL: [Self; 3] = [Self::F32, Self::F32AccumulateF64, Self::F64];
+    pub const ALL: [Self; 4] = [Self::F32, Self::F32Blocked, Self::F32AccumulateF64, Self::F64];
 
     /// Its name in reports and messages.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
+            Self::F32Blocked => "f32_blocked",
             Self::F32AccumulateF64 => "f32_accumulate_f64",
             Self::F64 => "f64",
         }
@@ -68,6 +78,17 @@ impl Arithmetic {
         }
     }
 
+    /// That in which [`PlainNetwork::forward`] executes `network`.
+    ///
+    /// # Errors
+    /// [`Error::DTypeMismatch`] for weights that are neither f32 nor f64.
+    pub fn of_network(network: &PlainNetwork) -> Result<Self> {
+        match Self::of_dtype(network.dtype())? {
+            Self::F32 if network.sums_in_blocks() => Ok(Self::F32Blocked),
+            plain => Ok(plain),
+        }
+    }
+
     pub(crate) fn check_holds(self, dtype: DType) -> Result<()> {
         Self::of_dtype(dtype)?;
         if self.holds(dtype) {
@@ -84,7 +105,7 @@ impl Arithmetic {
     #[must_use]
     pub const fn storage(self) -> DType {
         match self {
-            Self::F32 | Self::F32AccumulateF64 => DType::F32,
+            Self::F32 | Self::F32Blocked | Self::F32AccumulateF64 => DType::F32,
             Self::F64 => DType::F64,
         }
     }
@@ -92,8 +113,16 @@ impl Arithmetic {
     /// Unit roundoff u of products and sums.
     pub(crate) const fn unit_roundoff(self) -> f64 {
         match self {
-            Self::F32 => F32_UNIT,
+            Self::F32 | Self::F32Blocked => F32_UNIT,
             Self::F32AccumulateF64 | Self::F64 => f64::EPSILON / 2.0,
+        }
+    }
+
+    /// q: most roundings that a product passes through in a dot product of n products and a bias.
+    pub(crate) const fn roundings(self, n: usize) -> usize {
+        match self {
+            Self::F32Blocked => lipconv::roundings_in_blocks(n),
+            Self::F32 | Self::F32AccumulateF64 | Self::F64 => n + 1,
         }
     }
 
@@ -101,14 +130,14 @@ impl Arithmetic {
     pub(crate) const fn storage_roundoff(self) -> f64 {
         match self {
             Self::F32AccumulateF64 => F32_UNIT,
-            Self::F32 | Self::F64 => 0.0,
+            Self::F32 | Self::F32Blocked | Self::F64 => 0.0,
         }
     }
 
     /// Bound η of what one underflowing operation loses.
     pub(crate) fn underflow(self) -> f64 {
         match self {
-            Self::F32 | Self::F32AccumulateF64 => f64::from(f32::MIN_POSITIVE),
+            Self::F32 | Self::F32Blocked | Self::F32AccumulateF64 => f64::from(f32::MIN_POSITIVE),
             Self::F64 => f64::MIN_POSITIVE,
         }
     }
@@ -116,7 +145,7 @@ impl Arithmetic {
     /// The largest finite number of the narrowest format that a result passes through.
     pub(crate) fn largest(self) -> f64 {
         match self {
-            Self::F32 | Self::F32AccumulateF64 => f64::from(f32::MAX),
+            Self::F32 | Self::F32Blocked | Self::F32AccumulateF64 => f64::from(f32::MAX),
             Self::F64 => f64::MAX,
         }
     }

@@ -160,7 +160,9 @@ pub enum Error {
         arithmetic: &'static str,
     },
     /// The arithmetic cannot execute the stored weights unchanged.
-    #[error("{arithmetic} arithmetic cannot hold weights stored in {stored}, expected {expected}")]
+    #[error(
+        "{arithmetic} arithmetic cannot execute weights stored in {stored}, expected {expected}"
+    )]
     UnsupportedArithmetic {
         /// Name of the arithmetic.
         arithmetic: &'static str,

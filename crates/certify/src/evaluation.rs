@@ -181,7 +181,7 @@ impl<'a> Evaluator<'a> {
         batch_size: usize,
     ) -> Result<Self> {
         check_batch_size(batch_size)?;
-        let arithmetic = Arithmetic::of_dtype(network.dtype())?;
+        let arithmetic = Arithmetic::of_network(network)?;
         let certifier = Certifier::new(network)?;
         let logits = batched_logits(network, images, batch_size)?;
         check_labels(labels, logits.dims()[0], network.n_classes())?;

@@ -2,6 +2,7 @@
 //!
 //! * [`Arithmetic::F32`] and [`Arithmetic::F64`]: the network itself, converted where the weights are stored in
 //!   f32 and run in f64 (an exact conversion).
+//! * [`Arithmetic::F32Blocked`]: the network itself, where the CPU engine runs it.
 //! * [`Arithmetic::F32AccumulateF64`]: weights, images and layer outputs in f32, dot products in f64.
 //!
 //! The input gradient of the accumulating form is that of the f32 network: a direction for attacks, which
@@ -14,7 +15,7 @@ use lipconv::{PlainNetwork, WideNetwork};
 
 use crate::arithmetic::Arithmetic;
 use crate::classifier::{Classifier, Objective};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A network and the arithmetic that executes it.
 #[derive(Debug)]
@@ -29,13 +30,24 @@ impl ExecutedNetwork {
     /// `network` executed in `arithmetic`.
     ///
     /// # Errors
-    /// [`Error::UnsupportedArithmetic`](crate::Error::UnsupportedArithmetic) when the arithmetic would change the stored weights,
-    /// [`Error::DTypeMismatch`](crate::Error::DTypeMismatch) for weights that are neither f32 nor f64, [`Error::Network`](crate::Error::Network).
+    /// [`Error::UnsupportedArithmetic`] when the arithmetic would change the stored weights, or sums are to be blocked and the
+    /// network does not run on the CPU engine, [`Error::DTypeMismatch`] for weights that are neither f32 nor f64, [`Error::Network`].
     pub fn new(network: &PlainNetwork, arithmetic: Arithmetic) -> Result<Self> {
         arithmetic.check_holds(network.dtype())?;
+        if arithmetic == Arithmetic::F32Blocked && !network.sums_in_blocks() {
+            return Err(Error::UnsupportedArithmetic {
+                arithmetic: arithmetic.name(),
+                stored: format!(
+                    "{} on {:?}",
+                    network.dtype().as_str(),
+                    network.device().location()
+                ),
+                expected: "a network that the CPU engine runs",
+            });
+        }
         let accumulating = match arithmetic {
             Arithmetic::F32AccumulateF64 => Some(WideNetwork::new(network)?),
-            Arithmetic::F32 | Arithmetic::F64 => None,
+            Arithmetic::F32 | Arithmetic::F32Blocked | Arithmetic::F64 => None,
         };
         let network = network.to_dtype(arithmetic.storage())?;
         Ok(Self { network, arithmetic, accumulating })

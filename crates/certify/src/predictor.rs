@@ -78,13 +78,13 @@ impl Predictor {
         Ok(Self { certifier, arithmetic, model, idle: Mutex::default() })
     }
 
-    /// Loads a file of weights; its own arithmetic is that of its numbers.
+    /// Loads a file of weights; without `arithmetic` radii are about [`Arithmetic::of_network`], what this library executes.
     ///
     /// # Errors
     /// Those of [`PlainNetwork::load`] and of [`Predictor::new`].
     pub fn load(path: &Path, arithmetic: Option<Arithmetic>) -> Result<Self> {
         let network = PlainNetwork::load(path, &Device::Cpu)?;
-        let own = Arithmetic::of_dtype(network.dtype())?;
+        let own = Arithmetic::of_network(&network)?;
         Self::new(&network, arithmetic.unwrap_or(own))
     }
 

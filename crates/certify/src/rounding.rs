@@ -8,11 +8,11 @@
 //! Constants of an arithmetic ([`Arithmetic`]): u of products and sums, s of storing, η of underflow.
 //!
 //! # One layer
-//! A dot product with its bias is a sum of n products and b. In any order of summation a product passes
-//! through at most 1 + n roundings and the bias through at most n, so (Higham, lemma 3.1)
+//! A dot product with its bias is a sum of n products and b, each of which passes through at most q roundings: n + 1 in any order of
+//! summation, `min(n, 128 + ⌈n / 24⌉) + 1` with blocked sums ([`Arithmetic`]). So (Higham, lemma 3.1)
 //!
 //! ```text
-//! |fl(W â + b) - (W â + b)| ≤ γ (|W| |â| + |b|) + τ,   γ = γ_{n+1} = (n+1)u / (1 - (n+1)u)
+//! |fl(W â + b) - (W â + b)| ≤ γ (|W| |â| + |b|) + τ,   γ = γ_q = q u / (1 - q u)
 //! ```
 //!
 //! entry by entry. τ collects underflow: n products and n sums lose at most η each, what is lost is magnified
@@ -53,7 +53,7 @@
 //! by the same argument for two rows (`|v_t| + |v_j| ≤ √2 ‖v‖`); otherwise by `√2 D_L`.
 //!
 //! # Guarantee
-//! Upper bounds for every summation order, with fused multiply-add or without, with gradual underflow or
+//! Upper bounds for every order of summation (in `F32Blocked`: within the blocks), with fused multiply-add or without, with gradual underflow or
 //! results flushed to zero, provided that nothing overflows (checked for every radius before it is reported: in any
 //! order a partial sum is at most `2 (K (R + D) + B) + τ`) and that (n + 1) u ≤ 1/4 (checked for every layer).
 //! Evaluated with every operation rounded up.
@@ -328,7 +328,7 @@ fn layer_model(
         k: Upper::new(bound.lipschitz),
         a: Upper::new(bound.absolute_norm),
         b: Upper::new(bound.bias_norm),
-        gamma: gamma(n + 1, u),
+        gamma: gamma(arithmetic.roundings(n), u),
         tau: terms * outputs * Upper::new(arithmetic.underflow()),
         slope_before,
         slope,

@@ -1,6 +1,7 @@
 //! How a plain network is evaluated: the only place that chooses between the engine and the tensor operations.
 
 use candle_core::{DType, Device, Tensor, Var};
+use projectors::gemm::BLOCK_TERMS;
 
 use crate::element::engine_runs;
 use crate::engine::cpu::graph::{GraphTape, runs_as_graph};
@@ -9,6 +10,7 @@ use crate::engine::cpu::plain::CpuTape;
 use crate::engine::cuda::{Place, plain as device};
 use crate::engine::has_block_form;
 use crate::error::{Error, Result};
+use crate::kernels::conv::GATHER_BELOW;
 use crate::ops;
 use crate::plain::{PlainLayer, PlainNetwork};
 
@@ -23,6 +25,31 @@ impl PlainNetwork {
         self.check_batch(images)?;
         forward(self, images)
     }
+
+    /// Whether [`PlainNetwork::forward`] adds up dot products in blocks, for images that nobody differentiates through.
+    ///
+    /// It does for weights in f32 on the CPU, unless an activation forces the tensor operations.
+    /// [`roundings_in_blocks`] says what that promises.
+    #[must_use]
+    pub fn sums_in_blocks(&self) -> bool {
+        #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
+        if device::place_of(self).is_some() {
+            return false;
+        }
+        self.dtype() == DType::F32 && cpu_form(self).is_some()
+    }
+}
+
+/// Most roundings that a product passes through in a blocked dot product of `n_terms` products and a bias: min(n, 128 + ⌈n / 24⌉) + 1.
+///
+/// A block has at most 128 products, and its sum, in whatever order, rounds each of them at most 128 times.
+/// The blocks and the bias are then added one after another.
+/// A block has 24 products or more, but for the last one and for sums of fewer: one tap of a convolution, or 128 terms.
+/// A sum in any order promises n + 1.
+#[must_use]
+pub const fn roundings_in_blocks(n_terms: usize) -> usize {
+    let blocked = BLOCK_TERMS + n_terms.div_ceil(GATHER_BELOW);
+    (if n_terms < blocked { n_terms } else { blocked }) + 1
 }
 
 /// Logits of a batch that [`PlainNetwork`] has checked.

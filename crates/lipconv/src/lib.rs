@@ -70,7 +70,7 @@ pub use element::Element;
 #[cfg(any(feature = "cuda-engine", feature = "cuda-emulation"))]
 pub use engine::cuda;
 pub use error::{Error, Result};
-pub use inference::Recording;
+pub use inference::{Recording, roundings_in_blocks};
 pub use loss::{CrossEntropy, Loss, TrainingRadius};
 pub use methods::{ConvMethod, LinearMethod, Method, Sizes, Weight};
 pub use network::Network;

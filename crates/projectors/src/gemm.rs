@@ -8,6 +8,9 @@
 //! symmetric, at a bit more than half of the flops. A long inner axis between short outer ones is cut instead, and the
 //! partial products are added in order.
 //!
+//! `add_in_blocks` adds a product with blocked sums, whose rounding errors grow with the length of a block and the number of
+//! blocks, not with k.
+//!
 //! Cost: 2 m n k flops for a product. Panics if the shapes do not fit, like ndarray's own products.
 
 use std::sync::Once;
@@ -24,6 +27,8 @@ const PARALLEL_FLOPS: usize = 6_000_000;
 const PANEL: usize = 128;
 /// Largest number of panels of one product.
 const MAX_PANELS: usize = 16;
+/// Most terms of a block of [`add_in_blocks`]: longer ones add their roundings, shorter ones passes over C.
+pub const BLOCK_TERMS: usize = 128;
 /// Smallest block edge of the Gram product; larger matrices have four blocks or blocks of 128.
 const MIN_GRAM_BLOCK: usize = 64;
 
@@ -76,13 +81,7 @@ pub fn matmul_into<T: Real>(
     mut c: ArrayViewMut2<'_, T>,
 ) {
     single_threaded_blas();
-    let ((m, k), n) = (a.dim(), b.ncols());
-    assert!(
-        b.nrows() == k && c.dim() == (m, n),
-        "product of {m} x {k} and {} x {n} does not fit into {:?}",
-        b.nrows(),
-        c.dim()
-    );
+    let (m, k, n) = sizes(a, b, c.dim());
     let long = m.max(n);
     if 2 * m * n * k < PARALLEL_FLOPS {
         return general_mat_mul(alpha, &a, &b, beta, &mut c);
@@ -101,6 +100,90 @@ pub fn matmul_into<T: Real>(
             .into_par_iter()
             .zip(b.axis_chunks_iter(Axis(1), panel))
             .for_each(|(mut c, b)| general_mat_mul(alpha, &a, &b, beta, &mut c));
+    }
+}
+
+/// m, k and n of a product.
+#[track_caller]
+fn sizes<T>(
+    a: ArrayView2<'_, T>,
+    b: ArrayView2<'_, T>,
+    c: (usize, usize),
+) -> (usize, usize, usize) {
+    let ((m, k), n) = (a.dim(), b.ncols());
+    assert!(
+        b.nrows() == k && c == (m, n),
+        "product of {m} x {k} and {} x {n} does not fit into {c:?}",
+        b.nrows()
+    );
+    (m, k, n)
+}
+
+/// `C += A B` with blocked sums, in parallel.
+///
+/// The inner axis is cut into blocks of at most [`BLOCK_TERMS`] terms. The product of a block is formed on its own, in whatever
+/// order OpenBLAS takes, and then added to C.
+///
+/// Guarantee: a term passes through at most min(k, 128) + ⌈k / 128⌉ roundings, and C through ⌈k / 128⌉.
+/// A product in any order, as of [`matmul_into`], promises k + 1.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn add_in_blocks<T: Real>(
+    a: ArrayView2<'_, T>,
+    b: ArrayView2<'_, T>,
+    mut c: ArrayViewMut2<'_, T>,
+) {
+    let (m, k, n) = sizes(a, b, c.dim());
+    if 2 * m * n * k < PARALLEL_FLOPS {
+        return product_in_blocks(a, b, true, c, &mut Vec::new());
+    }
+    let panel = panel_length(m.max(n));
+    if m >= n {
+        c.axis_chunks_iter_mut(Axis(0), panel)
+            .into_par_iter()
+            .zip(a.axis_chunks_iter(Axis(0), panel))
+            .for_each(|(c, a)| product_in_blocks(a, b, true, c, &mut Vec::new()));
+    } else {
+        c.axis_chunks_iter_mut(Axis(1), panel)
+            .into_par_iter()
+            .zip(b.axis_chunks_iter(Axis(1), panel))
+            .for_each(|(c, b)| product_in_blocks(a, b, true, c, &mut Vec::new()));
+    }
+}
+
+/// `C = A B`, or `C += A B` with `adds`, with blocked sums as [`add_in_blocks`], on the calling thread.
+///
+/// `buffer` is room for the product of a block.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn product_in_blocks<T: Real>(
+    a: ArrayView2<'_, T>,
+    b: ArrayView2<'_, T>,
+    mut adds: bool,
+    mut c: ArrayViewMut2<'_, T>,
+    buffer: &mut Vec<T>,
+) {
+    single_threaded_blas();
+    let (m, k, n) = sizes(a, b, c.dim());
+    if k == 0 && !adds {
+        c.fill(T::zero());
+    }
+    if buffer.len() < m * n {
+        buffer.resize(m * n, T::zero());
+    }
+    let mut product =
+        ArrayViewMut2::from_shape((m, n), &mut buffer[..m * n]).expect("the buffer has m·n values");
+    let blocks = a.axis_chunks_iter(Axis(1), BLOCK_TERMS);
+    for (a, b) in blocks.zip(b.axis_chunks_iter(Axis(0), BLOCK_TERMS)) {
+        if adds {
+            general_mat_mul(T::one(), &a, &b, T::zero(), &mut product);
+            c += &product;
+        } else {
+            general_mat_mul(T::one(), &a, &b, T::zero(), &mut c);
+        }
+        adds = true;
     }
 }
 

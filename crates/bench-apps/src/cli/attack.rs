@@ -188,7 +188,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let network = &model.network;
     let (pixels, labels) = tensors(&images, network.dtype())?;
     let pixels = pixels.to_device(network.device())?;
-    let arithmetic = Arithmetic::of_dtype(network.dtype())?;
+    let arithmetic = Arithmetic::of_network(network)?;
     let certificates = Certifier::new(network)?.certify(&pixels, &labels)?;
     let radii = certificates.executed[&arithmetic].as_slice();
     let target =

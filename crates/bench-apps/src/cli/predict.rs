@@ -117,7 +117,7 @@ fn rows(model: &Model, subjects: &[Subject]) -> Result<Vec<Vec<String>>> {
     let logits = evaluated_logits(network, &images)?;
     let predicted: Vec<usize> = logits.iter().map(|row| largest(row)).collect();
     let certificates = Certifier::new(network)?.certify(&images, &predicted)?;
-    let executed = &certificates.executed[&Arithmetic::of_dtype(network.dtype())?];
+    let executed = &certificates.executed[&Arithmetic::of_network(network)?];
     // what has one class keeps it whatever happens to the image
     let has_others = network.n_classes() > 1;
     let shown = |text: String| if has_others { text } else { "any".into() };

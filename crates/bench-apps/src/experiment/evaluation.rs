@@ -105,7 +105,7 @@ pub fn evaluate(
         evaluation: evaluator.finish(&values)?,
         eps,
         attacks: runs,
-        arithmetic: Arithmetic::of_dtype(network.dtype())?,
+        arithmetic: Arithmetic::of_network(network)?,
         n_approached: first,
         seconds: start.elapsed().as_secs_f64(),
     })

@@ -17,8 +17,8 @@ use crate::words::{counted, once, sentence};
 
 /// Explanation of the certified accuracies.
 const CERTIFIED_NOTE: &str = "Nominal certificates take a Lipschitz constant of 1 for granted and ignore rounding, as in the paper. \
-    Certificates as executed hold for the computation in f32: they use a rigorous bound of the constant and of every rounding \
-    error. Where the bound is well below 1, they certify more.";
+    Certificates as executed hold for this program's computation in f32: they use a rigorous bound of the constant and of every \
+    rounding error. Where the bound is well below 1, they certify more.";
 
 /// Explanation of the nominal certificates of a last layer whose norm exceeds 1.
 const PAIRWISE_NOTE: &str = "Where the norm of the last layer exceeds 1, as with rows of norm 1, nominal certificates take no constant for \

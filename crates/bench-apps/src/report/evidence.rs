@@ -80,8 +80,8 @@ pub(super) fn certified(results: &[&CellResult]) -> Result<Markup> {
         "Share of the test images that are classified correctly with a certified radius above ε. ";
     let several = "The certificates are nominal. One seed of each method and recipe.";
     let one = "Nominal certificates take exact arithmetic for granted and, where the last layer's norm is 1, a Lipschitz constant of 1, \
-               as in the paper. Certificates in exact arithmetic hold for the stored weights. Certificates as executed hold for the \
-               computation in f32.";
+               as in the paper. Certificates in exact arithmetic hold for the stored weights. Certificates as executed hold for this \
+               program's computation in f32.";
     let groups = Group::all(results);
     let alone = groups.iter().all(|group| group.results.len() == 1);
     let draw = |group: &Group<'_>| match group.results.as_slice() {

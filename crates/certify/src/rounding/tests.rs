@@ -112,7 +112,7 @@ fn errors_at_the_centre_are_bounded_and_not_absurdly() {
         ([30, 20, 4], 36, DType::F64),
         ([200, 40, 3], 36, DType::F64),
     ] {
-        let mut largest = [(0.0f64, 0.0f64); 3];
+        let mut largest = [(0.0f64, 0.0f64); 4];
         for _ in 0..20 {
             let replay = Replay::new(sizes, bits, rng);
             for (largest, (error, bound)) in largest.iter_mut().zip(check_centre(&replay, dtype)) {
@@ -140,7 +140,9 @@ fn check_centre(replay: &Replay, dtype: DType) -> Vec<(f64, f64)> {
     let mut runs = vec![(engine.logits(&image, Storage::F64), None)];
     if dtype == DType::F32 {
         let logits = network.forward(&tensor.to_dtype(dtype).unwrap()).unwrap();
-        runs.push((logit_rows(&logits).unwrap().remove(0), Some(Arithmetic::F32)));
+        let logits = logit_rows(&logits).unwrap().remove(0);
+        runs.push((logits.clone(), Some(Arithmetic::F32)));
+        runs.push((logits, Some(Arithmetic::F32Blocked)));
         runs.push((engine.logits(&image, Storage::F32), Some(Arithmetic::F32AccumulateF64)));
     }
     let pairs = |n: usize| (0..n).flat_map(|t| (0..t).map(move |j| (t, j)));
@@ -194,6 +196,46 @@ fn errors_over_the_ball_are_bounded() {
             }
         }
     }
+}
+
+#[test]
+fn blocked_sums_have_the_roundings_of_their_blocks() {
+    // (terms of a block, blocks): dense layers, taps of convolutions, gathered taps
+    let splits = |n: usize| {
+        let taps = (24..=n)
+            .filter(move |c| n.is_multiple_of(*c))
+            .map(move |c| (c.min(128), n / c * c.div_ceil(128)));
+        taps.chain([(n.min(128), n.div_ceil(128))])
+    };
+    for n in 1..2000 {
+        let allowed = Arithmetic::F32Blocked.roundings(n);
+        assert!(allowed <= Arithmetic::F32.roundings(n));
+        for (terms, blocks) in splits(n) {
+            // within the block, and then block after block with the bias
+            assert!(terms + blocks <= allowed, "{n} terms in {blocks} blocks of {terms}");
+        }
+    }
+    assert_eq!(Arithmetic::F32Blocked.roundings(4096), 128 + 171 + 1);
+}
+
+/// The sum that loses most in any order: a large number first, then ones that it swallows one by one.
+#[test]
+fn a_blocked_sum_keeps_what_a_sequential_one_loses() {
+    let n = 4096;
+    let pixels: Vec<f32> =
+        (0..n).map(|i| if i == 0 { 1.0 } else { 0.9 * f32::EPSILON / 2.0 }).collect();
+    let ones = Tensor::ones((2, n), DType::F32, &Device::Cpu).unwrap();
+    let layers = vec![PlainLayer::Flatten, PlainLayer::Dense(Dense::new(ones, None).unwrap())];
+    let network = PlainNetwork::new(ImageShape::new(1, 1, n), layers).unwrap();
+    assert!(network.sums_in_blocks());
+    let exact: f64 = pixels.iter().map(|&p| f64::from(p)).sum();
+    let sequential: f32 = pixels.iter().sum();
+    let image = Tensor::from_vec(pixels, (1, 1, 1, n), &Device::Cpu).unwrap();
+    let logits = logit_rows(&network.forward(&image).unwrap()).unwrap().remove(0);
+    let unit = f64::from(f32::EPSILON) / 2.0;
+    let allowed = Arithmetic::F32Blocked.roundings(n) as f64 * 1.001 * unit * exact;
+    assert!((logits[0] - exact).abs() <= allowed);
+    assert!((f64::from(sequential) - exact).abs() > allowed);
 }
 
 #[test]

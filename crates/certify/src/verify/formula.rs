@@ -22,28 +22,38 @@ pub(super) struct Machine {
     largest: f64,
     /// Whether values are stored in f32.
     pub(super) narrow: bool,
+    /// Whether its sums are blocked.
+    blocked: bool,
 }
 
 impl Machine {
+    /// q: most roundings of a product in a sum of n products and a bias.
+    fn roundings(self, n: usize) -> usize {
+        if self.blocked { n.min(128 + n.div_ceil(24)) + 1 } else { n + 1 }
+    }
+
     /// The arithmetic of this name.
     pub(super) fn named(name: &str) -> Option<Self> {
         let (single, double) = (f64::from(f32::EPSILON) / 2.0, f64::EPSILON / 2.0);
-        let f32s = |unit, storage| Self {
+        let f32s = |unit, storage, blocked| Self {
             unit,
             storage,
             underflow: f64::from(f32::MIN_POSITIVE),
             largest: f64::from(f32::MAX),
             narrow: true,
+            blocked,
         };
         Some(match name {
-            "f32" => f32s(single, 0.0),
-            "f32_accumulate_f64" => f32s(double, single),
+            "f32" => f32s(single, 0.0, false),
+            "f32_blocked" => f32s(single, 0.0, true),
+            "f32_accumulate_f64" => f32s(double, single, false),
             "f64" => Self {
                 unit: double,
                 storage: 0.0,
                 underflow: f64::MIN_POSITIVE,
                 largest: f64::MAX,
                 narrow: false,
+                blocked: false,
             },
             _ => return None,
         })
@@ -261,7 +271,7 @@ impl<'a> Constants<'a> {
                 all.push(LayerError::of_concatenation(input, error, output));
                 continue;
             }
-            let gamma = gamma(layer.dot_length + 1, machine.unit)?;
+            let gamma = gamma(machine.roundings(layer.dot_length), machine.unit)?;
             let executed = input.plus(error).times(Wide::from(layer.absolute_norm));
             let rounding = executed.plus(Line::constant(Wide::from(layer.bias_norm))).times(gamma);
             let sum_error = error.times(Wide::from(layer.lipschitz)).plus(rounding);

@@ -357,11 +357,13 @@ fn other_members_and_sizes_are_refused() {
 fn f32_claims_about_f64_weights_are_refused() {
     let case = Case::random([1.0; 4], DType::F64, 90);
     let i = case.certified();
-    let refused = case.after(|file| {
-        file.samples[i].executed.insert(Arithmetic::F32, 1e-6);
-    });
-    let expected = "this arithmetic does not hold the weights or the image";
-    assert_eq!(refused, format!("samples[{i}].executed.f32: {expected}"));
+    for arithmetic in Arithmetic::ALL.into_iter().filter(|a| *a != Arithmetic::F64) {
+        let refused = case.after(|file| {
+            file.samples[i].executed.insert(arithmetic, 1e-6);
+        });
+        let expected = "this arithmetic does not hold the weights or the image";
+        assert_eq!(refused, format!("samples[{i}].executed.{}: {expected}", arithmetic.name()));
+    }
 }
 
 #[test]

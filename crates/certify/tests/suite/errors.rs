@@ -113,7 +113,7 @@ fn settings_have_domains() {
 #[test]
 fn arithmetic_must_hold_the_weights() {
     let wide = mixed_network([1.0; 4], DType::F64, 50);
-    let text = "f32 arithmetic cannot hold weights stored in f64, expected f64 arithmetic, or a network \
+    let text = "f32 arithmetic cannot execute weights stored in f64, expected f64 arithmetic, or a network \
                 converted to f32 first";
     check_text(ExecutedNetwork::new(&wide, Arithmetic::F32), text);
     let half = network().to_dtype(DType::F16).unwrap();

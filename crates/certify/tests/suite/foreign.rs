@@ -191,6 +191,7 @@ fn residual_network(dtype: DType, seed: u64) -> PlainNetwork {
 fn no_image_changes_class_inside_the_radius_of_a_residual_network() {
     for (seed, arithmetic, dtype) in [
         (0, Arithmetic::F32, DType::F32),
+        (3, Arithmetic::F32Blocked, DType::F32),
         (1, Arithmetic::F32AccumulateF64, DType::F32),
         (2, Arithmetic::F64, DType::F64),
     ] {

@@ -192,7 +192,9 @@ fn the_price_of_rigour_on_an_orthogonal_network_is_small() {
             let lost = real - c.executed[&accurate][i];
             assert!((0.0..1e-5).contains(&lost), "{}: {lost}", accurate.name());
         }
-        let lost = real - c.executed[&Arithmetic::F32][i];
+        let [lost, blocked] =
+            [Arithmetic::F32, Arithmetic::F32Blocked].map(|a| real - c.executed[&a][i]);
         assert!(lost > 0.0 && lost < 2e-2, "f32: {lost}");
+        assert!(blocked > 0.0 && blocked <= lost, "f32: {lost}, in blocks: {blocked}");
     }
 }

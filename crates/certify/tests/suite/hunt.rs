@@ -34,7 +34,7 @@ pub(crate) fn hunt(network: &PlainNetwork, images: &Tensor, rng: &mut ChaCha8Rng
     let labels: Vec<usize> = rows.iter().map(|row| certify::predicted_class(row)).collect();
     let nominal = nominal_radii(&logits, &labels, 1.0).unwrap();
     let certificates = Certifier::new(network).unwrap().certify(images, &labels).unwrap();
-    let executed = &certificates.executed[&Arithmetic::F32];
+    let executed = &certificates.executed[&Arithmetic::of_network(network).unwrap()];
     let mut findings = Findings::default();
     for i in (0..labels.len()).filter(|&i| nominal[i] > 0.0) {
         findings.n_images += 1;

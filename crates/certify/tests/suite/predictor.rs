@@ -22,6 +22,7 @@ fn check_near(got: f64, expected: f64) {
 fn predictions_are_the_certifiers() {
     for (dtype, arithmetic) in [
         (DType::F32, Arithmetic::F32),
+        (DType::F32, Arithmetic::F32Blocked),
         (DType::F32, Arithmetic::F32AccumulateF64),
         (DType::F32, Arithmetic::F64),
         (DType::F64, Arithmetic::F64),
@@ -100,7 +101,7 @@ fn what_is_no_image_is_refused_and_nothing_panics() {
     }
     let error =
         Predictor::new(&network.to_dtype(DType::F64).unwrap(), Arithmetic::F32).unwrap_err();
-    assert!(error.to_string().contains("cannot hold weights stored in f64"), "{error}");
+    assert!(error.to_string().contains("cannot execute weights stored in f64"), "{error}");
 }
 
 #[test]
@@ -110,9 +111,9 @@ fn a_file_is_loaded_in_its_own_arithmetic() {
     let network: PlainNetwork = mixed_network([1.0; 4], DType::F32, 3);
     network.save(&path).unwrap();
     let loaded = Predictor::load(&path, None).unwrap();
-    assert_eq!(loaded.arithmetic(), Arithmetic::F32);
+    assert_eq!(loaded.arithmetic(), Arithmetic::F32Blocked);
     let pixels = pixels(&images(1, network.input(), DType::F32, &mut rng(1)));
-    let direct = Predictor::new(&network, Arithmetic::F32).unwrap();
+    let direct = Predictor::new(&network, Arithmetic::F32Blocked).unwrap();
     assert_eq!(loaded.predict(&pixels).unwrap(), direct.predict(&pixels).unwrap());
     let text = Predictor::load(&folder.path().join("none"), None).unwrap_err().to_string();
     assert!(text.contains("none"), "{text}");

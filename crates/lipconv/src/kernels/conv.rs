@@ -18,12 +18,13 @@
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
 use projectors::Real;
+use projectors::gemm::product_in_blocks;
 
 use crate::shape::ImageShape;
 
 /// Below this many input channels the taps are gathered into one product: k² products with so short an inner
 /// dimension are bound by reading and writing the output k² times.
-const GATHER_BELOW: usize = 24;
+pub(crate) const GATHER_BELOW: usize = 24;
 
 /// Sizes of one cyclic convolution.
 #[derive(Debug, Clone, Copy)]
@@ -263,12 +264,16 @@ fn gather<T: Real>(geometry: &ConvGeometry, padded: &[T], gathered: &mut [T]) {
 }
 
 /// The convolution in wide form: `wide = Σ_taps W[tap] · shifted(padded)`.
+///
+/// With `blocks`, room for a product, the sums are those of [`product_in_blocks`]: a gathered product, or one for each tap, which has
+/// [`GATHER_BELOW`] terms or more.
 pub(crate) fn forward<T: Real>(
     geometry: &ConvGeometry,
     packed: &[T],
     padded: &[T],
     gathered: &mut [T],
     wide: &mut [T],
+    mut blocks: Option<&mut Vec<T>>,
 ) {
     let (c_out, c_in) = (geometry.c_out, geometry.c_in());
     let mut wide = matrix_mut(c_out, geometry.wide_plane(), wide);
@@ -276,13 +281,26 @@ pub(crate) fn forward<T: Real>(
         gather(geometry, padded, gathered);
         let inner = geometry.n_taps() * c_in;
         let gathered = matrix(inner, geometry.wide_plane(), gathered);
-        general_mat_mul(T::one(), &matrix(c_out, inner, packed), &gathered, T::zero(), &mut wide);
-        return;
+        return product(matrix(c_out, inner, packed), gathered, false, &mut wide, blocks);
     }
     for (tap, weight) in packed.chunks_exact(c_out * c_in).enumerate() {
-        let weight = matrix(c_out, c_in, weight);
-        let beta = if tap == 0 { T::zero() } else { T::one() };
-        general_mat_mul(T::one(), &weight, &geometry.tap_view(padded, tap), beta, &mut wide);
+        let (weight, shifted) = (matrix(c_out, c_in, weight), geometry.tap_view(padded, tap));
+        product(weight, shifted, tap > 0, &mut wide, blocks.as_deref_mut());
+    }
+}
+
+/// `C = A B`, or `C += A B` with `adds`.
+fn product<T: Real>(
+    a: ArrayView2<'_, T>,
+    b: ArrayView2<'_, T>,
+    adds: bool,
+    c: &mut ArrayViewMut2<'_, T>,
+    blocks: Option<&mut Vec<T>>,
+) {
+    let beta = if adds { T::one() } else { T::zero() };
+    match blocks {
+        Some(buffer) => product_in_blocks(a, b, adds, c.view_mut(), buffer),
+        None => general_mat_mul(T::one(), &a, &b, beta, c),
     }
 }
 

@@ -174,7 +174,7 @@ impl<T: Real> Operator<T> {
     fn apply(&mut self, v: &[T], u: &mut [T]) {
         conv::pad(&self.geometry, v, &mut self.padded);
         let (padded, gathered) = (&self.padded, &mut self.gathered);
-        conv::forward(&self.geometry, &self.packed, padded, gathered, &mut self.wide);
+        conv::forward(&self.geometry, &self.packed, padded, gathered, &mut self.wide, None);
         conv::narrow(&self.geometry, &self.wide, None, u);
     }
 

@@ -1,7 +1,10 @@
 //! Evaluation with sums in f64: the same function, rounded where it says.
 
 use candle_core::{DType, Device, Tensor};
-use lipconv::{Activation, CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork, WideNetwork};
+use lipconv::{
+    Activation, CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork, WideNetwork,
+    roundings_in_blocks,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -80,4 +83,65 @@ fn other_types_and_shapes_are_refused() {
     let narrow = images(DType::F32).narrow(3, 0, 4).unwrap();
     let text = network.forward_accumulated(&narrow).unwrap_err().to_string();
     assert!(text.contains("[1, 2, 6, 4]") && text.contains("[1, 2, 6, 8]"), "{text}");
+}
+
+/// The layer alone, as blocks or as a graph.
+fn alone(layer: &PlainLayer, input: ImageShape, as_graph: bool) -> PlainNetwork {
+    let mut layers = vec![layer.clone()];
+    let at = if let PlainLayer::Dense(_) = layer { 0 } else { 1 };
+    layers.insert(at, PlainLayer::Flatten);
+    if as_graph {
+        layers.insert(0, PlainLayer::Recall { from: 0 });
+    }
+    PlainNetwork::new(input, layers).unwrap()
+}
+
+#[test]
+fn blocked_sums_stay_within_their_roundings() {
+    let rng = &mut ChaCha8Rng::seed_from_u64(6);
+    let unit = f64::from(f32::EPSILON) / 2.0;
+    let convolutions = [(1, 3), (7, 5), (23, 3), (24, 2), (25, 1), (130, 2), (300, 1), (40, 5)];
+    let shapes = convolutions.map(|(c_in, k)| vec![3, c_in, k, k]);
+    for shape in shapes.into_iter().chain([1, 128, 129, 5000].map(|n| vec![3, n])) {
+        let layer = |weight: Tensor, bias: Tensor| match shape.len() {
+            4 => PlainLayer::CyclicConv(CyclicConv::new(weight, Some(bias), 1).unwrap()),
+            _ => PlainLayer::Dense(Dense::new(weight, Some(bias)).unwrap()),
+        };
+        let size = if shape.len() == 4 { [6, 7] } else { [1, 1] };
+        let input = ImageShape::new(shape[1], size[0], size[1]);
+        let (weight, bias) = (uniform(&shape, rng), uniform(&[3], rng));
+        let random = uniform(&[2, shape[1], size[0], size[1]], rng);
+        // one number that swallows all others when they are added to it one by one
+        let n = input.n_values();
+        let swallowed: Vec<f32> =
+            (0..n).map(|i| if i == 0 { 1.0 } else { 0.45 * f32::EPSILON }).collect();
+        let swallowed =
+            Tensor::from_vec(swallowed, (1, shape[1], size[0], size[1]), &Device::Cpu).unwrap();
+        let ones = (weight.ones_like().unwrap(), bias.zeros_like().unwrap());
+        for ((weight, bias), images) in [((weight, bias), random), (ones, swallowed)] {
+            let exact = alone(&layer(weight.clone(), bias.clone()), input, false);
+            let sizes = alone(&layer(weight.abs().unwrap(), bias.abs().unwrap()), input, false);
+            let in_f64 = |network: &PlainNetwork, images: &Tensor| {
+                let network = network.to_dtype(DType::F64).unwrap();
+                rows(&network.forward(&images.to_dtype(DType::F64).unwrap()).unwrap()).concat()
+            };
+            let (sums, sizes) = (in_f64(&exact, &images), in_f64(&sizes, &images.abs().unwrap()));
+            let q = roundings_in_blocks(shape[1..].iter().product()) as f64;
+            for as_graph in [false, true] {
+                let network = alone(&layer(weight.clone(), bias.clone()), input, as_graph);
+                assert!(
+                    network.sums_in_blocks()
+                        && !network.to_dtype(DType::F64).unwrap().sums_in_blocks()
+                );
+                let found = rows(&network.forward(&images).unwrap()).concat();
+                for ((found, sum), size) in found.iter().zip(&sums).zip(&sizes) {
+                    let allowed = q * unit / (1.0 - q * unit) * size + 1e-13;
+                    assert!(
+                        (found - sum).abs() <= allowed,
+                        "{shape:?}, graph {as_graph}: {found} {sum}"
+                    );
+                }
+            }
+        }
+    }
 }

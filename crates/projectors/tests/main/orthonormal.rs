@@ -407,6 +407,14 @@ fn panelled_products_equal_plain_ones() {
         let mut c = Array2::from_elem((n, m), 1.0);
         gemm::matmul_into(2.0, b.t(), a.t(), 3.0, c.view_mut());
         assert_close("accumulated", c.view(), (b.t().dot(&a.t()) * 2.0 + 3.0).view(), 1e-11);
+        // Blocked sums, added and not, on one thread and in panels.
+        let plain = a.dot(&b);
+        let mut c = Array2::from_elem((m, n), 1.0);
+        gemm::add_in_blocks(a.view(), b.view(), c.view_mut());
+        assert_close("blocks", c.view(), (&plain + 1.0).view(), 1e-11);
+        let (mut c, buffer) = (Array2::from_elem((n, m), f64::NAN), &mut Vec::new());
+        gemm::product_in_blocks(b.t(), a.t(), false, c.view_mut(), buffer);
+        assert_close("blocks alone", c.t(), plain.view(), 1e-11);
         let gram = gemm::gram(a.view());
         assert_close("gram", gram.view(), a.t().dot(&a).view(), 1e-11);
         assert_eq!(gram, gram.t(), "exactly symmetric");

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 use projectors::Real;
-use projectors::gemm::{matmul, matmul_into};
+use projectors::gemm::{add_in_blocks, matmul, matmul_into};
 use rayon::prelude::*;
 
 use super::program::{DenseBlock, DenseWeight, Program};
@@ -51,7 +51,7 @@ pub(crate) fn forward<T: Real>(
         }
         let input = view(batch, dense.n_in, input);
         let result = view_mut(batch, dense.n_out, output);
-        buffers.coordinates.push(add_product(dense, input, result));
+        buffers.coordinates.push(add_product(dense, input, result, program.in_blocks));
         let record = &mut buffers.records[n];
         record.resize(batch * dense.record_len(), 0);
         activate(dense, output, record);
@@ -63,11 +63,16 @@ fn add_product<T: Real>(
     dense: &DenseBlock<'_, T>,
     input: ArrayView2<'_, T>,
     output: ArrayViewMut2<'_, T>,
+    in_blocks: bool,
 ) -> Option<Array2<T>> {
     match dense.weight {
         DenseWeight::Plain(weight) => {
             let weight = view(dense.n_out, dense.n_in, weight);
-            matmul_into(T::one(), input, weight.t(), T::one(), output);
+            if in_blocks {
+                add_in_blocks(input, weight.t(), output);
+            } else {
+                matmul_into(T::one(), input, weight.t(), T::one(), output);
+            }
             None
         }
         DenseWeight::Polar(polar) => {

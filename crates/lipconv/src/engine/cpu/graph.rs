@@ -11,7 +11,7 @@
 use candle_core::Tensor;
 use ndarray::ArrayView2;
 use projectors::Real;
-use projectors::gemm::matmul_into;
+use projectors::gemm::{add_in_blocks, matmul_into};
 use rayon::prelude::*;
 
 use super::dense::{view, view_mut};
@@ -210,7 +210,7 @@ impl<T: Element> Program<'_, T> {
                     let mut output = spread(*bias, weight.nrows() * n);
                     let into = view_mut(weight.nrows(), n, &mut output);
                     let input = view(weight.ncols(), n, &signals[idx]);
-                    matmul_into(T::one(), *weight, input, T::one(), into);
+                    add_in_blocks(*weight, input, into);
                     output
                 }
                 Step::Activation { activation, n_pixels } => {

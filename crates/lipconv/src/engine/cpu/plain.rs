@@ -69,6 +69,7 @@ fn with_program<T: Element, R>(
     }
     let mut dense_guards = guards.iter();
     let mut program = Program::new(network.input().n_values());
+    program.in_blocks = network.sums_in_blocks();
     let mut shape = SignalShape::Image(network.input());
     for (layer, name) in network.layers().iter().zip(network.names()) {
         match (layer, shape) {

@@ -43,6 +43,9 @@ pub(crate) struct Program<'a, T> {
     pub(crate) n_image: usize,
     pub(crate) convs: Vec<ConvBlock<T>>,
     pub(crate) denses: Vec<DenseBlock<'a, T>>,
+    /// Whether the forward pass adds up dot products in blocks: see
+    /// [`PlainNetwork::sums_in_blocks`](crate::PlainNetwork::sums_in_blocks).
+    pub(crate) in_blocks: bool,
 }
 
 /// Places of a convolution's data in the buffers of one sample.
@@ -79,7 +82,7 @@ impl<T: Real> DenseBlock<'_, T> {
 impl<'a, T: Real> Program<'a, T> {
     /// A program without blocks, for images of `n_image` values.
     pub(crate) fn new(n_image: usize) -> Self {
-        Self { n_image, convs: Vec::new(), denses: Vec::new() }
+        Self { n_image, convs: Vec::new(), denses: Vec::new(), in_blocks: false }
     }
 
     /// Appends a convolution with its weight as taps, [k, k, c_out, c_in].

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use ndarray::{ArrayView2, s};
 use projectors::Real;
-use projectors::gemm::matmul_into;
+use projectors::gemm::{add_in_blocks, matmul_into};
 
 use super::dense::{view, view_mut};
 use crate::plain::{CyclicConv, PaddedConv};
@@ -114,7 +114,7 @@ impl Shifts {
         n: usize,
         buffer: &mut Vec<T>,
     ) {
-        let (one, rows) = (T::one(), self.group_size());
+        let rows = self.group_size();
         let (width, plane) = (self.output.width * n, self.output.n_pixels() * n);
         let is_identity = self.is_identity();
         for group in 0..self.groups {
@@ -124,7 +124,7 @@ impl Shifts {
             if is_identity {
                 let n_in = self.terms.len() * plane;
                 let input = view(self.terms.len(), plane, &input[group * n_in..][..n_in]);
-                matmul_into(one, weight, input, one, own);
+                add_in_blocks(weight, input, own);
                 continue;
             }
             for band in self.bands(n) {
@@ -135,7 +135,7 @@ impl Shifts {
                     buffer[at..at + len].copy_from_slice(&input[from..from + len]);
                 });
                 let shifted = view(self.terms.len(), columns.len(), buffer);
-                matmul_into(one, weight, shifted, one, own.slice_mut(s![.., columns]));
+                add_in_blocks(weight, shifted, own.slice_mut(s![.., columns]));
             }
         }
     }

@@ -22,6 +22,8 @@ pub(crate) struct Scratch<T> {
     padded: Vec<T>,
     wide: Vec<T>,
     gathered: Vec<T>,
+    /// The product of a block, where sums are blocked.
+    block: Vec<T>,
     gradient: [Vec<T>; 2],
     /// One sample's values and records, where nobody keeps them.
     values: Vec<T>,
@@ -142,6 +144,7 @@ fn forward_sample<T: Real>(
             &scratch.padded,
             &mut scratch.gathered,
             &mut scratch.wide,
+            program.in_blocks.then_some(&mut scratch.block),
         );
         conv::narrow(geometry, &scratch.wide, block.bias.as_deref(), output);
         let mut record = place.record;
