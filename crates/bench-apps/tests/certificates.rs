@@ -6,6 +6,65 @@ use serde_json::Value;
 
 use crate::command::Place;
 
+/// What is printed, as JSON; none of the inputs is overwritten.
+fn check_json(place: &Place) {
+    let json = |args: &[&str]| -> Value {
+        place.succeed(&[args, &["--json", "found.json"]].concat());
+        let text = fs::read_to_string(place.path("found.json")).unwrap();
+        fs::remove_file(place.path("found.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    let number = |value: &Value| value.as_f64().unwrap();
+    let found = json(&["inspect", "run"]);
+    assert_eq!(
+        (&found["input"], number(&found["n_classes"])),
+        (&serde_json::json!([1, 28, 28]), 10.0)
+    );
+    let bounded: Vec<&Value> =
+        found["layers"].as_array().unwrap().iter().filter(|l| !l["weight"].is_null()).collect();
+    assert_eq!(bounded.len(), 4);
+    for layer in &bounded {
+        let [min, max] = [0, 1].map(|i| number(&layer["singular_values"][i]));
+        assert!(min <= max && max <= number(&layer["bound"]), "{layer}");
+    }
+    let product: f64 = bounded.iter().map(|layer| number(&layer["bound"])).product();
+    assert!((number(&found["lipschitz_bound"]) / product - 1.0).abs() < 1e-9, "{found}");
+
+    let found = json(&["predict", "run", "--index", "3", "--index", "8"]);
+    assert_eq!(found["arithmetic"], "f32_blocked");
+    let table = place.succeed(&["predict", "run", "--index", "3", "--index", "8"]);
+    for (row, found) in table.lines().skip(1).zip(found["predictions"].as_array().unwrap()) {
+        assert!(row.starts_with(found["image"].as_str().unwrap()), "{row} {found}");
+        let radius = number(&found["radius"]);
+        assert!(row.contains(&format!("{:.4}", (radius * 1e4).floor() / 1e4)), "{row} {found}");
+        assert!(radius <= number(&found["nominal"]) * 1.001 && found["runner_up"].is_string());
+    }
+
+    let verify = ["verify", "certificate.json", "--model", "run", "--quiet"];
+    let found =
+        json(&[&verify[..], &["--samples", "5", "--seed", "4", "--eps", "0.1,1.58"]].concat());
+    assert_eq!(
+        [&found["n_checked"], &found["n_samples"], &found["seed"]].map(number),
+        [5.0, 200.0, 4.0]
+    );
+    let [wide, narrow] = [0, 1].map(|i| &found["certified"][i]);
+    assert!(number(&wide["real"]) >= number(&narrow["executed"]["f32_blocked"]), "{found}");
+    assert!(number(&wide["executed"]["f64"]) >= number(&wide["executed"]["f32"]), "{found}");
+
+    for input in ["certificate.json", "run/network.safetensors"] {
+        let before = fs::read(place.path(input)).unwrap();
+        let text = place.fail(&[&verify[..], &["--samples", "1", "--json", input]].concat());
+        assert!(text.ends_with("it is an input of this command"), "{text}");
+        assert_eq!(fs::read(place.path(input)).unwrap(), before);
+    }
+    let text = place.fail(&["inspect", "run", "--json", "run/network.safetensors"]);
+    assert!(text.ends_with("it is an input of this command"), "{text}");
+    fs::write(place.path("other.json"), "{}").unwrap();
+    place.fail(&["verify", "other.json", "--model", "run", "--json", "found.json"]);
+    assert!(!place.path("found.json").exists());
+    fs::remove_file(place.path("other.json")).unwrap();
+}
+
 /// Writes a certificate of the run, checks it, and spoils it in several ways.
 pub(crate) fn check_certificates(place: &Place) {
     let text = place.succeed(&["certify", "run", "--out", "certificate.json", "--quiet"]);
@@ -28,6 +87,7 @@ pub(crate) fn check_certificates(place: &Place) {
         assert!(text.contains(part), "{part}: {text}");
     }
     check_choice(place);
+    check_json(place);
 
     let path = place.path("certificate.json");
     let good = fs::read_to_string(&path).unwrap();

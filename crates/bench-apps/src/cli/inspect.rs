@@ -8,8 +8,10 @@ use blockconv::spectrum::layer_singular_values;
 use candle_core::{DType, Tensor};
 use lipconv::{PlainLayer, PlainNetwork, SignalShape};
 use ndarray::Array4;
+use serde::Serialize;
 
 use super::model::Model;
+use crate::files::{check_output, write_json};
 use crate::stdout::outln;
 use crate::words::{at_most, at_most_scientific, lipschitz_text, shape_text, text_table};
 
@@ -21,15 +23,51 @@ use crate::words::{at_most, at_most_scientific, lipschitz_text, shape_text, text
 #[command(after_help = "\
 Examples:
   lipconv inspect runs/first
-  lipconv inspect runs/first/network.safetensors")]
+  lipconv inspect runs/first/network.safetensors
+  lipconv inspect runs/first --json layers.json")]
 pub(super) struct Args {
     /// A run directory, or a file of weights
     #[arg(value_name = "RUN")]
     model: PathBuf,
+    /// Where to write all of it
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// What `--json` writes.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Channels, height and width.
+    input: [usize; 3],
+    n_classes: usize,
+    dtype: &'static str,
+    /// Bounds of the constants of the network and of a difference of two logits.
+    lipschitz_bound: f64,
+    difference_bound: f64,
+    layers: Vec<Layer>,
+}
+
+/// What is known about a layer.
+#[derive(Debug, Serialize)]
+struct Layer {
+    name: String,
+    /// The earlier signal that it takes or joins.
+    from: Option<String>,
+    output: Vec<usize>,
+    weight: Option<Vec<usize>>,
+    /// Values of weight and bias.
+    n_values: usize,
+    /// Smallest and largest, of layers of the kinds that are trained here.
+    singular_values: Option<[f64; 2]>,
+    /// Bound of its own constant, unless it joins signals.
+    bound: Option<f64>,
+    /// Bound of the constant of all up to its output.
+    image_to_here: f64,
 }
 
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let model = Model::load(&args.model, Some(crate::config::DeviceKind::Cpu))?;
+    args.json.as_deref().map(check_output).transpose()?;
     let network = &model.network;
     let input = network.input();
     outln!(
@@ -46,8 +84,20 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         let epochs = history.last().map_or(0, |row| row.epoch);
         outln!("trained for {epochs} of {} epochs", model.config.training.epochs);
     }
-    outln!("\n{}", text_table(&rows(network)?));
+    let layers = layers(network)?;
+    outln!("\n{}", text_table(&rows_of(network, &layers)));
     outln!("{}", bound_line(network)?);
+    if let Some(file) = &args.json {
+        let report = Report {
+            input: [input.channels, input.height, input.width],
+            n_classes: network.n_classes(),
+            dtype: network.dtype().as_str(),
+            lipschitz_bound: network.lipschitz_bound()?.value(),
+            difference_bound: difference_bound(network)?,
+            layers,
+        };
+        write_json(file, &report)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -66,92 +116,113 @@ pub(super) fn bound_line(network: &PlainNetwork) -> Result<String> {
     if is_own(network) && bound < 1.5 {
         return Ok(line);
     }
+    let largest = at_most(difference_bound(network)?, 5);
+    Ok(format!("{line}; of a difference of two logits: at most {largest}"))
+}
+
+/// The largest bound of the constant of a difference of two logits.
+fn difference_bound(network: &PlainNetwork) -> Result<f64> {
     let certifier = certify::Certifier::new(network)?;
-    let n = network.n_classes();
-    let pairs = (0..n).flat_map(|t| (0..t).map(move |j| (t, j)));
-    let largest = pairs.map(|(t, j)| certifier.difference_constant(t, j)).fold(0.0, f64::max);
-    Ok(format!("{line}; of a difference of two logits: at most {}", at_most(largest, 5)))
+    let pairs = (0..network.n_classes()).flat_map(|t| (0..t).map(move |j| (t, j)));
+    Ok(pairs.map(|(t, j)| certifier.difference_constant(t, j)).fold(0.0, f64::max))
+}
+
+/// What is known about each layer.
+fn layers(network: &PlainNetwork) -> Result<Vec<Layer>> {
+    let (own, signals) = (network.lipschitz_bounds()?, network.signal_bounds()?);
+    let is_own = is_own(network);
+    let layer = |(i, (layer, name)): (usize, (&PlainLayer, &String))| {
+        let (input, output) = (network.shapes()[i], network.shapes()[i + 1]);
+        let from = layer.earlier().map(|from| match from {
+            0 => "image".to_owned(),
+            from => network.names()[from - 1].clone(),
+        });
+        let weight = layer.parameters().map(|(weight, _)| weight.dims().to_vec());
+        let n_values = layer
+            .parameters()
+            .map_or(0, |(weight, bias)| weight.elem_count() + bias.map_or(0, Tensor::elem_count));
+        let singular_values = match layer.parameters() {
+            Some((weight, _)) if is_own => {
+                Some(extremes(weight, layer.output_shape(input, name)?).context(name.clone())?)
+            }
+            _ => None,
+        };
+        let bound = from.is_none().then(|| own[i].value());
+        let (name, output, image_to_here) = (name.clone(), dims(output), signals[i + 1].value());
+        Ok(Layer { name, from, output, weight, n_values, singular_values, bound, image_to_here })
+    };
+    network.layers().iter().zip(network.names()).enumerate().map(layer).collect()
 }
 
 /// A row for each layer, with a heading.
 pub(super) fn rows(network: &PlainNetwork) -> Result<Vec<Vec<String>>> {
-    if !is_own(network) {
-        return foreign_rows(network);
-    }
+    Ok(rows_of(network, &layers(network)?))
+}
+
+fn rows_of(network: &PlainNetwork, layers: &[Layer]) -> Vec<Vec<String>> {
+    if is_own(network) { own_rows(layers) } else { foreign_rows(layers) }
+}
+
+fn own_rows(layers: &[Layer]) -> Vec<Vec<String>> {
     let heading =
         ["layer", "output", "weight", "values", "sigma_min", "sigma_max", "defect", "bound - 1"];
-    let mut rows = vec![heading.map(str::to_owned).to_vec()];
-    let mut shape = SignalShape::Image(network.input());
-    for (layer, name) in network.layers().iter().zip(network.names()) {
-        let output = layer.output_shape(shape, name)?;
-        let mut row = vec![name.clone(), signal_text(output)];
-        row.extend(weight_columns(layer, name, shape)?);
-        rows.push(row);
-        shape = output;
-    }
-    Ok(rows)
+    let row = |layer: &Layer| {
+        let mut row = vec![layer.name.clone(), shape_text(&layer.output)];
+        if let (Some(weight), Some([min, max]), Some(bound)) =
+            (&layer.weight, layer.singular_values, layer.bound)
+        {
+            row.extend([
+                shape_text(weight),
+                layer.n_values.to_string(),
+                format!("{min:.7}"),
+                format!("{max:.7}"),
+                format!("{:.1e}", (1.0 - min).abs().max((max - 1.0).abs())),
+                at_most_scientific(bound - 1.0, 1),
+            ]);
+        }
+        row
+    };
+    let heading = heading.map(str::to_owned).to_vec();
+    std::iter::once(heading).chain(layers.iter().map(row)).collect()
 }
 
 /// For a network of another program: what each layer may multiply distances by, and what all up to it may.
-fn foreign_rows(network: &PlainNetwork) -> Result<Vec<Vec<String>>> {
+fn foreign_rows(layers: &[Layer]) -> Vec<Vec<String>> {
     let heading = ["layer", "from", "output", "weight", "values", "bound", "image to here"];
-    let mut rows = vec![heading.map(str::to_owned).to_vec()];
-    let (own, signals) = (network.lipschitz_bounds()?, network.signal_bounds()?);
-    for (i, (layer, name)) in network.layers().iter().zip(network.names()).enumerate() {
-        let earlier = layer.earlier().map(|from| match from {
-            0 => "image".to_owned(),
-            from => network.names()[from - 1].clone(),
-        });
-        let (weight, values) = match layer.parameters() {
-            None => (String::new(), String::new()),
-            Some((weight, bias)) => {
-                let n = weight.elem_count() + bias.map_or(0, Tensor::elem_count);
-                (shape_text(weight.dims()), n.to_string())
-            }
-        };
-        let bound =
-            if layer.earlier().is_some() { String::new() } else { at_most(own[i].value(), 5) };
-        rows.push(vec![
-            name.clone(),
-            earlier.unwrap_or_default(),
-            signal_text(network.shapes()[i + 1]),
-            weight,
-            values,
-            bound,
-            at_most(signals[i + 1].value(), 5),
-        ]);
-    }
-    Ok(rows)
+    let row = |layer: &Layer| {
+        let n_values = layer.weight.as_ref().map(|_| layer.n_values.to_string());
+        vec![
+            layer.name.clone(),
+            layer.from.clone().unwrap_or_default(),
+            shape_text(&layer.output),
+            layer.weight.as_deref().map(shape_text).unwrap_or_default(),
+            n_values.unwrap_or_default(),
+            layer.bound.map(|bound| at_most(bound, 5)).unwrap_or_default(),
+            at_most(layer.image_to_here, 5),
+        ]
+    };
+    let heading = heading.map(str::to_owned).to_vec();
+    std::iter::once(heading).chain(layers.iter().map(row)).collect()
 }
 
-fn signal_text(shape: SignalShape) -> String {
+fn dims(shape: SignalShape) -> Vec<usize> {
     match shape {
-        SignalShape::Image(image) => shape_text(&[image.channels, image.height, image.width]),
-        SignalShape::Vector(n) => n.to_string(),
+        SignalShape::Image(image) => vec![image.channels, image.height, image.width],
+        SignalShape::Vector(n) => vec![n],
     }
 }
 
-/// Weight, number of values, singular values, defect and bound; nothing for a layer without weights.
-fn weight_columns(layer: &PlainLayer, name: &str, input: SignalShape) -> Result<Vec<String>> {
-    let Some((weight, bias)) = layer.parameters() else { return Ok(Vec::new()) };
+/// The smallest and the largest singular value of a layer with this output.
+fn extremes(weight: &Tensor, output: SignalShape) -> Result<[f64; 2]> {
     let oihw = as_oihw(weight)?;
     // a convolution keeps the height and width that it sees after downsampling; a dense layer is one pixel
-    let size = match layer.output_shape(input, name)? {
+    let size = match output {
         SignalShape::Image(image) => (image.height, image.width),
         SignalShape::Vector(_) => (1, 1),
     };
-    let sigma = layer_singular_values(oihw.view(), size).with_context(|| name.to_owned())?;
+    let sigma = layer_singular_values(oihw.view(), size)?;
     let min = sigma.iter().copied().fold(f64::INFINITY, f64::min);
-    let max = sigma.iter().copied().fold(0.0, f64::max);
-    let n_values = weight.elem_count() + bias.map_or(0, Tensor::elem_count);
-    Ok(vec![
-        shape_text(weight.dims()),
-        n_values.to_string(),
-        format!("{min:.7}"),
-        format!("{max:.7}"),
-        format!("{:.1e}", (1.0 - min).abs().max((max - 1.0).abs())),
-        at_most_scientific(layer.lipschitz_bound_on(input, name)?.value() - 1.0, 1),
-    ])
+    Ok([min, sigma.iter().copied().fold(0.0, f64::max)])
 }
 
 /// The weight in f64; a dense one as a 1 x 1 convolution.

@@ -6,13 +6,15 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
 use certify::{Arithmetic, Certifier};
-use lipconv::ImageShape;
+use lipconv::{ImageShape, output};
 use lipconv_datasets::{decode_image, images_below, resized_image};
+use serde::Serialize;
 
 use super::args::DataArgs;
 use super::model::Model;
 use crate::config::{DatasetName, DeviceKind};
 use crate::experiment::evaluation::evaluated_logits;
+use crate::files::{check_output, write_json};
 use crate::progress::Display;
 use crate::stdout::{escaped, note, outln};
 use crate::words::{at_least, text_table};
@@ -28,7 +30,8 @@ use crate::words::{at_least, text_table};
 Examples:
   lipconv predict runs/first digit.png --invert
   lipconv predict runs/first drawings                   all images of a folder
-  lipconv predict runs/first --index 0 --index 8        images of the test set")]
+  lipconv predict runs/first --index 0 --index 8        images of the test set
+  lipconv predict runs/first drawings --json found.json")]
 pub(super) struct Args {
     /// A run directory, or a file of weights
     #[arg(value_name = "RUN")]
@@ -45,8 +48,30 @@ pub(super) struct Args {
     /// Exchange light and dark of the files
     #[arg(long)]
     invert: bool,
+    /// Where to write the predictions
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
+}
+
+/// What `--json` writes.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// In which the radii hold.
+    arithmetic: Arithmetic,
+    predictions: Vec<Prediction>,
+}
+
+/// Radii, margin and runner-up are there unless the network has one class, which an image keeps whatever happens to it.
+#[derive(Debug, Serialize)]
+struct Prediction {
+    image: String,
+    class: String,
+    radius: Option<f64>,
+    nominal: Option<f64>,
+    margin: Option<f64>,
+    runner_up: Option<String>,
 }
 
 /// An image to classify.
@@ -60,6 +85,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let input = model.network.input();
     let mut subjects = Vec::new();
     for path in files(&args.images)? {
+        output::protect(&path);
         let pixels = read_image(&path, input, args.invert)?;
         subjects.push(Subject { name: path.display().to_string(), pixels });
     }
@@ -73,7 +99,10 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
             subjects.push(Subject { name: format!("test image {i}, a {label}"), pixels });
         }
     }
-    outln!("{}", text_table(&rows(&model, &subjects)?).trim_end());
+    args.json.as_deref().map(check_output).transpose()?;
+    let report = predict(&model, subjects)?;
+    outln!("{}", text_table(&rows(&report.predictions)).trim_end());
+    args.json.as_deref().map(|file| write_json(file, &report)).transpose()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -108,7 +137,7 @@ fn read_image(path: &Path, input: ImageShape, invert: bool) -> Result<Vec<u8>> {
     Ok(resized_image(&pixels, [input.channels, h, w], input.height, input.width)?.into_owned())
 }
 
-fn rows(model: &Model, subjects: &[Subject]) -> Result<Vec<Vec<String>>> {
+fn predict(model: &Model, subjects: Vec<Subject>) -> Result<Report> {
     let (network, input) = (&model.network, model.network.input());
     let shape = (subjects.len(), input.channels, input.height, input.width);
     let values: Vec<f32> =
@@ -117,26 +146,40 @@ fn rows(model: &Model, subjects: &[Subject]) -> Result<Vec<Vec<String>>> {
     let logits = evaluated_logits(network, &images)?;
     let predicted: Vec<usize> = logits.iter().map(|row| largest(row)).collect();
     let certificates = Certifier::new(network)?.certify(&images, &predicted)?;
-    let executed = &certificates.executed[&Arithmetic::of_network(network)?];
-    // what has one class keeps it whatever happens to the image
+    let arithmetic = Arithmetic::of_network(network)?;
+    let executed = &certificates.executed[&arithmetic];
     let has_others = network.n_classes() > 1;
-    let shown = |text: String| if has_others { text } else { "any".into() };
-    let heading = ["image", "class", "radius", "nominal", "margin", "runner-up"];
-    let mut rows = vec![heading.map(str::to_owned).to_vec()];
-    for (i, subject) in subjects.iter().enumerate() {
+    let prediction = |(i, subject): (usize, Subject)| {
         let mut others = logits[i].clone();
         others[predicted[i]] = f64::NEG_INFINITY;
-        let runner_up = has_others.then(|| model.class_name(largest(&others)));
-        rows.push(vec![
-            escaped(&subject.name).into_owned(),
-            model.class_name(predicted[i]),
-            shown(at_least(executed[i], 4)),
-            shown(format!("{:.4}", certificates.nominal[i])),
-            shown(at_least(certificates.margins[i], 4)),
-            runner_up.unwrap_or_default(),
-        ]);
-    }
-    Ok(rows)
+        Prediction {
+            image: subject.name,
+            class: model.class_name(predicted[i]),
+            radius: has_others.then_some(executed[i]),
+            nominal: has_others.then_some(certificates.nominal[i]),
+            margin: has_others.then_some(certificates.margins[i]),
+            runner_up: has_others.then(|| model.class_name(largest(&others))),
+        }
+    };
+    let predictions = subjects.into_iter().enumerate().map(prediction).collect();
+    Ok(Report { arithmetic, predictions })
+}
+
+fn rows(predictions: &[Prediction]) -> Vec<Vec<String>> {
+    let heading = ["image", "class", "radius", "nominal", "margin", "runner-up"];
+    let or_any = |text: Option<String>| text.unwrap_or_else(|| "any".into());
+    let row = |found: &Prediction| {
+        vec![
+            escaped(&found.image).into_owned(),
+            found.class.clone(),
+            or_any(found.radius.map(|radius| at_least(radius, 4))),
+            or_any(found.nominal.map(|radius| format!("{radius:.4}"))),
+            or_any(found.margin.map(|margin| at_least(margin, 4))),
+            found.runner_up.clone().unwrap_or_default(),
+        ]
+    };
+    let heading = heading.map(str::to_owned).to_vec();
+    std::iter::once(heading).chain(predictions.iter().map(row)).collect()
 }
 
 /// Position of the largest value, the first of several.

@@ -1,5 +1,6 @@
 //! `lipconv verify`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -9,15 +10,16 @@ use candle_core::{DType, Device};
 use certify::Pixels;
 use certify::verify::{Data, Outline, Report, Selection, outline, verify};
 use clap::value_parser;
-use lipconv::PlainNetwork;
+use lipconv::{PlainNetwork, output};
 use lipconv_datasets::{ImageSet, has_known_hash, published_name, published_test_set};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
+use serde::Serialize;
 
 use super::args::DataArgs;
 use super::model::{assumed_config, tensors, trained_file};
 use crate::config::{DatasetName, RunConfig, ascending};
-use crate::files::RunFiles;
+use crate::files::{RunFiles, check_output, write_json};
 use crate::progress::{Display, Progress, spoken};
 use crate::stdout::{out, outln};
 use crate::words::{counted, percent, text_table};
@@ -35,7 +37,8 @@ configuration names are not taken: it came with the certificate.
 
 Examples:
   lipconv verify certificate.json --model runs/first
-  lipconv verify certificate.json --model network.safetensors --dataset mnist --samples 500")]
+  lipconv verify certificate.json --model network.safetensors --dataset mnist --samples 500
+  lipconv verify certificate.json --model runs/first --json confirmed.json")]
 pub(super) struct Args {
     /// The certificate
     #[arg(value_name = "FILE")]
@@ -55,8 +58,36 @@ pub(super) struct Args {
     /// Radii at which to print certified accuracy, as in 0.5,1.58 or 36/255 [default: the data set's]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     eps: Option<Vec<Eps>>,
+    /// Where to write what was confirmed; a refused certificate leaves no file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     #[command(flatten)]
     data: DataArgs,
+}
+
+/// What `--json` writes.
+#[derive(Debug, Serialize)]
+struct Confirmed<'a> {
+    images: &'a str,
+    /// The published test set that they are, by their content.
+    published: Option<&'a str>,
+    images_sha256: &'a str,
+    weights_sha256: &'a str,
+    n_layers: usize,
+    n_samples: usize,
+    n_checked: usize,
+    /// What chose the samples, unless all were checked.
+    seed: Option<u64>,
+    certified: Vec<CertifiedShare>,
+}
+
+/// Certified accuracy of the images that were checked, in percent.
+#[derive(Debug, Serialize)]
+struct CertifiedShare {
+    eps: Eps,
+    real: f64,
+    /// By the name of the arithmetic.
+    executed: BTreeMap<String, f64>,
 }
 
 /// The images, and what the statement says about them.
@@ -83,6 +114,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let start = Instant::now();
     let name = args.certificate.display();
     let certificate = read(&args.certificate)?;
+    output::protect(&args.certificate);
     let (file, run) = trained_file(&args.model)?;
     let model = read(&file)?;
     let outline =
@@ -94,10 +126,14 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
         );
     }
     let selection = selection(args, outline.n_samples)?;
+    args.json.as_deref().map(check_output).transpose()?;
     let report = check(&certificate, &model, &images.set, &outline, selection, display)
         .map_err(|failure| anyhow!("{name} is refused: {failure}"))?;
     outln!("{name} is confirmed, in {}.", spoken(start.elapsed()));
     out!("{}", statement(&report, &images, selection, args.seed.is_some()));
+    if let Some(file) = &args.json {
+        write_json(file, &confirmed(&report, &images, selection))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -242,16 +278,46 @@ fn statement(report: &Report, images: &Images, selection: Selection, is_replayed
     )
 }
 
-/// Certified accuracy of the images that were checked.
+fn confirmed<'a>(report: &'a Report, images: &'a Images, selection: Selection) -> Confirmed<'a> {
+    let seed = match selection {
+        Selection::All => None,
+        Selection::Random { seed, .. } => Some(seed),
+    };
+    Confirmed {
+        images: images.set.name(),
+        published: images.published,
+        images_sha256: &report.data_sha256,
+        weights_sha256: &report.model_sha256,
+        n_layers: report.n_layers,
+        n_samples: report.n_samples,
+        n_checked: report.checked.len(),
+        seed,
+        certified: certified(report, &images.eps),
+    }
+}
+
+fn certified(report: &Report, eps: &[Eps]) -> Vec<CertifiedShare> {
+    let share = |n: usize| 100.0 * n as f64 / report.checked.len().max(1) as f64;
+    let at = |eps: &Eps| {
+        let executed =
+            |name: &str| (name.to_owned(), share(report.n_certified_executed(name, eps.value())));
+        CertifiedShare {
+            real: share(report.n_certified(eps.value())),
+            executed: report.arithmetics().map(executed).collect(),
+            eps: eps.clone(),
+        }
+    };
+    eps.iter().map(at).collect()
+}
+
 fn table(report: &Report, eps: &[Eps]) -> String {
-    let share = |n: usize| percent(Some(100.0 * n as f64 / report.checked.len().max(1) as f64));
     let mut rows = vec![vec!["certified at".to_owned(), "real".to_owned()]];
     rows[0].extend(report.arithmetics().map(|name| format!("executed, {name}")));
-    for eps in eps {
-        let mut row = vec![eps.to_string(), share(report.n_certified(eps.value()))];
-        let executed = |name| share(report.n_certified_executed(name, eps.value()));
-        row.extend(report.arithmetics().map(executed));
-        rows.push(row);
+    for row in certified(report, eps) {
+        let executed = report.arithmetics().map(|name| row.executed[name]);
+        let shares = std::iter::once(row.real).chain(executed);
+        let cells = shares.map(|share| percent(Some(share)));
+        rows.push(std::iter::once(row.eps.to_string()).chain(cells).collect());
     }
     text_table(&rows)
 }
