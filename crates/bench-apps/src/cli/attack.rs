@@ -30,8 +30,8 @@ use certify::Eps;
 /// AutoAttack, the attack to report: APGD with cross-entropy, APGD towards nine classes, FAB and Square, each on the images that
 /// the others have left. All are measured in the L2 norm of pixels from 0 to 1; an image counts as broken when an image of another
 /// class was found within --eps. The network is certified as well, and an attack that succeeds inside an executed radius is an
-/// error. A certified image cannot be broken: auto, apgd, fab and square leave it out, unless --attack-certified wants
-/// the certificates tested.
+/// error. A certified image cannot be broken: every attack leaves it out, unless --attack-certified wants the certificates tested.
+/// Boundary and pointwise attack all images, for they look for distances.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -96,7 +96,7 @@ struct Settings {
     /// Queries for one image: Square (5000), boundary and pointwise attack (1000000)
     #[arg(long, value_name = "N")]
     max_queries: Option<usize>,
-    /// Attack certified images as well, which tests the certificates; fgsm, pgd, boundary and pointwise always do
+    /// Attack certified images as well, which tests the certificates; boundary and pointwise always do
     #[arg(long)]
     attack_certified: bool,
     /// Go on with images that are broken, to find smaller distances
@@ -275,12 +275,8 @@ fn apgd_loss(settings: &Settings) -> Result<ApgdLoss> {
 
 /// The images to attack: not those that a certificate says will withstand, where nobody wants it tested.
 fn samples(args: &Args, target: &Target<'_>) -> Vec<usize> {
-    let skips = match args.attack {
-        AttackKind::Auto | AttackKind::Apgd | AttackKind::Fab | AttackKind::Square => {
-            !args.settings.attack_certified
-        }
-        _ => false,
-    };
+    let measures = matches!(args.attack, AttackKind::Boundary | AttackKind::Pointwise);
+    let skips = !measures && !args.settings.attack_certified;
     let eps = args.eps.value();
     let is_certified = |i: usize| target.radii[i] > eps;
     (0..target.attacked.labels.len()).filter(|&i| !(skips && is_certified(i))).collect()
