@@ -44,7 +44,8 @@ impl PlainNetwork {
 ///
 /// A block has at most 128 products, and its sum, in whatever order, rounds each of them at most 128 times.
 /// The blocks and the bias are then added one after another.
-/// A block has 24 products or more, but for the last one and for sums of fewer: one tap of a convolution, or 128 terms.
+/// There are at most ⌈n / 24⌉ of them: the sum is cut at every 128 products, or, where a convolution has 24 channels or more, at every tap
+/// and at every 128 products of a tap.
 /// A sum in any order promises n + 1.
 #[must_use]
 pub const fn roundings_in_blocks(n_terms: usize) -> usize {

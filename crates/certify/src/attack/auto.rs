@@ -13,6 +13,9 @@
 //! Cost: for a sample that withstands everything 1000 steps of APGD, 900 of FAB, and 5000 queries of Square. A certified sample
 //! can only withstand: leave it out, but to test the certificate ([`Attack::run_on`](crate::Attack::run_on)).
 //!
+//! Left out: the version "rand", which averages gradients over calls. Networks here are functions; one whose outputs differ from call to
+//! call raises a flag.
+//!
 //! Source: Croce and Hein 2020 (arXiv 2003.01690), its repository for the flags.
 
 use serde::{Deserialize, Serialize};
