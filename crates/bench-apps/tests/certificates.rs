@@ -57,8 +57,34 @@ fn check_json(place: &Place) {
         assert!(text.ends_with("it is an input of this command"), "{text}");
         assert_eq!(fs::read(place.path(input)).unwrap(), before);
     }
-    let text = place.fail(&["inspect", "run", "--json", "run/network.safetensors"]);
-    assert!(text.ends_with("it is an input of this command"), "{text}");
+    let commands = [
+        &["inspect", "run", "--json"][..],
+        &["predict", "run", "--index", "3", "--json"],
+        &["certify", "run", "--test-limit", "1", "--quiet", "--out"],
+        &[
+            "attack",
+            "run",
+            "--attack",
+            "fgsm",
+            "--eps",
+            "1",
+            "--test-limit",
+            "1",
+            "--quiet",
+            "--json",
+        ],
+    ];
+    for input in
+        ["network.safetensors", "config.toml", "metrics.jsonl", "versions.json", "data.json"]
+    {
+        let input = format!("run/{input}");
+        let before = fs::read(place.path(&input)).unwrap();
+        for command in commands {
+            let text = place.fail(&[command, &[&input]].concat());
+            assert!(text.ends_with("it is an input of this command"), "{command:?}: {text}");
+            assert_eq!(fs::read(place.path(&input)).unwrap(), before, "{command:?}");
+        }
+    }
     fs::write(place.path("other.json"), "{}").unwrap();
     place.fail(&["verify", "other.json", "--model", "run", "--json", "found.json"]);
     assert!(!place.path("found.json").exists());

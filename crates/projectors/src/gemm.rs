@@ -89,17 +89,27 @@ pub fn matmul_into<T: Real>(
     if long < PANEL {
         return add_slices(alpha, a, b, beta, c);
     }
-    let panel = panel_length(long);
-    if m >= n {
+    in_panels(a, b, c, |a, b, mut c| general_mat_mul(alpha, &a, &b, beta, &mut c));
+}
+
+/// Panels of rows or columns of C, each the work of one call, in parallel.
+fn in_panels<T: Real>(
+    a: ArrayView2<'_, T>,
+    b: ArrayView2<'_, T>,
+    mut c: ArrayViewMut2<'_, T>,
+    work: impl Fn(ArrayView2<'_, T>, ArrayView2<'_, T>, ArrayViewMut2<'_, T>) + Sync,
+) {
+    let panel = panel_length(c.nrows().max(c.ncols()));
+    if c.nrows() >= c.ncols() {
         c.axis_chunks_iter_mut(Axis(0), panel)
             .into_par_iter()
             .zip(a.axis_chunks_iter(Axis(0), panel))
-            .for_each(|(mut c, a)| general_mat_mul(alpha, &a, &b, beta, &mut c));
+            .for_each(|(c, a)| work(a, b, c));
     } else {
         c.axis_chunks_iter_mut(Axis(1), panel)
             .into_par_iter()
             .zip(b.axis_chunks_iter(Axis(1), panel))
-            .for_each(|(mut c, b)| general_mat_mul(alpha, &a, &b, beta, &mut c));
+            .for_each(|(c, b)| work(a, b, c));
     }
 }
 
@@ -129,27 +139,12 @@ fn sizes<T>(
 ///
 /// # Panics
 /// If the shapes do not fit.
-pub fn add_in_blocks<T: Real>(
-    a: ArrayView2<'_, T>,
-    b: ArrayView2<'_, T>,
-    mut c: ArrayViewMut2<'_, T>,
-) {
+pub fn add_in_blocks<T: Real>(a: ArrayView2<'_, T>, b: ArrayView2<'_, T>, c: ArrayViewMut2<'_, T>) {
     let (m, k, n) = sizes(a, b, c.dim());
     if 2 * m * n * k < PARALLEL_FLOPS {
         return product_in_blocks(a, b, true, c, &mut Vec::new());
     }
-    let panel = panel_length(m.max(n));
-    if m >= n {
-        c.axis_chunks_iter_mut(Axis(0), panel)
-            .into_par_iter()
-            .zip(a.axis_chunks_iter(Axis(0), panel))
-            .for_each(|(c, a)| product_in_blocks(a, b, true, c, &mut Vec::new()));
-    } else {
-        c.axis_chunks_iter_mut(Axis(1), panel)
-            .into_par_iter()
-            .zip(b.axis_chunks_iter(Axis(1), panel))
-            .for_each(|(c, b)| product_in_blocks(a, b, true, c, &mut Vec::new()));
-    }
+    in_panels(a, b, c, |a, b, c| product_in_blocks(a, b, true, c, &mut Vec::new()));
 }
 
 /// `C = A B`, or `C += A B` with `adds`, with blocked sums as [`add_in_blocks`], on the calling thread.

@@ -31,11 +31,14 @@ pub(super) struct Model {
 /// The weights of a run directory, or the file itself; with the run.
 ///
 /// The trained network comes before the checkpoint, which the commands that only need a network do not read where there is one.
+/// What is named is an input of this process.
 fn weights_file(path: &Path) -> Result<(PathBuf, Option<RunFiles>)> {
     if !path.is_dir() {
+        output::protect(path);
         return Ok((path.to_owned(), None));
     }
     let run = RunFiles::open(path)?;
+    run.protect();
     let file = [run.network(), run.checkpoint()].into_iter().find(|file| file.is_file());
     let dir = path.display();
     let file = file
@@ -51,7 +54,6 @@ pub(super) fn trained_file(path: &Path) -> Result<(PathBuf, Option<RunFiles>)> {
         run.as_ref().is_none_or(|run| run.network() == file),
         "{dir} holds no trained network yet; train it with --resume {dir}"
     );
-    output::protect(&file);
     Ok((file, run))
 }
 
@@ -69,7 +71,6 @@ impl Model {
         let trained_on = config.as_ref().map_or_else(DeviceKind::default, |config| config.device);
         let device = device.unwrap_or(trained_on);
         let loaded = load_network(&file, &build::device(device)?)?;
-        output::protect(&file);
         if loaded.unfinished {
             let step = loaded.step.unwrap_or_default();
             note(&format!("{} is a run that has not ended (step {step})", path.display()));

@@ -104,6 +104,13 @@ impl RunFiles {
         &self.path
     }
 
+    /// Declares what the training wrote inputs of this process, which no output replaces.
+    pub fn protect(&self) {
+        for name in [CONFIG, VERSIONS, METRICS, CHECKPOINT, NETWORK, DATA, CLOCK, LOG] {
+            lipconv::output::protect(&self.path.join(name));
+        }
+    }
+
     pub fn config(&self) -> Result<RunConfig> {
         RunConfig::read(&self.path.join(CONFIG))
     }
