@@ -15,7 +15,7 @@ mod pixels;
 pub mod portable;
 mod weight;
 
-pub use cyclic_conv::cyclic_conv;
+pub use cyclic_conv::{cyclic_conv, cyclic_conv_adjoint};
 pub use dense::dense;
 #[cfg(feature = "gan")]
 pub use generator::{BatchNormed, batch_norm, conv_transpose};

@@ -23,7 +23,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, Zip};
 use num_traits::Float;
 
 use crate::error::{Error, Result};
-use crate::{Projector, Real, dense, gemm, lapack, tolerance};
+use crate::{Projector, Real, dense, gemm, lapack, symmetric};
 
 /// The geodesic between two projectors of equal rank.
 #[derive(Debug, Clone)]
@@ -129,7 +129,7 @@ pub fn basis<T: Real>(projector: &Projector<T>) -> Result<Array2<T>> {
 /// # Errors
 /// [`Error::NotSquare`], [`Error::NonFinite`], [`Error::NotSymmetric`], [`Error::Lapack`].
 pub fn nearest_projector<T: Real>(symmetric: ArrayView2<'_, T>) -> Result<Projector<T>> {
-    let (values, vectors) = symmetric_eigen(symmetric)?;
+    let (values, vectors) = symmetric::eigen(symmetric)?;
     let rank = values.iter().filter(|x| x.as_f64() > 0.5).count();
     Ok(top_projector(&vectors, rank))
 }
@@ -142,7 +142,7 @@ pub fn nearest_projector_of_rank<T: Real>(
     symmetric: ArrayView2<'_, T>,
     rank: usize,
 ) -> Result<Projector<T>> {
-    let (_, vectors) = symmetric_eigen(symmetric)?;
+    let (_, vectors) = symmetric::eigen(symmetric)?;
     let n = vectors.nrows();
     if rank > n {
         return Err(Error::RankOutOfRange { rank, n });
@@ -153,19 +153,4 @@ pub fn nearest_projector_of_rank<T: Real>(
 fn top_projector<T: Real>(vectors: &Array2<T>, rank: usize) -> Projector<T> {
     let n = vectors.nrows();
     Projector::from_orthonormal(vectors.slice_axis(Axis(1), (n - rank..n).into()), rank)
-}
-
-/// Eigenvalues and eigenvectors of a matrix that is symmetric up to rounding.
-fn symmetric_eigen<T: Real>(a: ArrayView2<'_, T>) -> Result<(Array1<T>, Array2<T>)> {
-    let n = dense::check_square("matrix", a)?;
-    dense::check_finite("matrix", a)?;
-    let asymmetry = dense::frobenius_distance(a, a.t());
-    let tolerance = tolerance::projector::<T>(n) * dense::frobenius(a).max(1.0);
-    if dense::exceeds(asymmetry, tolerance) {
-        return Err(Error::NotSymmetric { what: "matrix", asymmetry, tolerance });
-    }
-    if n == 0 {
-        return Ok((Array1::zeros(0), Array2::zeros((0, 0))));
-    }
-    lapack::eigh(a)
 }

@@ -1,7 +1,7 @@
 //! The LAPACK factorisations used, on one thread, with this crate's errors.
 
 use ndarray::{Array1, Array2, ArrayView2};
-use ndarray_linalg::{CholeskyInto, Eigh, JobSvd, QR, SVDDCInto, UPLO};
+use ndarray_linalg::{CholeskyInto, Eigh, InverseInto, JobSvd, QR, SVDDCInto, UPLO};
 
 use crate::error::{Error, Result};
 use crate::gemm::single_threaded_blas;
@@ -37,6 +37,12 @@ pub(crate) fn eigh<T: Real>(a: ArrayView2<'_, T>) -> Result<(Array1<T>, Array2<T
     }
     single_threaded_blas();
     plain(a).eigh(UPLO::Lower).map_err(Error::lapack("eigh"))
+}
+
+/// The inverse of a non-empty square matrix by LU factors with pivots by rows.
+pub(crate) fn inverse<T: Real>(a: ArrayView2<'_, T>) -> Result<Array2<T>> {
+    single_threaded_blas();
+    plain(a).inv_into().map_err(Error::lapack("getri"))
 }
 
 /// Thin singular value decomposition `U diag(sigma) V^T` with descending sigma; returns (U, sigma, V^T).

@@ -19,6 +19,7 @@ pub mod range;
 mod real;
 pub mod rounding;
 mod syevd;
+pub mod symmetric;
 pub mod tolerance;
 mod triangular;
 pub mod unit_ball;

@@ -44,7 +44,6 @@ use super::parameter::{at_least_one, layer_name, parameter};
 use crate::error::{Error, Result};
 use crate::methods::{ConvMethod, LinearMethod, Method, Sizes, uniform};
 use crate::ops;
-use crate::ops::portable::adjoint_weight;
 use crate::plain::PlainLayer;
 use crate::shape::SignalShape;
 
@@ -314,11 +313,7 @@ fn convolve_back(y: &Tensor, kernel: &Tensor, config: &AocConfig) -> Result<Tens
         Padding::Cyclic => y.clone(),
         Padding::Zeros => surrounded(y, before, after)?,
     };
-    // the padding before and after change places
-    let shift = after as i32 - before as i32;
-    let rolled = padded.roll(shift, 2)?.roll(shift, 3)?.contiguous()?;
-    let x = ops::cyclic_conv(&rolled, &adjoint_weight(kernel)?, None, 1)?;
-    let x = ops::pixel_shuffle(&x, stride)?;
+    let x = ops::pixel_shuffle(&ops::cyclic_conv_adjoint(&padded, kernel)?, stride)?;
     match config.padding {
         Padding::Cyclic => Ok(x),
         Padding::Zeros => cropped(&x, stride * before, (stride * height, stride * width)),

@@ -10,7 +10,7 @@ use std::f64::consts::PI;
 
 use candle_core::{D, DType, Device, Tensor};
 
-use crate::element::to_vec;
+use super::root::of_each;
 use crate::error::Result;
 
 /// f x m x n complex matrices.
@@ -90,12 +90,16 @@ impl Complex {
 
     /// The inverses of square matrices.
     ///
-    /// X of elimination on the CPU, of Newton's iteration elsewhere, is a constant; X (2I - M X) is it once more corrected, and has
+    /// X of LU factors on the CPU, of Newton's iteration elsewhere, is a constant; X (2I - M X) is it once more corrected, and has
     /// the gradient of the inverse, -X dM X.
     pub(super) fn inverse(&self) -> Result<Self> {
         let m = self.as_real()?;
         let constant = m.detach();
-        let x = if m.device().is_cpu() { eliminate(&constant)? } else { iterate(&constant)? };
+        let x = if m.device().is_cpu() {
+            of_each("matrices at the frequencies", &constant, projectors::symmetric::inverse)?
+        } else {
+            iterate(&constant)?
+        };
         let eye = Tensor::eye(x.dim(D::Minus1)?, x.dtype(), x.device())?;
         Self::from_real(&x.matmul(&(eye * 2.0)?.broadcast_sub(&m.matmul(&x)?)?)?)
     }
@@ -112,47 +116,6 @@ fn iterate(m: &Tensor) -> Result<Tensor> {
         x = x.matmul(&eye.broadcast_sub(&m.matmul(&x)?)?)?;
     }
     Ok(x)
-}
-
-/// Gauss-Jordan elimination with pivots by rows, in f64.
-fn eliminate(m: &Tensor) -> Result<Tensor> {
-    let (count, n, _) = m.dims3()?;
-    let values = to_vec::<f64>(&m.to_dtype(DType::F64)?)?;
-    let mut inverses = Vec::with_capacity(values.len());
-    for matrix in values.chunks_exact((n * n).max(1)) {
-        let mut left = matrix.to_vec();
-        let mut right = vec![0.0; n * n];
-        (0..n).for_each(|i| right[i * n + i] = 1.0);
-        for column in 0..n {
-            let size = |row: &usize| left[row * n + column].abs();
-            let pivot = (column..n).max_by(|a, b| size(a).total_cmp(&size(b))).unwrap_or(column);
-            for matrix in [&mut left, &mut right] {
-                (0..n).for_each(|j| matrix.swap(column * n + j, pivot * n + j));
-            }
-            let scale = 1.0 / left[column * n + column];
-            for matrix in [&mut left, &mut right] {
-                matrix[column * n..][..n].iter_mut().for_each(|x| *x *= scale);
-            }
-            for row in (0..n).filter(|&row| row != column) {
-                let factor = left[row * n + column];
-                for matrix in [&mut left, &mut right] {
-                    subtract_row(matrix, n, (row, column), factor);
-                }
-            }
-        }
-        inverses.extend(right);
-    }
-    Ok(Tensor::from_vec(inverses, (count, n, n), m.device())?.to_dtype(m.dtype())?)
-}
-
-/// Row `to` minus `factor` times row `from`.
-fn subtract_row(matrix: &mut [f64], n: usize, (to, from): (usize, usize), factor: f64) {
-    if factor == 0.0 {
-        return;
-    }
-    for j in 0..n {
-        matrix[to * n + j] -= factor * matrix[from * n + j];
-    }
 }
 
 /// Number of frequencies kept of an h x w image.

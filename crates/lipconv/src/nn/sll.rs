@@ -35,14 +35,13 @@ use super::complex::{Complex, backward, forward, transfer};
 use super::fold::Folded;
 use super::materialize::{Materialize, no_plain_form};
 use super::parameter::{at_least_one, layer_name, parameter};
-use super::root::square_roots;
+use super::root::of_each;
 use super::spectral::response;
 use crate::bounds::array;
 use crate::element::to_vec;
 use crate::error::{Error, Result};
 use crate::methods::{ConvMethod, Method, Sizes, channel_sums, uniform};
 use crate::ops;
-use crate::ops::portable::{adjoint, adjoint_weight};
 use crate::plain::PlainLayer;
 use crate::shape::{ImageShape, SignalShape};
 
@@ -139,7 +138,7 @@ impl Sll {
         let steps = self.steps(&self.weight, self.q.as_ref())?;
         let inner = ops::cyclic_conv(x, &self.weight, Some(&self.bias), 1)?.relu()?;
         let scaled = inner.broadcast_mul(&steps.reshape((1, (), 1, 1))?)?;
-        let back = adjoint(&scaled, &adjoint_weight(&self.weight)?)?;
+        let back = ops::cyclic_conv_adjoint(&scaled, &self.weight)?;
         Ok((x - (back * 2.0)?)?)
     }
 
@@ -169,7 +168,7 @@ impl Materialize for Sll {
         let roots = steps.sqrt()?;
         let contraction = weight.broadcast_mul(&roots.reshape((hidden, 1, 1, 1))?)?;
         let f = transfer(&contraction, (side, side))?;
-        let r = complement(&f)?;
+        let r = complement(&self.name, &f)?;
         let shape = SignalShape::Image(image);
         let kernel_of = |matrices: &Complex| -> Result<_> {
             let kernel = response(&self.name, shape, 1, |x| {
@@ -224,8 +223,11 @@ pub(super) fn square_image(
 }
 
 /// (I - F* F)^(1/2) for a contraction F at each frequency.
-fn complement(f: &Complex) -> Result<Complex> {
+fn complement(name: &str, f: &Complex) -> Result<Complex> {
     let one = Tensor::new(&[1.0], &Device::Cpu)?;
     let rest = f.adjoint()?.matmul(f)?.times(-1.0)?.plus_identity(&one)?;
-    Complex::from_real(&square_roots(&rest.as_real()?)?)
+    // exactly symmetric, whatever rounding left
+    let rest = rest.as_real()?;
+    let rest = ((&rest + rest.t()?)? / 2.0)?;
+    Complex::from_real(&of_each(name, &rest, projectors::symmetric::square_root)?)
 }

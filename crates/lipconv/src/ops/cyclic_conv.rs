@@ -8,6 +8,7 @@ use crate::engine::cpu::program::Program;
 use crate::engine::cpu::spatial::{self, SpatialBuffers};
 use crate::error::Result;
 use crate::kernels::conv::{ConvGeometry, unpack_weights_add};
+use crate::ops::portable::{adjoint_weight, turned};
 use crate::plain::{CyclicConv, PlainLayer};
 use crate::shape::{ImageShape, SignalShape};
 
@@ -40,6 +41,16 @@ pub fn cyclic_conv(
         return Ok(x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, op)?);
     }
     super::portable::cyclic_conv(x, weight, bias, downsample)
+}
+
+/// The adjoint of [`cyclic_conv`] without downsampling: <W ⋆ pad(x), y> = <x, Wᵗ y>.
+///
+/// Shapes: y b x c_out x H x W, weight c_out x c_in x k x k, result b x c_in x H x W. Differentiable in both arguments.
+///
+/// # Errors
+/// As [`cyclic_conv`].
+pub fn cyclic_conv_adjoint(y: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    cyclic_conv(&turned(y, weight.dims4()?.3)?, &adjoint_weight(weight)?, None, 1)
 }
 
 /// The convolution on the CPU with its own adjoint.

@@ -16,7 +16,7 @@ mod weight;
 #[cfg(feature = "gan")]
 pub use batch_norm::batch_norm;
 pub use conv::cyclic_conv;
-pub(crate) use conv::{adjoint, adjoint_weight, reversed};
+pub(crate) use conv::{adjoint, adjoint_weight, reversed, turned};
 #[cfg(feature = "gan")]
 pub use conv_transpose::conv_transpose;
 pub(crate) use polar::n_steps;

@@ -249,6 +249,33 @@ fn convolution_commutes_with_cyclic_shifts() {
     check_close("shift", &a, &b, sum_tolerance(DType::F64, 27, 4.0));
 }
 
+/// <W x, y> = <x, Wᵗ y>, by the engine and by candle's operations, and the gradients are those of the other side.
+#[test]
+fn adjoint_convolutions_are_adjoint() {
+    for dtype in [DType::F64, DType::F32] {
+        for (c_in, c_out, kernel) in [(3, 5, 1), (4, 4, 2), (5, 2, 3), (1, 7, 4)] {
+            let x = Var::from_tensor(&uniform(&[2, c_in, 5, 7], -1.0, 1.0, dtype, 1)).unwrap();
+            let y = Var::from_tensor(&uniform(&[2, c_out, 5, 7], -1.0, 1.0, dtype, 2)).unwrap();
+            let shape = [c_out, c_in, kernel, kernel];
+            let weight = Var::from_tensor(&uniform(&shape, -1.0, 1.0, dtype, 3)).unwrap();
+            let along = ops::cyclic_conv(&x, &weight, None, 1).unwrap();
+            let along = (along * y.as_tensor()).unwrap().sum_all().unwrap();
+            let back = ops::cyclic_conv_adjoint(&y, &weight).unwrap();
+            let back = (back * x.as_tensor()).unwrap().sum_all().unwrap();
+            let terms = 70 * c_in * c_out * kernel * kernel;
+            let tolerance = sum_tolerance(dtype, terms, 70.0);
+            check_close("<W x, y>", &along, &back, tolerance);
+            let (along, back) = (along.backward().unwrap(), back.backward().unwrap());
+            for var in [&x, &y, &weight] {
+                check_close("gradient", along.get(var).unwrap(), back.get(var).unwrap(), tolerance);
+            }
+        }
+    }
+    let (y, weight) = (uniform(&[1, 3, 4, 4], 0.0, 1.0, DType::F64, 1), [2, 3, 3, 3]);
+    let weight = uniform(&weight, 0.0, 1.0, DType::F64, 2);
+    assert!(ops::cyclic_conv_adjoint(&y, &weight).is_err(), "3 channels for a weight of 2");
+}
+
 /// Activations keep distances at most, and MaxMin and GroupSort the norms of gradients too.
 #[test]
 fn activations_are_one_lipschitz_and_sorting_keeps_gradient_norms() {

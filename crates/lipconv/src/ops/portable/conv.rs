@@ -56,11 +56,17 @@ pub(crate) fn adjoint_weight(weight: &Tensor) -> Result<Tensor> {
 
 /// The adjoint of the convolution, applied to b x c_out x h x w, for its [`adjoint_weight`].
 pub(crate) fn adjoint(y: &Tensor, adjoint_weight: &Tensor) -> Result<Tensor> {
-    let (.., kernel) = adjoint_weight.dims4()?;
-    // the padding before and after change places
-    let (before, after) = ((kernel / 2) as i32, (kernel.saturating_sub(1) / 2) as i32);
-    let y = y.roll(after - before, 2)?.roll(after - before, 3)?;
-    cyclic_conv(&y.contiguous()?, adjoint_weight, None, 1)
+    cyclic_conv(&turned(y, adjoint_weight.dims4()?.3)?, adjoint_weight, None, 1)
+}
+
+/// The argument of a convolution's adjoint as that of the convolution with [`adjoint_weight`], whose padding before and after have
+/// changed places.
+pub(crate) fn turned(y: &Tensor, kernel: usize) -> Result<Tensor> {
+    let shift = (kernel.saturating_sub(1) / 2) as i32 - (kernel / 2) as i32;
+    if shift == 0 {
+        return Ok(y.clone());
+    }
+    Ok(y.roll(shift, 2)?.roll(shift, 3)?.contiguous()?)
 }
 
 /// An axis in the opposite order, without an index tensor from the host.
