@@ -144,7 +144,7 @@ pub struct EvaluationConfig {
     /// Radii at which certified accuracy is reported, ascending. Default 0.25, 0.5, 1, 1.58, 2 and 2.5 on
     /// MNIST, 18/255, 36/255, 72/255, 108/255, 0.5 and 1 elsewhere.
     pub eps: Vec<Eps>,
-    /// Radii at which the network is attacked. Default 1.58 on MNIST, 36/255 elsewhere.
+    /// Radii at which the network is attacked; none for no attacks. Default 1.58 on MNIST, 36/255 elsewhere.
     pub attack_eps: Vec<Eps>,
     /// Images per forward pass, at least 1. Default 500.
     pub batch_size: usize,
@@ -320,7 +320,8 @@ impl RunConfig {
         count("evaluation.batch_size", evaluation.batch_size)?;
         count("evaluation.every", evaluation.every)?;
         ascending("evaluation.eps", &evaluation.eps)?;
-        ascending("evaluation.attack_eps", &evaluation.attack_eps)?;
+        let attacked = Some(&evaluation.attack_eps).filter(|eps| !eps.is_empty());
+        attacked.map_or(Ok(()), |eps| ascending("evaluation.attack_eps", eps))?;
         count("evaluation.pgd.steps", evaluation.pgd.steps)?;
         positive("evaluation.pgd.step_size", evaluation.pgd.step_size)?;
         let kappa = evaluation.pgd.kappa;

@@ -121,6 +121,48 @@ fn a_table_is_run_once_and_written_up_with_each_budget_in_its_own_row() {
     check_mixed(&place);
 }
 
+/// Where no whole epoch fits into the time limit, the training has one epoch on as many images as fit, and one batch at least.
+#[test]
+fn a_time_limit_may_end_before_the_first_epoch_and_cells_need_no_attacks() {
+    let place = Place::new();
+    let text = r#"
+name = "timed"
+title = "Trained for a fraction of a second"
+costs = true
+quantities = ["clean", "certified", "executed"]
+
+[[cells]]
+datasets = ["synthetic"]
+networks = ["small"]
+methods = ["bcop"]
+recipe = "short"
+
+[recipes.short]
+source = "this test"
+trade_off = "Time."
+
+[recipes.short.config]
+evaluation = { eps = [0.5, 1.0], attack_eps = [] }
+
+[budgets.quick]
+seeds = [0]
+schedule = "linear"
+small = { epochs = 9, test_limit = 20 }
+search = { learning_rates = [1e-3, 1e-2], epochs = 1, images = 128, held_out = 20, minutes = 1e-9 }
+"#;
+    fs::write(place.path("timed.toml"), text).unwrap();
+    let command = ["reproduce", "timed.toml", "--quick", "--out", "out", "--quiet"];
+    place.succeed(&command);
+    let found = result(&cells(&place, "out", "quick")[0]).unwrap();
+    let (data, training) = (&found.plan.config.data, &found.plan.config.training);
+    assert_eq!((data.train_limit, training.epochs), (Some(training.batch_size), 1));
+    assert_eq!((found.history.len(), found.history[0].step), (1, 1));
+    assert!(found.row.attacks.is_empty() && found.samples.is_empty(), "{:?}", found.row);
+    assert_eq!(found.eps(), "0.5");
+    let notes = String::from_utf8(place.run(&command).stderr).unwrap();
+    assert!(notes.contains("1 cell, 1 finished before"), "{notes}");
+}
+
 fn check_result(result: &CellResult) {
     assert!(result.row.synthetic && result.row.paper.is_none());
     assert_eq!(result.row.budget.as_deref(), Some("quick"));

@@ -47,6 +47,11 @@ pub fn quick_test(
     Ok(QuickTest { clean: certified_accuracy(&radii, 0.0), certified: certified.collect() })
 }
 
+/// The radius of curves, searches and titles: the first at which the network is attacked; without attacks, the first of all.
+pub fn headline(config: &EvaluationConfig) -> Option<&Eps> {
+    config.attack_eps.first().or_else(|| config.eps.first())
+}
+
 /// A finished evaluation.
 #[derive(Debug, Clone)]
 pub struct Evaluated {

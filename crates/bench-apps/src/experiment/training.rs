@@ -17,7 +17,7 @@ use lipconv_datasets::{BatchProducer, Dataset, ImageSet};
 use serde::{Deserialize, Serialize};
 
 use super::build::{augmentation, device, network_spec, on_device, train_config};
-use super::evaluation::quick_test;
+use super::evaluation::{headline, quick_test};
 use crate::config::RunConfig;
 use crate::files::{EpochMetrics, JsonLines, RunDir, RunFiles, read_json, write_json};
 use crate::interrupt::Watch;
@@ -280,8 +280,8 @@ impl<'a> Monitor<'a> {
 
 fn epoch_line(row: &EpochMetrics, config: &RunConfig) -> String {
     let certified = row.test_certified.as_ref().and_then(|by_eps| {
-        let headline = config.evaluation.attack_eps.first()?.text();
-        Some(format!(", certified at {headline} {:.2} %", by_eps.get(headline)?))
+        let eps = headline(&config.evaluation)?.text();
+        Some(format!(", certified at {eps} {:.2} %", by_eps.get(eps)?))
     });
     format!(
         "epoch {}/{}: loss {}, train {:.2} %{}{}",

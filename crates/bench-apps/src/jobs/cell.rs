@@ -10,6 +10,7 @@ use super::evidence::{
 };
 use super::search::Search;
 use crate::config::{DatasetName, DecisionAttack, Method, Net, RunConfig};
+use crate::experiment::evaluation::headline;
 use crate::files::{EpochMetrics, Provenance};
 use crate::results::{Nearest, ResultRow};
 use certify::{ByEps, Eps};
@@ -162,6 +163,7 @@ impl ClassifierJob {
             let (training, planned) = (&mut config.training, &self.config.training);
             (training.epochs, training.warm_up) = (planned.epochs, planned.warm_up);
             training.learning_rate = planned.learning_rate;
+            config.data.train_limit = self.config.data.train_limit;
         }
         let has_attacks = self.cell.attacks.iter().all(|a| done.cell.attacks.contains(a));
         let same_effort = self.cell.attacks.is_empty()
@@ -197,9 +199,9 @@ impl ClassifierJob {
 }
 
 impl CellResult {
-    /// Radius of the attacks and of the certified accuracy in tables, as it is written.
+    /// Radius of the attacks, and of the certified accuracy in tables, as it is written.
     pub fn eps(&self) -> &str {
-        self.plan.config.evaluation.attack_eps.first().map_or("", Eps::text)
+        headline(&self.plan.config.evaluation).map_or("", Eps::text)
     }
 
     pub(super) fn headline(&self) -> String {

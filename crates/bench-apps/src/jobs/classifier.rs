@@ -22,7 +22,7 @@ use super::spec::published_figure;
 use super::trials::{open_run, settled};
 use crate::config::{Activation, DatasetName, Net, RunConfig};
 use crate::experiment::build::{self, check_network, device_name, network_spec};
-use crate::experiment::evaluation::{Evaluated, evaluate};
+use crate::experiment::evaluation::{Evaluated, evaluate, headline};
 use crate::experiment::training::{TrainJob, Trained, train};
 use crate::files::{EpochMetrics, Provenance, RunDir, write_json};
 use crate::interrupt;
@@ -44,6 +44,8 @@ pub(super) fn run(plan: &ClassifierJob, folder: &Path, work: &Work) -> Result<En
         None => Some(plan.clone()),
     };
     let Some(plan) = &settled else { return Ok(End::Interrupted) };
+    let n_train = plan.config.data.train_limit.unwrap_or(usize::MAX);
+    let dataset = Dataset { train: dataset.train.head(n_train), ..dataset };
     announce(plan, &dataset, &provenance);
     let run = open_run(plan, &folder.join("run"), work.reuse, &provenance)?;
     // another worker may have finished while this one looked for its data
@@ -203,7 +205,7 @@ impl TrainedCell<'_> {
 
 /// The epoch with the best test accuracy, the first of several.
 fn best_epoch(history: &[EpochMetrics], config: &RunConfig) -> Option<BestEpoch> {
-    let eps = config.evaluation.attack_eps.first()?.text();
+    let eps = headline(&config.evaluation)?.text();
     let mut best: Option<BestEpoch> = None;
     for row in history {
         let Some(clean) = row.test_clean else { continue };

@@ -2,7 +2,8 @@
 //!
 //! Definition. With each rate the network is trained on the first training images; the last ones are held out. The rate with the best
 //! nominal certified accuracy on these at the radius of the tables is taken, the first of equals. The training has the whole
-//! number of epochs whose time, by that of the search's steps, is nearest to the given one: at least one, at most the budget's.
+//! number of epochs whose time, by that of the search's steps, is nearest to the given one, at most the budget's. Where not one fits,
+//! it is one epoch on the first images, as many as fit and one batch at least.
 //!
 //! Errors: [`Error::ConfigValue`](crate::Error::ConfigValue).
 //!

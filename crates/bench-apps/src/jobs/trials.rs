@@ -12,6 +12,7 @@ use super::cell::ClassifierJob;
 use super::job::{Reuse, Work};
 use super::search::Search;
 use crate::error::Error;
+use crate::experiment::evaluation::headline;
 use crate::experiment::training::{TrainJob, Trained, train};
 use crate::files::{Provenance, RunDir, RunFiles, move_aside};
 
@@ -83,7 +84,7 @@ pub(super) fn settled(
         };
         let Some(last) = run.files().metrics()?.pop() else { continue };
         (seconds, steps) = (seconds + last.seconds, steps + last.step);
-        let eps = config.evaluation.attack_eps.first();
+        let eps = headline(&config.evaluation);
         let certified = last.test_certified.zip(eps).and_then(|(all, eps)| all.get(eps.text()));
         if best.is_none_or(|(score, _)| certified > score) {
             best = Some((certified, rate));
@@ -93,8 +94,12 @@ pub(super) fn settled(
     let mut job = job.clone();
     let training = &mut job.config.training;
     let epoch = seconds / steps.max(1) as f64 * n.div_ceil(training.batch_size) as f64;
-    let most = training.epochs as f64;
+    let (most, fitting) = (training.epochs as f64, 60.0 * search.minutes / epoch);
     training.learning_rate = rate;
-    training.in_epochs((60.0 * search.minutes / epoch).round().clamp(1.0, most) as usize);
+    training.in_epochs(fitting.round().clamp(1.0, most) as usize);
+    if fitting < 1.0 {
+        let images = ((fitting * n as f64).round() as usize).max(training.batch_size).min(n);
+        job.config.data.train_limit = Some(images);
+    }
     Ok(Some(job))
 }
