@@ -161,6 +161,12 @@ search = { learning_rates = [1e-3, 1e-2], epochs = 1, images = 128, held_out = 2
     assert_eq!(found.eps(), "0.5");
     let notes = String::from_utf8(place.run(&command).stderr).unwrap();
     assert!(notes.contains("1 cell, 1 finished before"), "{notes}");
+    // fewer images than it was trained on are another job
+    let fewer = text.replace("test_limit = 20", "train_limit = 100, test_limit = 20");
+    fs::write(place.path("timed.toml"), fewer).unwrap();
+    place.succeed(&command);
+    let found = result(&cells(&place, "out", "quick")[0]).unwrap();
+    assert_eq!(found.plan.config.data.train_limit, Some(100));
 }
 
 fn check_result(result: &CellResult) {

@@ -163,7 +163,11 @@ impl ClassifierJob {
             let (training, planned) = (&mut config.training, &self.config.training);
             (training.epochs, training.warm_up) = (planned.epochs, planned.warm_up);
             training.learning_rate = planned.learning_rate;
-            config.data.train_limit = self.config.data.train_limit;
+            // one epoch on fewer images is what fits into the time
+            let images = |config: &RunConfig| config.data.train_limit.unwrap_or(usize::MAX);
+            if done.config.training.epochs == 1 && images(&done.config) < images(&self.config) {
+                config.data.train_limit = self.config.data.train_limit;
+            }
         }
         let has_attacks = self.cell.attacks.iter().all(|a| done.cell.attacks.contains(a));
         let same_effort = self.cell.attacks.is_empty()
