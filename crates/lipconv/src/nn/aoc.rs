@@ -224,12 +224,13 @@ impl Kernel {
         (0..groups).map(|group| phases(&self.of_group(group)?, stride, dilation)).collect()
     }
 
-    /// One operation on each group of channels.
+    /// One operation on each group of channels, its kernel and its part of the bias.
     fn by_group(
         &self,
         x: &Tensor,
         channels: usize,
-        operation: impl Fn(&Tensor, &Tensor) -> Result<Tensor>,
+        bias: Option<&Tensor>,
+        operation: impl Fn(&Tensor, &Tensor, Option<&Tensor>) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let groups = self.config.groups;
         let (_, found, ..) = x.dims4()?;
@@ -241,7 +242,12 @@ impl Kernel {
         }
         let kernels = self.phases()?.into_iter().enumerate();
         let outputs = kernels.map(|(group, kernel)| {
-            operation(&x.narrow(1, group * channels, channels)?.contiguous()?, &kernel)
+            let x = x.narrow(1, group * channels, channels)?.contiguous()?;
+            let part = |bias: &Tensor| {
+                let n = bias.elem_count() / groups;
+                bias.narrow(0, group * n, n)
+            };
+            operation(&x, &kernel, bias.map(part).transpose()?.as_ref())
         });
         Ok(Tensor::cat(&outputs.collect::<Result<Vec<_>>>()?, 1)?)
     }
@@ -292,20 +298,30 @@ fn cropped(x: &Tensor, start: usize, (height, width): (usize, usize)) -> Result<
     Ok(x.narrow(2, start, height)?.narrow(3, start, width)?.contiguous()?)
 }
 
-fn convolve(x: &Tensor, kernel: &Tensor, config: &AocConfig) -> Result<Tensor> {
+fn convolve(
+    x: &Tensor,
+    kernel: &Tensor,
+    bias: Option<&Tensor>,
+    config: &AocConfig,
+) -> Result<Tensor> {
     let (stride, q) = (config.stride, kernel.dims()[2]);
     if config.padding == Padding::Cyclic {
-        return ops::cyclic_conv(x, kernel, None, stride);
+        return ops::cyclic_conv(x, kernel, bias, stride);
     }
     let (.., height, width) = x.dims4()?;
     let (before, after) = (q / 2, (q - 1) / 2);
-    let y =
-        ops::cyclic_conv(&surrounded(x, stride * before, stride * after)?, kernel, None, stride)?;
+    let padded = surrounded(x, stride * before, stride * after)?;
+    let y = ops::cyclic_conv(&padded, kernel, bias, stride)?;
     cropped(&y, before, (height / stride, width / stride))
 }
 
-/// The adjoint of [`convolve`].
-fn convolve_back(y: &Tensor, kernel: &Tensor, config: &AocConfig) -> Result<Tensor> {
+/// The adjoint of [`convolve`] without its bias, and another bias.
+fn convolve_back(
+    y: &Tensor,
+    kernel: &Tensor,
+    bias: Option<&Tensor>,
+    config: &AocConfig,
+) -> Result<Tensor> {
     let (stride, q) = (config.stride, kernel.dims()[2]);
     let (before, after) = (q / 2, (q - 1) / 2);
     let (.., height, width) = y.dims4()?;
@@ -314,23 +330,17 @@ fn convolve_back(y: &Tensor, kernel: &Tensor, config: &AocConfig) -> Result<Tens
         Padding::Zeros => surrounded(y, before, after)?,
     };
     let x = ops::pixel_shuffle(&ops::cyclic_conv_adjoint(&padded, kernel)?, stride)?;
-    match config.padding {
-        Padding::Cyclic => Ok(x),
-        Padding::Zeros => cropped(&x, stride * before, (stride * height, stride * width)),
-    }
+    let x = match config.padding {
+        Padding::Cyclic => x,
+        Padding::Zeros => cropped(&x, stride * before, (stride * height, stride * width))?,
+    };
+    ops::add_bias(x, bias)
 }
 
 fn bias(vb: &VarBuilder<'_>, channels: usize, config: &AocConfig) -> Result<Option<Tensor>> {
     let bound = 1.0 / (channels as f64).sqrt();
     let draw = |rng: &mut _| uniform(channels, bound, rng);
     config.bias.then(|| parameter(vb, "bias", &[channels], config.seed, draw)).transpose()
-}
-
-fn add_bias(y: Tensor, bias: Option<&Tensor>) -> candle_core::Result<Tensor> {
-    match bias {
-        Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?),
-        None => Ok(y),
-    }
 }
 
 /// A natively strided orthogonal convolution.
@@ -373,9 +383,9 @@ impl AocConv2d {
 
 impl Module for AocConv2d {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let config = &self.kernel.config;
-        let y = self.kernel.by_group(x, self.kernel.plan.c_in, |x, k| convolve(x, k, config))?;
-        add_bias(y, self.bias.as_ref())
+        let Kernel { config, plan, .. } = &self.kernel;
+        let convolved = |x: &Tensor, k: &Tensor, b: Option<&Tensor>| convolve(x, k, b, config);
+        Ok(self.kernel.by_group(x, plan.c_in, self.bias.as_ref(), convolved)?)
     }
 }
 
@@ -436,10 +446,9 @@ impl AocConvTranspose2d {
 
 impl Module for AocConvTranspose2d {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let config = &self.kernel.config;
-        let y =
-            self.kernel.by_group(x, self.kernel.plan.c_out, |x, k| convolve_back(x, k, config))?;
-        add_bias(y, self.bias.as_ref())
+        let Kernel { config, plan, .. } = &self.kernel;
+        let convolved = |y: &Tensor, k: &Tensor, b: Option<&Tensor>| convolve_back(y, k, b, config);
+        Ok(self.kernel.by_group(x, plan.c_out, self.bias.as_ref(), convolved)?)
     }
 }
 

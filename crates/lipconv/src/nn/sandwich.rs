@@ -40,6 +40,7 @@ use crate::bounds::array;
 use crate::element::to_vec;
 use crate::error::{Error, Result};
 use crate::methods::{inverse_root, uniform};
+use crate::ops;
 use crate::plain::PlainLayer;
 use crate::shape::{ImageShape, SignalShape};
 
@@ -103,7 +104,7 @@ impl Sandwich {
         let image = (height, width);
         let (a, b) = self.parts(&orthogonal(&self.orthogonal.transfer(image)?)?)?;
         let inner = (backward(&b.to_dtype(x.dtype())?.matmul(&forward(x)?)?, image)? * SQRT_2)?;
-        let inner = inner.broadcast_add(&self.bias.reshape((1, (), 1, 1))?)?.relu()?;
+        let inner = ops::add_bias(inner, Some(&self.bias))?.relu()?;
         let outer = backward(&a.to_dtype(x.dtype())?.matmul(&forward(&inner)?)?, image)?;
         Ok((outer * SQRT_2)?)
     }

@@ -137,9 +137,9 @@ impl Sll {
     fn on_images(&self, x: &Tensor) -> Result<Tensor> {
         let steps = self.steps(&self.weight, self.q.as_ref())?;
         let inner = ops::cyclic_conv(x, &self.weight, Some(&self.bias), 1)?.relu()?;
-        let scaled = inner.broadcast_mul(&steps.reshape((1, (), 1, 1))?)?;
-        let back = ops::cyclic_conv_adjoint(&scaled, &self.weight)?;
-        Ok((x - (back * 2.0)?)?)
+        // 2 Kᵗ D^-1 as one kernel: far smaller than the images
+        let back = self.weight.broadcast_mul(&(steps * 2.0)?.reshape(((), 1, 1, 1))?)?;
+        Ok((x - ops::cyclic_conv_adjoint(&inner, &back)?)?)
     }
 
     /// The settings.

@@ -153,10 +153,7 @@ impl Module for SocConv2d {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let x = ops::pixel_unshuffle(x, self.config.stride)?;
         let y = self.linear(&x, &self.weight)?;
-        match &self.bias {
-            Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?),
-            None => Ok(y),
-        }
+        Ok(ops::add_bias(y, self.bias.as_ref())?)
     }
 }
 

@@ -175,10 +175,7 @@ const SMALLEST_ENERGY: f64 = 1e-300;
 impl Module for SpectralConv2d {
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let y = self.linear(&ops::pixel_unshuffle(x, self.config.stride)?)?;
-        match &self.bias {
-            Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?),
-            None => Ok(y),
-        }
+        Ok(ops::add_bias(y, self.bias.as_ref())?)
     }
 }
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use candle_core::{Device, Tensor};
 
 use crate::error::Result;
+use crate::ops::add_bias;
 use crate::plain::PaddedConv;
 use crate::shape::{ImageShape, SignalShape};
 
@@ -66,10 +67,7 @@ fn convolved(
     let weight = weight.reshape((1, groups, output.channels / groups, terms))?;
     let y = weight.broadcast_matmul(&columns)?;
     let y = y.reshape((b, output.channels, output.height, output.width))?;
-    Ok(match conv.bias() {
-        Some(bias) => y.broadcast_add(&bias.reshape((1, output.channels, 1, 1))?)?,
-        None => y,
-    })
+    add_bias(y, conv.bias())
 }
 
 /// For every tap and output pixel of some rows the position in a channel, height·width for what is outside.

@@ -6,7 +6,7 @@
 use candle_core::Tensor;
 
 use crate::error::Result;
-use crate::ops::{cyclic_pad, pixel_unshuffle};
+use crate::ops::{add_bias, cyclic_pad, pixel_unshuffle};
 
 /// `W ⋆ pad(unshuffle(x)) + β`, as [`crate::ops::cyclic_conv`].
 ///
@@ -27,10 +27,7 @@ pub fn cyclic_conv(
         weight.permute((0, 2, 3, 1))?.contiguous()?.reshape((c_out, kernel * kernel * c_in))?;
     let y = rows.matmul(&columns)?.reshape((c_out, batch, height, width))?;
     let y = y.transpose(0, 1)?.contiguous()?;
-    Ok(match bias {
-        Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?)?,
-        None => y,
-    })
+    add_bias(y, bias)
 }
 
 /// C(x): rows (tap, channel), columns (sample, pixel).

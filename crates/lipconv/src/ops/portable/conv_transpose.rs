@@ -9,6 +9,7 @@
 use candle_core::Tensor;
 
 use crate::error::Result;
+use crate::ops::add_bias;
 
 /// See [`crate::ops::conv_transpose`].
 ///
@@ -24,10 +25,7 @@ pub fn conv_transpose(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Res
     let y = interleave(&interleave(&taps, 1, 4)?, 2, 5)?;
     let y = y.permute(vec![3, 0, 4, 1, 5, 2])?.contiguous()?;
     let y = y.reshape((batch, c_out, 2 * height, 2 * width))?;
-    Ok(match bias {
-        Some(bias) => y.broadcast_add(&bias.reshape((1, (), 1, 1))?)?,
-        None => y,
-    })
+    add_bias(y, bias)
 }
 
 /// Sums the four taps of one axis into the even and the odd results: the tap axis shrinks from 4 to 2.
