@@ -5,6 +5,8 @@
 
   peer_torch.py step   NET MODE [--device cpu|cuda] [--batch 128] [--n 10]   one training step
   peer_torch.py build  CHANNELS KERNEL [--device ...]                        one kernel assembly, forward and with backward
+  peer_torch.py layer  NAME CHANNELS KERNEL SIDE                             one layer after BCOP, forward with backward, on the CPU
+  peer_torch.py strided C_IN C_OUT KERNEL STRIDE                             one strided AOC kernel of orthogonium, likewise
   peer_torch.py spectrum CHANNELS KERNEL SIZE                                all singular values of a cyclic convolution
   peer_torch.py onnx   FILE [--batch 128] [--n 10]                           one forward pass in onnxruntime, on the CPU
   peer_torch.py gemm                                                         this machine's f32 GEMM rate
@@ -13,6 +15,7 @@ NET:  small-mnist small-cifar10 large-mnist large-cifar10
 MODE: plain        the same architecture without any constraint (what a user gives up speed against)
       bcop         the paper's algorithm written out plainly in PyTorch: 20 Bjorck iterations with autograd
       orthogonium  the fastest published library, with its default parameters
+NAME: aol sll cpl bro cayley soc, written out from the formulas of their papers
 
 Needs: pip install torch orthogonium numpy onnxruntime
 Prints one JSON object: times are medians of --n runs in milliseconds after two to warm up, on --threads threads;
@@ -124,6 +127,57 @@ def net(name, mode):
                          nn.Flatten(), lin(64 * f, 512), MaxMin(), lin(512, 512), MaxMin(), lin(512, 10)), ch, hw
 
 
+class Later(nn.Module):
+    """A layer of as many channels inside as outside, by the formula of its paper, without what a library would check."""
+
+    def __init__(self, name, c, k):
+        super().__init__()
+        self.name, self.k, self.c = name, k, c
+        self.w = nn.Parameter(torch.randn(c, c // 2 if name == "bro" else c, k, k) / (c * k * k) ** 0.5)
+        self.q, self.bias = nn.Parameter(torch.zeros(c)), nn.Parameter(torch.zeros(c))
+
+    def correlation(self, w):
+        return F.conv2d(w, w, padding=self.k - 1).abs().sum((2, 3))
+
+    def transfer(self, side):
+        return torch.fft.rfft2(self.w, s=(side, side)).permute(2, 3, 0, 1)
+
+    def at_frequencies(self, x, matrices):
+        spectrum = torch.fft.rfft2(x).permute(2, 3, 1, 0)
+        y = torch.fft.irfft2((matrices @ spectrum).permute(3, 2, 0, 1), s=x.shape[2:])
+        return y + self.bias.view(1, -1, 1, 1)
+
+    def forward(self, x):
+        name, k, w, side = self.name, self.k, self.w, x.shape[-1]
+        if name == "aol":
+            w = w * self.correlation(w.transpose(0, 1)).sum(1).rsqrt().view(1, -1, 1, 1)
+            return F.conv2d(cyclic(x, k), w, self.bias)
+        if name in ("sll", "cpl"):
+            sums = self.correlation(w)
+            t = 1 / (sums * (self.q[None] - self.q[:, None]).exp()).sum(1) if name == "sll" else (1 / sums.sum(1).max()).expand(self.c)
+            inner = t.view(1, -1, 1, 1) * F.relu(F.conv2d(cyclic(x, k), w, self.bias))
+            back = F.pad(inner, ((k - 1) // 2, k // 2, (k - 1) // 2, k // 2), mode="circular")
+            return x - 2 * F.conv2d(back, w.flip(2, 3).transpose(0, 1))
+        if name == "bro":
+            v = self.transfer(side)
+            gram = v.mH @ v
+            gram = gram + 1e-7 * gram.diagonal(dim1=-2, dim2=-1).real.mean() * torch.eye(gram.shape[-1])
+            return self.at_frequencies(x, torch.eye(self.c) - 2 * v @ torch.linalg.solve(gram, v.mH))
+        if name == "cayley":
+            v, eye = self.transfer(side), torch.eye(self.c)
+            skew = v - v.mH
+            return self.at_frequencies(x, torch.linalg.solve(eye + skew, eye - skew))
+        if name == "soc":
+            skew = w - w.flip(2, 3).transpose(0, 1)
+            skew = skew / skew.abs().flatten(1).sum(1).max().clamp(min=1)
+            term = y = x
+            for i in range(1, 13):
+                term = F.conv2d(cyclic(term, k), skew) / i
+                y = y + term
+            return y + self.bias.view(1, -1, 1, 1)
+        raise SystemExit(f"unknown layer {name}")
+
+
 res = {"what": a.what, "args": a.args, "device": a.device, "torch": torch.__version__}
 if a.what == "step":
     name, mode = a.args
@@ -151,6 +205,19 @@ elif a.what == "build":
     aoc = AdaptiveOrthoConv2d(in_channels=c, out_channels=c, kernel_size=k, padding=k // 2, padding_mode="circular", ortho_params=P).to(dev)
     res["orthogonium_forward_ms"] = median_ms(lambda: aoc.weight.detach(), a.n)
     res["orthogonium_forward_backward_ms"] = median_ms(lambda: aoc.weight.sum().backward(), a.n)
+elif a.what == "layer":
+    name, c, k, side = a.args[0], *map(int, a.args[1:])
+    torch.manual_seed(0)
+    layer = Later(name, c, k)
+    x = torch.rand(a.batch, c, side, side, requires_grad=True)
+    cotangent = torch.rand(a.batch, c, side, side)
+    res["layer_ms"] = median_ms(lambda: layer(x).backward(cotangent), a.n)
+elif a.what == "strided":
+    c_in, c_out, k, s = map(int, a.args)
+    from orthogonium.layers.conv.AOC import AdaptiveOrthoConv2d
+    from orthogonium.reparametrizers import DEFAULT_ORTHO_PARAMS as P
+    aoc = AdaptiveOrthoConv2d(in_channels=c_in, out_channels=c_out, kernel_size=k, stride=s, padding=0, ortho_params=P)
+    res["strided_ms"] = median_ms(lambda: aoc.weight.sum().backward(), a.n)
 elif a.what == "spectrum":
     import numpy as np
     c, k, s = map(int, a.args)

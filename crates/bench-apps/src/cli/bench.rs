@@ -4,6 +4,7 @@
 //! own measurement, because machines are noisy. Every timed loop checks what it computed.
 
 mod flops;
+mod layers;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -37,8 +38,8 @@ use crate::words::text_table;
 ///
 /// Times are medians in milliseconds. GFLOP/s counts the matrix products that the work needs. The rate of plain
 /// matrix products on this machine, measured in the same run, is printed with it. The peers are the same network without any constraint (torch_plain), the paper's
-/// algorithm written out in PyTorch (torch_bcop), the fastest published library (orthogonium) and, for predictions, the exported network in
-/// onnxruntime; these give logits without a guarantee.
+/// algorithm written out in PyTorch (torch_bcop), the fastest published library (orthogonium), for a single layer the same formula in PyTorch
+/// (torch) and, for predictions, the exported network in onnxruntime; these give logits without a guarantee.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -46,6 +47,7 @@ Examples:
   lipconv bench step --net small-mnist,large-cifar10 --peer-script bench/peer_torch.py --json bench.json
   lipconv bench step --net large-cifar10 --layer rko,ossn,unconstrained
   lipconv bench step --device cuda --net large-cifar10 --peer-script bench/peer_torch.py
+  lipconv bench layers --peer-script bench/peer_torch.py
   lipconv bench predict --net small-mnist,large-cifar10 --batch 1 --peer-script bench/peer_torch.py
   lipconv bench all --repeat 50")]
 pub(super) struct Args {
@@ -86,6 +88,8 @@ enum What {
     Kernels,
     /// Singular values, 128 channels, 3 x 3, on 16 x 16
     Spectrum,
+    /// One layer of each kind, forward and backward, on the CPU
+    Layers,
     /// Forward passes of a trained network
     Infer,
     /// Class, margin and certified radius of a batch, beside what gives the logits alone
@@ -142,6 +146,9 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     }
     if wanted(What::Spectrum) {
         results.push(bench.spectrum()?);
+    }
+    if wanted(What::Layers) {
+        results.extend(bench.layers()?);
     }
     outln!("{}", text_table(&rows(&results)).trim_end());
     if let Some(path) = &args.json {
