@@ -149,17 +149,41 @@ fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
+/// Our threads, and as many of candle's.
 fn start_threads(n: Option<usize>) -> Result<()> {
     if let Some(n) = n {
         anyhow::ensure!((1..=1024).contains(&n), "--threads is {n}, expected 1 to 1024");
-        if let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(n).build_global() {
-            errln!("error: cannot start {n} threads: {error}");
-            // the threads that did start wait for the others, and would be waited for
-            signal_hook::low_level::exit(1);
-        }
+    }
+    tell_candle(n);
+    if let Some(n) = n
+        && let Err(error) = rayon::ThreadPoolBuilder::new().num_threads(n).build_global()
+    {
+        errln!("error: cannot start {n} threads: {error}");
+        // the threads that did start wait for the others, and would be waited for
+        signal_hook::low_level::exit(1);
     }
     projectors::gemm::single_threaded_blas();
     Ok(())
+}
+
+/// candle splits its work among as many threads as the machine has cores, whatever the processors that this process may run on and
+/// whatever `--threads` says, unless this variable says otherwise. Its threads wait busily for each other: on one core of two
+/// small operations took four times as long.
+fn tell_candle(n: Option<usize>) {
+    const VARIABLE: &str = "RAYON_NUM_THREADS";
+    if n.is_none() && std::env::var_os(VARIABLE).is_some() {
+        return;
+    }
+    let n = n.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+    let Some(n) = n else { return };
+    #[expect(
+        unsafe_code,
+        reason = "the first thread is the only one yet, and no other reads the environment"
+    )]
+    // SAFETY: `main` has started no thread before, so nothing reads the environment meanwhile.
+    unsafe {
+        std::env::set_var(VARIABLE, n.to_string());
+    }
 }
 
 /// The error and its causes on one line, each cause once.

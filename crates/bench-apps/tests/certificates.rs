@@ -99,7 +99,7 @@ fn check_inputs_are_kept(place: &Place) {
 /// Writes a certificate of the run, checks it, and spoils it in several ways.
 pub(crate) fn check_certificates(place: &Place) {
     let text = place.succeed(&["certify", "run", "--out", "certificate.json", "--quiet"]);
-    assert!(text.contains("executed, f32_accumulate_f64"), "{text}");
+    assert!(text.contains("  f32_accumulate_f64  "), "{text}");
     assert!(text.ends_with("200 images, written to certificate.json\n"), "{text}");
     // the radii of the data set
     for eps in ["0.25 ", "1.58 ", "2.5 "] {

@@ -2,7 +2,7 @@
 //!
 //! Expected: no bound below the truth, none more than 1e-4 above it.
 //!
-//!     cargo run --release -p certify --example bounds -- [KERNELS PER FAMILY]
+//!     cargo run --release -p lipconv-certify --example bounds -- [KERNELS PER FAMILY]
 
 #![allow(clippy::unwrap_used, reason = "an example may end where it cannot go on")]
 

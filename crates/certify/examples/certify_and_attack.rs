@@ -3,7 +3,7 @@
 //! Expected: 60.0 % certified at 0.1 and 19.5 % at 0.3 in every arithmetic, 21.5 % surviving PGD at 0.3, and no
 //! error: PGD breaks nothing inside a radius.
 //!
-//!     cargo run --release -p certify --example certify_and_attack
+//!     cargo run --release -p lipconv-certify --example certify_and_attack
 
 use candle_core::{Device, Tensor};
 use certify::{Arithmetic, Classifier, EvaluationSettings, Pgd, evaluate, predicted_class};

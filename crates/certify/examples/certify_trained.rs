@@ -1,7 +1,7 @@
 //! Certifies a network of dense layers and ReLU that another program has trained: weights under PyTorch's names in a safetensors
 //! file.
 //!
-//!     cargo run --release -p certify --example certify_trained -- network.safetensors
+//!     cargo run --release -p lipconv-certify --example certify_trained -- network.safetensors
 //!
 //! The file holds `0.weight`, `0.bias`, `2.weight`, `2.bias` and so on, as `torch.nn.Sequential(Linear, ReLU, Linear, …)` has them.
 //! Without a file the example writes one first, with the weights that candle starts from. It prints the bound of each layer's norm and the radii of

@@ -4,7 +4,7 @@
 //! Expected: counterexamples to nominal radii wherever weights were rounded to bf16 or f16, or a large bias hides in the
 //! network; none to executed radii.
 //!
-//!     cargo run --release -p certify --example counterexamples -- [NETWORKS PER CONSTRUCTION]
+//!     cargo run --release -p lipconv-certify --example counterexamples -- [NETWORKS PER CONSTRUCTION]
 
 #![allow(clippy::unwrap_used, reason = "an example may end where it cannot go on")]
 

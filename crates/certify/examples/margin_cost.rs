@@ -1,6 +1,6 @@
 //! What certifying an image costs beside a plain forward pass in f64, for the paper's Small and Large.
 //!
-//!     cargo run --release -p certify --example margin_cost
+//!     cargo run --release -p lipconv-certify --example margin_cost
 
 use std::time::Instant;
 

@@ -2,7 +2,7 @@
 //!
 //! Expected: 0 changes, in every arithmetic.
 //!
-//!     cargo run --release -p certify --example perturbations -- NETWORK.safetensors IMAGES LABELS [PERTURBATIONS]
+//!     cargo run --release -p lipconv-certify --example perturbations -- NETWORK.safetensors IMAGES LABELS [PERTURBATIONS]
 //!
 //! NETWORK is a plain network, IMAGES and LABELS are IDX files, not compressed (t10k-images-idx3-ubyte). A sixth of the perturbations
 //! follow the gradient that lowers the margin to each of the best rivals, a third do so with noise of the same length

@@ -1,7 +1,7 @@
 //! The Wasserstein distance of two Gaussians that differ by a shift is the length of the shift: what critics of three methods
 //! find of it, on samples that they were not trained on.
 //!
-//! `cargo run --release -p certify --example shifted_gaussians -- [STEPS]` (default 300, 32 + 32 images of 3 x 32 x 32). Every estimate
+//! `cargo run --release -p lipconv-certify --example shifted_gaussians -- [STEPS]` (default 300, 32 + 32 images of 3 x 32 x 32). Every estimate
 //! stays below the exact 4 but for sampling error; BCOP comes within a few per cent.
 
 use std::time::Instant;

@@ -3,14 +3,17 @@
 //! * [`Arithmetic::F32`] and [`Arithmetic::F64`]: the network itself, converted where the weights are stored in
 //!   f32 and run in f64 (an exact conversion).
 //! * [`Arithmetic::F32Blocked`]: the network itself, where the CPU engine runs it.
+//! * [`Arithmetic::Tf32`]: an emulation on the host: factors cut to 11 bits, exact products and sums, layer outputs in f32. A GPU's
+//!   sums differ from these in f32's last places; the model covers both.
 //! * [`Arithmetic::F32AccumulateF64`]: weights, images and layer outputs in f32, dot products in f64.
 //!
-//! The input gradient of the accumulating form is that of the f32 network: a direction for attacks, which
-//! needs no exactness; its logits, which decide, are the accumulated ones.
+//! The input gradient of the last two is that of the f32 network: a direction for attacks, which
+//! needs no exactness; its logits, which decide, are their own.
 //!
-//! Cost of the accumulating form: f64 matrix products, about twice f32, on the host.
+//! Cost of the last two: f64 matrix products, about twice f32, on the host.
 
 use candle_core::{DType, Device, Tensor};
+use lipconv::wide::Storage;
 use lipconv::{PlainNetwork, WideNetwork};
 
 use crate::arithmetic::Arithmetic;
@@ -22,8 +25,8 @@ use crate::error::{Error, Result};
 pub struct ExecutedNetwork {
     network: PlainNetwork,
     arithmetic: Arithmetic,
-    /// Present exactly when dot products are accumulated in f64.
-    accumulating: Option<WideNetwork>,
+    /// Present exactly where products are summed in f64.
+    accumulating: Option<(WideNetwork, Storage)>,
 }
 
 impl ExecutedNetwork {
@@ -46,7 +49,8 @@ impl ExecutedNetwork {
             });
         }
         let accumulating = match arithmetic {
-            Arithmetic::F32AccumulateF64 => Some(WideNetwork::new(network)?),
+            Arithmetic::F32AccumulateF64 => Some((WideNetwork::new(network)?, Storage::F32)),
+            Arithmetic::Tf32 => Some((WideNetwork::new(network)?, Storage::Tf32)),
             Arithmetic::F32 | Arithmetic::F32Blocked | Arithmetic::F64 => None,
         };
         let network = network.to_dtype(arithmetic.storage())?;
@@ -75,7 +79,7 @@ impl Classifier for ExecutedNetwork {
 
     fn logits(&self, images: &Tensor) -> Result<Tensor> {
         match &self.accumulating {
-            Some(wide) => Ok(wide.forward_accumulated(images)?),
+            Some((wide, storage)) => Ok(wide.forward_accumulated(images, *storage)?),
             None => Ok(self.network.forward(images)?),
         }
     }
@@ -87,7 +91,7 @@ impl Classifier for ExecutedNetwork {
     ) -> Result<(Tensor, Tensor)> {
         let (logits, gradient) = self.network.logits_and_input_gradient(images, objective)?;
         match &self.accumulating {
-            Some(wide) => Ok((wide.forward_accumulated(images)?, gradient)),
+            Some((wide, storage)) => Ok((wide.forward_accumulated(images, *storage)?, gradient)),
             None => Ok((logits, gradient)),
         }
     }

@@ -15,7 +15,7 @@
 //! |fl(W â + b) - (W â + b)| ≤ γ (|W| |â| + |b|) + τ,   γ = γ_q = q u / (1 - q u)
 //! ```
 //!
-//! entry by entry. τ collects underflow: n products and n sums lose at most η each, what is lost is magnified
+//! entry by entry. Where the factors lose a part f first, `γ = (1 + f)² (1 + γ_q) - 1`. τ collects underflow: n products and n sums lose at most η each, what is lost is magnified
 //! by at most 1 + γ ≤ 2, and storing may lose one more η: `τ ≤ (4n + 2) η`. Rounding to the storage format adds a
 //! relative error s. In norms, with `‖ |W| |â| ‖ ≤ A ‖â‖` and `‖â‖ ≤ ‖a‖ + ‖â - a‖`, the error
 //! `D_i ≥ ‖ẑ_i - z_i‖₂ ≥ ‖â_i - a_i‖₂` obeys
@@ -323,12 +323,15 @@ fn layer_model(
         return Err(Error::DotTooLong { layer, length: n, arithmetic, limit });
     }
     let terms = Upper::new((4 * n + 2) as f64);
+    // (1 + f)² (1 + γ_q) - 1 without the 1, which would be rounded
+    let (f, of_sum) = (Upper::new(arithmetic.factor_roundoff()), gamma(arithmetic.roundings(n), u));
+    let factors = f + f + f * f;
     let outputs = Upper::new(bound.n_outputs as f64).sqrt();
     Ok(LayerModel {
         k: Upper::new(bound.lipschitz),
         a: Upper::new(bound.absolute_norm),
         b: Upper::new(bound.bias_norm),
-        gamma: gamma(arithmetic.roundings(n), u),
+        gamma: factors + of_sum + factors * of_sum,
         tau: terms * outputs * Upper::new(arithmetic.underflow()),
         slope_before,
         slope,

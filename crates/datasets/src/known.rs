@@ -1,7 +1,7 @@
 //! Published test sets, recognised by their content.
 //!
 //! Definition: a set is a published one if [`ImageSet::sha256`] of all of its images and labels is the hash below, whatever file
-//! they came from. The hash was computed from the files whose own hashes are in `datasets/mnist.toml`.
+//! they came from. The hash was computed from the files whose own hashes are in `manifests/mnist.toml`.
 //!
 //! Not here: CIFAR-10 and STL-10, of which no copy with the published hash was at hand.
 

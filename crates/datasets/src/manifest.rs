@@ -66,17 +66,17 @@ pub struct ManifestFile {
 impl Manifest {
     /// The manifest of MNIST.
     pub fn mnist() -> Result<Self> {
-        Self::parse("mnist.toml", include_str!("../../../datasets/mnist.toml"))
+        Self::parse("mnist.toml", include_str!("../manifests/mnist.toml"))
     }
 
     /// The manifest of CIFAR-10 (binary version).
     pub fn cifar10() -> Result<Self> {
-        Self::parse("cifar10.toml", include_str!("../../../datasets/cifar10.toml"))
+        Self::parse("cifar10.toml", include_str!("../manifests/cifar10.toml"))
     }
 
     /// The manifest of STL-10 (binary version).
     pub fn stl10() -> Result<Self> {
-        Self::parse("stl10.toml", include_str!("../../../datasets/stl10.toml"))
+        Self::parse("stl10.toml", include_str!("../manifests/stl10.toml"))
     }
 
     /// Parses and checks a manifest; `name` names it in errors.

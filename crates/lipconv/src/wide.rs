@@ -11,6 +11,7 @@
 //! Guarantee: every dot product is a sum of the exact products in some order, each term through at most
 //! n + 1 roundings with the bias counted; a leaky ReLU rounds its product and a sum of two signals once; nothing else rounds. With [`Storage::F32`] every `z_i` is rounded to f32 once: for
 //! weights and images in f32 this is the arithmetic "f32 storage, f64 accumulation", in which the products are exact.
+//! With [`Storage::Tf32`] both factors of every product of an affine layer are cut to 11 significant bits besides, as tensor cores do.
 //! Results are the same to the bit whatever the number of threads.
 //!
 //! Cost: that of the matrix products in f64, plus one copy of each convolution's input per kernel tap.
@@ -46,6 +47,8 @@ pub enum Storage {
     F64,
     /// Rounded to the nearest f32.
     F32,
+    /// Rounded to the nearest f32, and cut to TF32 where it is a factor.
+    Tf32,
 }
 
 /// A matrix product, dense or of a convolution, and what it needs of the layer's geometry.
@@ -153,7 +156,31 @@ impl Affine {
         matches!(self.geometry, Geometry::Dense)
     }
 
-    fn apply(&self, input: &[f64], output: &mut Vec<f64>, columns: &mut Vec<f64>, n_images: usize) {
+    fn apply(
+        &self,
+        input: &[f64],
+        output: &mut Vec<f64>,
+        columns: &mut Vec<f64>,
+        n_images: usize,
+        storage: Storage,
+    ) {
+        if storage == Storage::Tf32 {
+            let factors: Vec<f64> = input.iter().map(|&v| cut_to_tf32(v)).collect();
+            let weight = self.weight.mapv(cut_to_tf32);
+            self.multiply(weight.view(), &factors, output, columns, n_images);
+        } else {
+            self.multiply(self.weight.view(), input, output, columns, n_images);
+        }
+    }
+
+    fn multiply(
+        &self,
+        weight: ArrayView2<'_, f64>,
+        input: &[f64],
+        output: &mut Vec<f64>,
+        columns: &mut Vec<f64>,
+        n_images: usize,
+    ) {
         let row = self.n_pixels * n_images;
         output.clear();
         if self.bias.is_empty() {
@@ -162,7 +189,6 @@ impl Affine {
             self.bias.iter().for_each(|&b| output.extend(std::iter::repeat_n(b, row)));
         }
         let mut result = view_mut(self.weight.nrows(), row, output);
-        let weight = self.weight.view();
         match &self.geometry {
             Geometry::Cyclic(convolution) => {
                 convolution.apply(weight, input, &mut result, columns, n_images);
@@ -272,11 +298,11 @@ impl WideNetwork {
         self.run::<Nothing>(images, storage).into_iter().flat_map(|chunk| chunk.logits).collect()
     }
 
-    /// Logits (b x classes, f32) of images in f32, every layer's output rounded to f32 once.
+    /// Logits (b x classes, f32) of images in f32, of which products are summed in f64.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`] or [`Error::DTypeMismatch`] when the batch does not fit.
-    pub fn forward_accumulated(&self, images: &Tensor) -> Result<Tensor> {
+    pub fn forward_accumulated(&self, images: &Tensor, storage: Storage) -> Result<Tensor> {
         let ImageShape { channels, height, width } = self.input;
         let dims = images.dims().to_vec();
         if dims.len() != 4 || dims[1..] != [channels, height, width] {
@@ -285,8 +311,8 @@ impl WideNetwork {
             return Err(Error::ShapeMismatch { what, expected, got: dims });
         }
         check_f32("batch of images", images.dtype())?;
-        let logits = self.logits(&values(images)?, Storage::F32);
-        // exact: the logits were rounded to f32 already
+        let logits = self.logits(&values(images)?, storage);
+        // exact where the logits were rounded to f32 already
         let logits = Tensor::from_vec(logits, (dims[0], self.n_classes), &Device::Cpu)?;
         Ok(logits.to_dtype(DType::F32)?.to_device(images.device())?)
     }
@@ -309,7 +335,7 @@ impl WideNetwork {
             match layer {
                 Layer::Affine(affine) => {
                     observed.input(idx, signal, n_images);
-                    affine.apply(signal, next, columns, n_images);
+                    affine.apply(signal, next, columns, n_images, storage);
                     store(next, storage);
                     observed.output(idx, next, n_images);
                     idx += 1;
@@ -433,14 +459,19 @@ impl PlainNetwork {
     /// [`PlainNetwork::forward`].
     pub fn forward_accumulated(&self, images: &Tensor) -> Result<Tensor> {
         check_f32("network", self.dtype())?;
-        WideNetwork::new(self)?.forward_accumulated(images)
+        WideNetwork::new(self)?.forward_accumulated(images, Storage::F32)
     }
 }
 
 fn store(signal: &mut [f64], storage: Storage) {
-    if storage == Storage::F32 {
+    if storage != Storage::F64 {
         signal.iter_mut().for_each(|v| *v = f64::from(*v as f32));
     }
+}
+
+/// The nearest number of 11 significant bits that is not farther from 0; the value is one of f32.
+fn cut_to_tf32(value: f64) -> f64 {
+    f64::from(f32::from_bits((value as f32).to_bits() & !0x1fff))
 }
 
 /// `result += a b`.

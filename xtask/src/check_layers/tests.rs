@@ -44,11 +44,11 @@ fn the_layers_of_the_design_are_accepted() {
             ("projectors", &[("ndarray", ""), ("approx", "dev")]),
             ("blockconv", &[("projectors", "")]),
             ("lipconv", &[("projectors", ""), ("blockconv", ""), ("candle-core", "")]),
-            ("certify", &[("lipconv", "")]),
+            ("lipconv-certify", &[("lipconv", "")]),
             ("lipconv-datasets", &[("lipconv", ""), ("image", ""), ("ureq", "")]),
             (
                 "bench-apps",
-                &[("certify", ""), ("lipconv-datasets", ""), ("clap", ""), ("anyhow", "")],
+                &[("lipconv-certify", ""), ("lipconv-datasets", ""), ("clap", ""), ("anyhow", "")],
             ),
             ("xtask", &[("anyhow", ""), ("clap", ""), ("serde_json", "")]),
         ],
@@ -109,8 +109,8 @@ fn a_command_line_is_found_in_a_library() {
 
 #[test]
 fn a_test_tool_is_found_outside_tests() {
-    let expected = ["certify -> approx: a test tool has no place in certify"];
-    check(&[("certify", &[("approx", ""), ("proptest", "dev")])], &[], &expected);
+    let expected = ["lipconv-certify -> approx: a test tool has no place in lipconv-certify"];
+    check(&[("lipconv-certify", &[("approx", ""), ("proptest", "dev")])], &[], &expected);
 }
 
 #[test]

@@ -73,7 +73,12 @@ pub(crate) const TARGETS: [Target; 14] = [
         ends: &["table1.toml", "table3.toml", "table4.toml", "figure2.toml", "default.toml"],
         read: experiment,
     },
-    Target { name: "manifest", seeds: &["../../datasets"], ends: &[".toml"], read: manifest },
+    Target {
+        name: "manifest",
+        seeds: &["../datasets/manifests"],
+        ends: &[".toml"],
+        read: manifest,
+    },
     Target {
         name: "records",
         seeds: &["tests/data/v0.1"],

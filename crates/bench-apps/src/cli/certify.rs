@@ -62,7 +62,10 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     bar.finish();
     file.write(&args.out)?;
     out!("{}", table(&file, &eps));
-    outln!("\n{} images, written to {}", labels.len(), args.out.display());
+    outln!(
+        "\nreal: the exact function of the weights; the others: as executed in that arithmetic, in % of the images"
+    );
+    outln!("{} images, written to {}", labels.len(), args.out.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -73,7 +76,7 @@ fn table(file: &CertificateFile, eps: &[Eps]) -> String {
         let radii = file.samples.iter().filter_map(|sample| sample.executed.get(&arithmetic));
         let radii: Vec<f64> = radii.copied().collect();
         if !radii.is_empty() {
-            columns.push((format!("executed, {}", arithmetic.name()), radii));
+            columns.push((arithmetic.name().to_owned(), radii));
         }
     }
     let heading = columns.iter().map(|(name, _)| name.clone());

@@ -269,7 +269,7 @@ fn statement(report: &Report, images: &Images, selection: Selection, is_replayed
         "images   {part} of the {known}; {}; SHA-256 {}\n\
          weights  {} with proven norms; SHA-256 {}\n\
          checked  {checked}\n\
-         radii    derived by this program, for the exact function of the weights and as executed, in % of the images checked:\n\n{}",
+         radii    derived by this program, for the exact function of the weights (real) and as executed in an arithmetic, in % of the images checked:\n\n{}",
         images.whence,
         report.data_sha256,
         counted(report.n_layers, "layer"),
@@ -312,7 +312,7 @@ fn certified(report: &Report, eps: &[Eps]) -> Vec<CertifiedShare> {
 
 fn table(report: &Report, eps: &[Eps]) -> String {
     let mut rows = vec![vec!["certified at".to_owned(), "real".to_owned()]];
-    rows[0].extend(report.arithmetics().map(|name| format!("executed, {name}")));
+    rows[0].extend(report.arithmetics().map(str::to_owned));
     for row in certified(report, eps) {
         let executed = report.arithmetics().map(|name| row.executed[name]);
         let shares = std::iter::once(row.real).chain(executed);

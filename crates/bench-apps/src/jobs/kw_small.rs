@@ -108,7 +108,7 @@ fn find(data: &DataOptions) -> Result<PathBuf> {
     found.with_context(|| {
         format!(
             "no network KW-Small: expected {KW_SMALL} in the folder of --data-dir or LIPCONV_DATA, or in the \
-             cache; datasets/README.md says where it comes from"
+             cache; crates/datasets/manifests/README.md says where it comes from"
         )
     })
 }

@@ -144,6 +144,7 @@ fn check_centre(replay: &Replay, dtype: DType) -> Vec<(f64, f64)> {
         runs.push((logits.clone(), Some(Arithmetic::F32)));
         runs.push((logits, Some(Arithmetic::F32Blocked)));
         runs.push((engine.logits(&image, Storage::F32), Some(Arithmetic::F32AccumulateF64)));
+        runs.push((engine.logits(&image, Storage::Tf32), Some(Arithmetic::Tf32)));
     }
     let pairs = |n: usize| (0..n).flat_map(|t| (0..t).map(move |j| (t, j)));
     let check = |(logits, arithmetic): (Vec<f64>, Option<Arithmetic>)| {

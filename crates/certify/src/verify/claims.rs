@@ -10,7 +10,8 @@ use super::failure::{Failure, Verdict};
 use crate::certificate::{CERTIFICATE_FORMAT, CERTIFICATE_VERSION};
 
 /// Arithmetics that a claim may be about.
-pub(super) const ARITHMETICS: [&str; 4] = ["f32", "f32_blocked", "f32_accumulate_f64", "f64"];
+pub(super) const ARITHMETICS: [&str; 5] =
+    ["tf32", "f32", "f32_blocked", "f32_accumulate_f64", "f64"];
 
 /// The file.
 #[derive(Debug)]

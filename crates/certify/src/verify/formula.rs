@@ -13,6 +13,8 @@ use super::wide::Wide;
 /// The constants of an arithmetic: see [`Arithmetic`](crate::Arithmetic).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Machine {
+    /// f: what each factor of a product loses first.
+    factor: f64,
     /// u: unit roundoff of products and sums.
     unit: f64,
     /// s: that of storing a layer's output.
@@ -32,10 +34,18 @@ impl Machine {
         if self.blocked { n.min(128 + n.div_ceil(24)) + 1 } else { n + 1 }
     }
 
+    /// γ: what a sum of n products and a bias loses, relatively; None where (n + 1) u exceeds 1/4.
+    fn gamma(self, n: usize) -> Option<Wide> {
+        let of_sum = gamma(self.roundings(n), self.unit)?;
+        let factors = Wide::from((2.0 + self.factor) * self.factor);
+        Some(factors + of_sum + factors * of_sum)
+    }
+
     /// The arithmetic of this name.
     pub(super) fn named(name: &str) -> Option<Self> {
         let (single, double) = (f64::from(f32::EPSILON) / 2.0, f64::EPSILON / 2.0);
         let f32s = |unit, storage, blocked| Self {
+            factor: 0.0,
             unit,
             storage,
             underflow: f64::from(f32::MIN_POSITIVE),
@@ -44,10 +54,12 @@ impl Machine {
             blocked,
         };
         Some(match name {
+            "tf32" => Self { factor: 0.5f64.powi(10), ..f32s(0.5f64.powi(22), 0.0, false) },
             "f32" => f32s(single, 0.0, false),
             "f32_blocked" => f32s(single, 0.0, true),
             "f32_accumulate_f64" => f32s(double, single, false),
             "f64" => Self {
+                factor: 0.0,
                 unit: double,
                 storage: 0.0,
                 underflow: f64::MIN_POSITIVE,
@@ -271,7 +283,7 @@ impl<'a> Constants<'a> {
                 all.push(LayerError::of_concatenation(input, error, output));
                 continue;
             }
-            let gamma = gamma(machine.roundings(layer.dot_length), machine.unit)?;
+            let gamma = machine.gamma(layer.dot_length)?;
             let executed = input.plus(error).times(Wide::from(layer.absolute_norm));
             let rounding = executed.plus(Line::constant(Wide::from(layer.bias_norm))).times(gamma);
             let sum_error = error.times(Wide::from(layer.lipschitz)).plus(rounding);

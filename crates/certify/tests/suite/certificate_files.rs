@@ -392,12 +392,12 @@ fn members_that_stand_twice_are_refused() {
     let case = case();
     let text = case.file.to_json();
     let sample = r#"{"label":7,"prediction":7,"margin":9,"real":9.5,"executed":{"f32":9.5}}"#;
-    let first = r#""executed":{"f32":"#;
+    let first = r#""executed":{"tf32":"#;
     for (from, to, member) in [
         (r#""samples":["#, format!(r#""samples":[{sample}],"samples":["#), "samples"),
         (r#""version":1"#, r#""version":1,"version":1"#.to_owned(), "version"),
         (r#""data":{"#, r#""data":{"name":"MNIST","#.to_owned(), "name"),
-        (first, format!("{first}9.5,\"f32\":"), "f32"),
+        (first, format!("{first}9.5,\"tf32\":"), "tf32"),
         (r#""label":"#, r#""label":1,"\u006cabel":"#.to_owned(), "label"),
     ] {
         let refused = case.check_text(&text.replacen(from, &to, 1)).unwrap_err().to_string();

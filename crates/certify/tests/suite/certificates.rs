@@ -132,13 +132,14 @@ fn more_precise_arithmetic_certifies_more() {
     let labels = predictions(&network, &images);
     let c = Certifier::new(&network).unwrap().certify(&images, &labels).unwrap();
     for i in 0..labels.len() {
-        let radii @ [f32, _, accumulated, f64] = Arithmetic::ALL.map(|a| c.executed[&a][i]);
+        let radii @ [tf32, f32, _, accumulated, f64] = Arithmetic::ALL.map(|a| c.executed[&a][i]);
         assert!(radii.is_sorted() && f64 <= c.real[i]);
         assert!(
             f32 > 0.9 * c.real[i] && accumulated > (1.0 - 1e-4) * c.real[i],
             "{f32} {accumulated}"
         );
         assert!(f64 > (1.0 - 1e-9) * c.real[i]);
+        assert!(tf32 < f32);
     }
 }
 
@@ -239,7 +240,7 @@ fn f32_storage_refuses_images_it_would_round() {
     let image = Tensor::full(0.1f64, (2, 2, 6, 8), &Device::Cpu).unwrap();
     let text = Certifier::new(&network).unwrap().certify(&image, &[0, 0]).unwrap_err().to_string();
     let expected =
-        "sample 0: the value 0.1 is not representable in f32, in which f32 stores its input";
+        "sample 0: the value 0.1 is not representable in f32, in which tf32 stores its input";
     assert_eq!(text, expected);
     // weights in f64 are executed in f64 alone, where 0.1 is a number like any other
     let certifier = Certifier::new(&mixed_network([1.0; 4], DType::F64, 2)).unwrap();

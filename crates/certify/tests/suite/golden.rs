@@ -63,7 +63,13 @@ fn logits_match_in_every_arithmetic() {
         let images = tensors["input"].to_dtype(executed.dtype()).unwrap();
         let logits = executed.logits(&images).unwrap();
         let difference = largest_difference(&logits, &tensors["output_f64"]);
-        assert!(difference < tolerance(executed.dtype()), "{}: {difference}", arithmetic.name());
+        // a factor loses 2^-10 at most, against f32's 2^-24
+        let room = if arithmetic == Arithmetic::Tf32 { 2f64.powi(14) } else { 1.0 };
+        assert!(
+            difference < room * tolerance(executed.dtype()),
+            "{}: {difference}",
+            arithmetic.name()
+        );
     }
 }
 

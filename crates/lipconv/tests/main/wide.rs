@@ -1,6 +1,7 @@
 //! Evaluation with sums in f64: the same function, rounded where it says.
 
 use candle_core::{DType, Device, Tensor};
+use lipconv::wide::Storage;
 use lipconv::{
     Activation, CyclicConv, Dense, ImageShape, PlainLayer, PlainNetwork, WideNetwork,
     roundings_in_blocks,
@@ -54,7 +55,7 @@ fn accumulated_logits_are_nearer_to_the_exact_ones() {
         // four roundings to f32 of values near 1, each magnified by at most the layers behind it
         assert!(error(&accumulated) < 40.0 * f64::from(f32::EPSILON));
         let converted = WideNetwork::new(&network).unwrap();
-        let again = converted.forward_accumulated(&images).unwrap();
+        let again = converted.forward_accumulated(&images, Storage::F32).unwrap();
         assert_eq!(rows(&again), rows(&accumulated));
     }
 }
@@ -144,4 +145,19 @@ fn blocked_sums_stay_within_their_roundings() {
             }
         }
     }
+}
+
+#[test]
+fn tf32_keeps_eleven_bits_of_the_factors_alone() {
+    // 1 + 2^-10 has 11 significant bits, 1 + 2^-11 has 12; products, sums and the bias keep f32's 24
+    let (short, long) = (1.0 + 2f32.powi(-10), 1.0 + 2f32.powi(-11));
+    let row = |values: &[f32]| Tensor::from_slice(values, (1, values.len()), &Device::Cpu).unwrap();
+    let bias = Tensor::new(&[2f32.powi(-20)], &Device::Cpu).unwrap();
+    let dense = Dense::new(row(&[short, -long]), Some(bias)).unwrap();
+    let layers = vec![PlainLayer::Flatten, PlainLayer::Dense(dense)];
+    let network = PlainNetwork::new(ImageShape::vector(2), layers).unwrap();
+    let image = row(&[long, -short]).reshape((1, 2, 1, 1)).unwrap();
+    let logit = WideNetwork::new(&network).unwrap();
+    let logit = rows(&logit.forward_accumulated(&image, Storage::Tf32).unwrap())[0][0];
+    assert_eq!(logit, f64::from(2.0 * short + 2f32.powi(-20)));
 }
