@@ -22,6 +22,7 @@
 
 mod conv;
 mod padded;
+mod storage;
 mod workspace;
 
 use candle_core::{DType, Device, Tensor};
@@ -36,20 +37,11 @@ use crate::plain::{Node, PlainLayer, PlainNetwork};
 use crate::shape::{ImageShape, SignalShape};
 use conv::{Convolution, Unshuffle};
 use padded::Padded;
+use storage::{cut_to_tf32, store};
 use workspace::Nothing;
 
+pub use storage::Storage;
 pub use workspace::{ChunkOutput, SignalObserver, WideWorkspace};
-
-/// How the output of an affine layer is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Storage {
-    /// As computed.
-    F64,
-    /// Rounded to the nearest f32.
-    F32,
-    /// Rounded to the nearest f32, and cut to TF32 where it is a factor.
-    Tf32,
-}
 
 /// A matrix product, dense or of a convolution, and what it needs of the layer's geometry.
 #[derive(Debug)]
@@ -461,17 +453,6 @@ impl PlainNetwork {
         check_f32("network", self.dtype())?;
         WideNetwork::new(self)?.forward_accumulated(images, Storage::F32)
     }
-}
-
-fn store(signal: &mut [f64], storage: Storage) {
-    if storage != Storage::F64 {
-        signal.iter_mut().for_each(|v| *v = f64::from(*v as f32));
-    }
-}
-
-/// The nearest number of 11 significant bits that is not farther from 0; the value is one of f32.
-fn cut_to_tf32(value: f64) -> f64 {
-    f64::from(f32::from_bits((value as f32).to_bits() & !0x1fff))
 }
 
 /// `result += a b`.
