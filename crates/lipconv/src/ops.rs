@@ -20,6 +20,7 @@ pub use dense::dense;
 #[cfg(feature = "gan")]
 pub use generator::{BatchNormed, batch_norm, conv_transpose};
 pub use padded_conv::padded_conv;
+pub(crate) use pixels::add_bias;
 pub use pixels::{cyclic_pad, pixel_shuffle, pixel_unshuffle};
 pub use weight::weight;
 
@@ -52,17 +53,6 @@ pub fn apply(layer: &PlainLayer, x: &Tensor) -> Result<Tensor> {
             })
         }
     }
-}
-
-/// b x c x h x w plus a value for each channel.
-///
-/// The gradient of the bias is summed over pixels first and over images after, each at the speed of memory: candle's sum over
-/// both at once computes every index anew and was a quarter of a step.
-pub(crate) fn add_bias(y: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let Some(bias) = bias else { return Ok(y) };
-    let (batch, channels, ..) = y.dims4()?;
-    let of_each_image = bias.reshape((1, channels, 1, 1))?.broadcast_as((batch, channels, 1, 1))?;
-    Ok(y.broadcast_add(&of_each_image)?)
 }
 
 /// A whole network as tensor operations.
