@@ -46,7 +46,7 @@ stored = {m: m.weight.detach().clone() for m in net.modules() if isinstance(m, (
 mode = {"cut": True}
 if a.arithmetic == "tf32":
     for m in stored:
-        m.register_forward_pre_hook(lambda m, x: (tf32(x[0], mode["cut"]),))
+        m.register_forward_pre_hook(lambda m, x: (x[0] + (tf32(x[0].detach(), mode["cut"]) - x[0].detach()),))
 
 
 def logits(x):
