@@ -26,6 +26,7 @@
 //! what a tensor core does with numbers in f32. Products are exact then. A tensor core adds them up in blocks, in which each addend loses its bits below the last place
 //! of the largest one, and cuts the result off: at most (k + 1) 2^-23 of the sum of absolute values for a block of k products, which u = 2^-22 for each
 //! covers (measured by Fasi, Higham, Mikaitis and Pranesh 2021, PeerJ Computer Science 7:e330; NVIDIA promises no more than single precision).
+//! Factors are taken for zero or normal numbers: what is lost of a subnormal one, at most 2^-126 times the other factor, is not in the bound.
 //!
 //! `F64` is also the way to execute weights that are stored in f32: converting them is exact.
 
