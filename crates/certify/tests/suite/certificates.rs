@@ -247,3 +247,13 @@ fn f32_storage_refuses_images_it_would_round() {
     assert_eq!(certifier.arithmetics().collect::<Vec<_>>(), [Arithmetic::F64]);
     certifier.certify(&image, &[0, 0]).unwrap();
 }
+
+#[test]
+fn sums_too_long_for_tf32_leave_the_other_arithmetics() {
+    let n = (1 << 20) + 1;
+    let weight = Tensor::full(1e-4f32, (2, n), &Device::Cpu).unwrap();
+    let layers = vec![PlainLayer::Flatten, PlainLayer::Dense(Dense::new(weight, None).unwrap())];
+    let network = PlainNetwork::new(ImageShape::vector(n), layers).unwrap();
+    let held: Vec<Arithmetic> = Certifier::new(&network).unwrap().arithmetics().collect();
+    assert_eq!(held, Arithmetic::ALL[1..]);
+}
