@@ -5,13 +5,6 @@
 // padding is k/2 before, inside the index.
 #include "portable.h"
 
-struct ConvShape {
-  unsigned h, w;  // output image
-  unsigned c;     // channels before downsampling
-  unsigned s, k;  // downsampling, kernel size after it
-  unsigned ld;    // columns between two patches
-};
-
 DEVICE void clear(float& sum) { sum = 0.0f; }
 DEVICE void clear(float4& sum) { sum.x = sum.y = sum.z = sum.w = 0.0f; }
 DEVICE void accumulate(float& sum, float x) { sum += x; }

@@ -14,6 +14,7 @@
 #include "polar.cu"
 #include "projector.cu"
 #include "quotient.cu"
+#include "tensors.cu"
 #include "training.cu"
 
 thread_local Index3 threadIdx, blockIdx, blockDim, gridDim;
@@ -54,7 +55,8 @@ const Kernel KERNELS[] = {
     BARRIERS(pair_norms), PLAIN(pair_sums), PLAIN(pair_gradient), PLAIN(check_finite), PLAIN(adam), PLAIN(nadam),
     PLAIN(rms_prop), PLAIN(begin_average), PLAIN(follow_average), PLAIN(keep_values), PLAIN(end_step),
     BARRIERS(normalize_rows), BARRIERS(normalize_rows_backward), BARRIERS(dot), PLAIN(to_unit), PLAIN(divide_by_norm),
-    PLAIN(norm_gradient), BARRIERS(largest_sum), PLAIN(divide_by_row_sum), PLAIN(row_sum_gradient)};
+    PLAIN(norm_gradient), BARRIERS(largest_sum), PLAIN(divide_by_row_sum), PLAIN(row_sum_gradient),
+    PLAIN(unfold), PLAIN(fold), PLAIN(exchange_axes), PLAIN(max_min), PLAIN(max_min_gradient)};
 
 // A stack that runs one thread of a block after another, and where it has stopped.
 struct Fiber {

@@ -37,6 +37,14 @@ struct StepSettings {
   float unused;
 };
 
+// The sizes of a cyclic convolution with invertible downsampling.
+struct ConvShape {
+  unsigned h, w;  // output image
+  unsigned c;     // channels before downsampling
+  unsigned s, k;  // downsampling, kernel size after it
+  unsigned ld;    // columns between two patches
+};
+
 enum { FAILED_LOGITS = 1, FAILED_GRADIENT = 2, FAILED_DEFECT = 4, FAILED_RANK = 8 };
 
 // For every i below n that belongs to this thread; n is at most 2³¹, which the host sees to, because divisions of 64 bits are slow.

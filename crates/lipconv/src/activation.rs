@@ -150,6 +150,12 @@ impl Activation {
         {
             return Ok(x.contiguous()?.apply_op1(ActivationOp(self))?);
         }
+        #[cfg(feature = "cuda")]
+        if self == Self::MaxMin
+            && let Some(y) = crate::engine::cuda::tensor_kernels::max_min(x)?
+        {
+            return Ok(y);
+        }
         Ok(match self {
             Self::MaxMin => {
                 let half = x.dims()[1] / 2;

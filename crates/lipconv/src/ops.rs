@@ -1,8 +1,8 @@
 //! The layers as tensor operations: differentiable by candle, on every device.
 //!
 //! On the CPU the hot ones are custom operations that run the kernels of the engine and carry
-//! their own adjoint; on a CUDA device in f32 so are the weights of BCOP, RKO, RK-L2NE, Björck and LLN; everything else is written in
-//! candle's operations there, and the two are tested equal.
+//! their own adjoint; on a CUDA device in f32 so are cyclic convolutions, MaxMin, and the weights of BCOP, RKO, RK-L2NE, Björck and LLN;
+//! everything else is written in candle's operations there, and the two are tested equal.
 //! Use these to build a network of your own inside candle; [`PlainNetwork`] and
 //! [`Network`](crate::Network) run the same functions without a graph.
 

@@ -40,6 +40,14 @@ pub fn cyclic_conv(
         let op = CyclicConvOp { downsample };
         return Ok(x.contiguous()?.apply_op3(&weight.contiguous()?, &bias, op)?);
     }
+    #[cfg(feature = "cuda")]
+    {
+        let geometry = CyclicConvOp { downsample }.geometry(x.shape(), weight.shape())?;
+        let y = crate::engine::cuda::tensor_kernels::cyclic_conv(x, weight, geometry)?;
+        if let Some(y) = y {
+            return crate::ops::add_bias(y, bias);
+        }
+    }
     super::portable::cyclic_conv(x, weight, bias, downsample)
 }
 

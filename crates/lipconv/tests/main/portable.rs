@@ -167,7 +167,33 @@ fn convolutions_equal_those_of_the_cpu() {
                         &|w| portable(&on(&x, w), w),
                         &|w| reference(&x, w),
                     );
+                    if device.is_cpu() {
+                        continue;
+                    }
+                    let own = |x: &Tensor, w: &Tensor| {
+                        ops::cyclic_conv(x, w, Some(&on(&bias, x)), stride).unwrap()
+                    };
+                    let (by_kernels, of) = (format!("{case}, by kernels"), |w| reference(&x, w));
+                    check(&by_kernels, device, &x, &|x| own(x, &on(&weight, x)), &|x| {
+                        reference(x, &weight)
+                    });
+                    let by_kernels = format!("{by_kernels}, weight");
+                    check(&by_kernels, device, &weight, &|w| own(&on(&x, w), w), &of);
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn activations_equal_those_of_the_cpu() {
+    let activations = [Activation::MaxMin, Activation::Relu, Activation::GroupSort { group: 3 }];
+    for (device, dtype) in devices().iter().flat_map(|d| [(d, DType::F64), (d, DType::F32)]) {
+        for shape in [&[3, 6][..], &[1, 12, 1, 5], &[2, 6, 7, 3]] {
+            let x = uniform(shape, -1.0, 1.0, dtype, 5);
+            for activation in activations {
+                let f = |x: &Tensor| activation.forward(x).unwrap();
+                check(&format!("{activation} {shape:?} {dtype:?}"), device, &x, &f, &f);
             }
         }
     }

@@ -18,7 +18,7 @@ use super::backend::{Address, Backend, Launch, Matrix, Product};
 use crate::error::{Error, Result};
 
 /// The kernels, each file once.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     include_str!("../../../cuda/portable.h"),
     include_str!("../../../cuda/activation.cu"),
     include_str!("../../../cuda/chain.cu"),
@@ -27,6 +27,7 @@ const SOURCES: [&str; 9] = [
     include_str!("../../../cuda/polar.cu"),
     include_str!("../../../cuda/projector.cu"),
     include_str!("../../../cuda/quotient.cu"),
+    include_str!("../../../cuda/tensors.cu"),
     include_str!("../../../cuda/training.cu"),
 ];
 /// Bytes that cuBLAS may use on each stream: what it recommends for Hopper.

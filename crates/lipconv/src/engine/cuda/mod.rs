@@ -40,6 +40,8 @@ mod settings;
 mod single;
 mod status;
 pub(crate) mod stepper;
+#[cfg(feature = "cuda")]
+pub(crate) mod tensor_kernels;
 #[cfg(all(test, feature = "cuda-emulation"))]
 mod tests;
 mod weight;

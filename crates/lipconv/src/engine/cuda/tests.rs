@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 mod factors;
 mod plain;
 mod single;
+mod tensors;
 mod training;
 
 use super::{Emulated, Engine, Place, Sample, bytes_of};
