@@ -4,6 +4,7 @@
 //! the current signal a name, by which later layers go back to it; `image` is the name of the input.
 
 use std::collections::BTreeMap;
+use std::f64::consts::FRAC_1_SQRT_2;
 
 use candle_core::DType;
 use lipconv::{Activation, Boundary, ImageShape, PlainLayer, PlainNetwork, SignalShape, Window};
@@ -137,6 +138,12 @@ pub enum LayerEntry {
     GroupSort {
         /// Channels in a group.
         group: usize,
+    },
+    /// Reflections of the plane of channels i and i + c/2 (Singla, Singla and Feizi 2022): z where v · z >= 0 for v = (cos θ_i, sin θ_i), its
+    /// mirror image z - 2 (v · z) v elsewhere. Becomes a linear layer, MaxMin and a linear layer.
+    Householder {
+        /// Tensor of the c/2 angles θ.
+        angle: String,
     },
     /// An image as a vector.
     Flatten {},
@@ -283,6 +290,7 @@ impl Builder<'_> {
                 let layer = Activation::GroupSort { group: *group };
                 self.draft.plain(from, PlainLayer::Activation(layer))
             }
+            LayerEntry::Householder { angle } => self.householder(angle, place)?,
             LayerEntry::Flatten {} => self.draft.flat(from),
             LayerEntry::Label { name } => {
                 if self.labels.insert(name.clone(), from).is_some() {
@@ -395,6 +403,48 @@ impl Builder<'_> {
         let window = Window { stride: [size; 2], groups: channels, ..Window::default() };
         let weight = vec![1.0 / area as f64; channels * area];
         self.windowed((weight, [channels, 1, size, size], None), window, place)
+    }
+
+    /// With z = v · x along v and u across it the result is |z| v + u v⊥, and MaxMin of the halves (z, u) / √2 and (-z, u) / √2 is
+    /// (|z|, u, -|z|, u) / √2: both linear layers have norm 1.
+    fn householder(&mut self, angle: &str, place: &str) -> Result<usize> {
+        let (angles, _) = self.tensor(angle, 1)?;
+        let (half, channels) = (angles.len(), self.draft.shape(self.signal)[0]);
+        if channels != 2 * half {
+            return refused(place, format!("{half} angles for {channels} channels"));
+        }
+        let mut first = vec![0.0; 4 * half * channels];
+        let mut last = vec![0.0; channels * 4 * half];
+        for (i, angle) in angles.iter().enumerate() {
+            let (sin, cos) = angle.sin_cos();
+            let (sin, cos) = (sin * FRAC_1_SQRT_2, cos * FRAC_1_SQRT_2);
+            let rows = [(cos, sin), (-sin, cos), (-cos, -sin), (-sin, cos)];
+            for (block, (a, b)) in rows.into_iter().enumerate() {
+                let row = block * half + i;
+                first[row * channels + i] = a;
+                first[row * channels + i + half] = b;
+                last[i * 4 * half + row] = a;
+                last[(i + half) * 4 * half + row] = b;
+            }
+        }
+        self.pointwise(first, [4 * half, channels]);
+        self.signal = self.draft.plain(self.signal, PlainLayer::Activation(Activation::MaxMin));
+        self.pointwise(last, [channels, 4 * half]);
+        Ok(self.signal)
+    }
+
+    /// A matrix that acts on the channels of every pixel, or on a vector.
+    fn pointwise(&mut self, weight: Vec<f64>, [n_out, n_in]: [usize; 2]) {
+        let mut shape = self.draft.shape(self.signal).to_vec();
+        shape[0] = n_out;
+        let piece = match shape.len() {
+            1 => Piece::Dense { weight, n_out, bias: None },
+            _ => {
+                let dims = [n_out, n_in, 1, 1];
+                Piece::Conv { weight, dims, bias: None, window: Window::default() }
+            }
+        };
+        self.signal = self.draft.push(self.signal, piece, shape);
     }
 
     fn unshuffle(&mut self, factor: usize, place: &str) -> Result<usize> {

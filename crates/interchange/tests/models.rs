@@ -186,6 +186,52 @@ fn a_description_makes_the_same_network() {
     );
 }
 
+/// z where v · z >= 0 for v = (cos θ, sin θ), its mirror image elsewhere, on channels i and i + c/2.
+fn reflected(x: &[f64], angles: &[f64], plane: usize) -> Vec<f64> {
+    let half = angles.len() * plane;
+    let mut y = x.to_vec();
+    for i in 0..half {
+        let (sin, cos) = angles[i / plane].sin_cos();
+        let along = cos * x[i] + sin * x[i + half];
+        if along < 0.0 {
+            y[i] -= 2.0 * along * cos;
+            y[i + half] -= 2.0 * along * sin;
+        }
+    }
+    y
+}
+
+#[test]
+fn householder_activations_of_images_and_vectors_are_described() {
+    let angles = |n: usize| -> Vec<f64> { (0..n).map(|i| 1.7 * i as f64 - 2.0).collect() };
+    let (of_image, of_vector) = (angles(2), angles(12));
+    let tensor = |values: &[f64]| Tensor::from_slice(values, values.len(), &Device::Cpu).unwrap();
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let weights =
+        HashMap::from([("a".to_owned(), tensor(&of_image)), ("b".to_owned(), tensor(&of_vector))]);
+    candle_core::safetensors::save(&weights, &path).unwrap();
+    let weights = std::fs::read(&path).unwrap();
+    let text = |height: usize| {
+        format!(
+            r#"{{"input":{{"channels":4,"height":{height},"width":3}},"layers":[
+                {{"type":"householder","angle":"a"}},{{"type":"flatten"}},{{"type":"householder","angle":"b"}}]}}"#
+        )
+    };
+    let network = described(&serde_json::from_str(&text(2)).unwrap(), &weights).unwrap();
+    let x: Vec<f64> = (0..24).map(|i| ((i * 37 % 24) as f64 - 11.5) / 7.0).collect();
+    let expected = reflected(&reflected(&x, &of_image, 6), &of_vector, 1);
+    let image = Tensor::from_slice(&x, (1, 4, 2, 3), &Device::Cpu).unwrap();
+    let got = values(&network.forward(&image).unwrap());
+    for (got, expected) in got.iter().zip(&expected) {
+        assert!((got - expected).abs() < 64.0 * f64::EPSILON, "{got} {expected}");
+    }
+    let bound = network.lipschitz_bound().unwrap().value();
+    assert!((1.0..1.0 + 1e-6).contains(&bound), "{bound}");
+    let refused = described(&serde_json::from_str(&text(1)).unwrap(), &weights).unwrap_err();
+    assert_eq!(refused.to_string(), "layer 3: 12 angles for 12 channels");
+}
+
 /// The model with `from` replaced by `to` of the same length.
 fn patched(model: &[u8], from: &str, to: &str) -> String {
     assert_eq!(from.len(), to.len());

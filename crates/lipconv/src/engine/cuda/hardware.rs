@@ -211,6 +211,13 @@ pub(super) fn compile(architecture: &str) -> Result<String> {
         .to_src())
 }
 
+/// Waits for what clears and copies, for which the engine's streams do not wait. Not for the whole context: that fails while another engine
+/// of this process records a graph.
+fn default_stream_done() -> std::result::Result<(), driver::DriverError> {
+    // SAFETY: the default stream always exists
+    unsafe { driver::stream::synchronize(std::ptr::null_mut()) }
+}
+
 /// A row-major matrix is the transpose of a column-major one.
 fn operation(matrix: Matrix) -> blas_sys::cublasOperation_t {
     match matrix.transposed {
@@ -237,8 +244,7 @@ impl Backend for Hardware {
             self.taken += bytes;
             self.memory.push(address);
             driver::memset_d8_sync(address, 0, bytes).map_err(failed("clear memory"))?;
-            // the engine's streams do not wait for the one that clears
-            driver::ctx::synchronize().map_err(failed("clear memory"))?;
+            default_stream_done().map_err(failed("clear memory"))?;
             Ok(address)
         }
     }
@@ -247,9 +253,8 @@ impl Backend for Hardware {
         self.synchronize()?;
         // SAFETY: the engine writes what it allocated
         unsafe { driver::memcpy_htod_sync(to, bytes) }.map_err(failed("copy to the device"))?;
-        // The call returns when the values have left the host's memory, and the engine's streams do not wait for the one that copies:
-        // without this a graph may read what was there before.
-        driver::ctx::synchronize().map_err(failed("copy to the device"))
+        // The call returns when the values have left the host's memory: without this a graph may read what was there before.
+        default_stream_done().map_err(failed("copy to the device"))
     }
 
     fn read(&mut self, from: Address, bytes: &mut [u8]) -> Result<()> {

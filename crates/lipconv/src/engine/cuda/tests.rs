@@ -81,8 +81,18 @@ fn batch(input: ImageShape, n: usize, n_classes: usize, seed: u64) -> Batch {
     Batch { images: Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values"), labels }
 }
 
+/// A network whose weights are orthonormal up to some noise: of rows with equal sums RK-L2NE's gradient takes any.
 fn network(spec: &NetworkSpec) -> Network {
-    Network::new(spec, DType::F32, &Device::Cpu, 7).expect("a network")
+    let network = Network::new(spec, DType::F32, &Device::Cpu, 7).expect("a network");
+    let mut rng = ChaCha8Rng::seed_from_u64(8);
+    for p in network.parameters() {
+        let noisy =
+            values(p.weight.as_tensor()).into_iter().map(|v| v + rng.random_range(-0.02_f32..0.02));
+        let noisy =
+            Tensor::from_iter(noisy, &Device::Cpu).and_then(|t| t.reshape(p.weight.shape()));
+        p.weight.set(&noisy.expect("as many values")).expect("set");
+    }
+    network
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
