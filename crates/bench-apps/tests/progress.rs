@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use bench_apps::progress::{PlainLines, spoken};
+use bench_apps::config::DeviceKind;
+use bench_apps::jobs::job::Choice;
+use bench_apps::jobs::spec::Experiment;
+use bench_apps::progress::{PlainLines, Report, spoken};
 
 #[test]
 fn a_line_is_due_every_five_seconds_and_at_the_end() {
@@ -27,6 +30,19 @@ fn the_time_left_counts_only_what_this_process_has_done() {
     assert_eq!(line, "training: 900/1000 (90 %), time left unknown");
     let line = lines.update(Duration::from_secs(20), 910, "").unwrap();
     assert_eq!(line, "training: 910/1000 (91 %), 3 min 0 s left");
+}
+
+#[test]
+fn a_cell_that_searches_for_its_rate_has_not_begun() {
+    let choice = Choice { budget: "quick", seeds: None, only: None, device: DeviceKind::Cpu };
+    let found = Experiment::find("layers").unwrap().jobs(choice).unwrap();
+    let share = |label: &str, done| {
+        let report = Report { label: label.into(), done, total: 100, message: String::new() };
+        found.jobs[0].fraction(&report)
+    };
+    assert_eq!(share("search", 100), 0.0);
+    assert!(share("training", 50) < share("training", 100));
+    assert!(share("training", 100) <= share("pgd", 0) && share("pgd", 100) < 1.0);
 }
 
 #[test]

@@ -13,8 +13,6 @@
 //!
 //! Cost: 2 m n k flops for a product. Panics if the shapes do not fit, like ndarray's own products.
 
-use std::sync::Once;
-
 use ndarray::linalg::general_mat_mul;
 use ndarray::parallel::prelude::*;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
@@ -32,6 +30,7 @@ pub const BLOCK_TERMS: usize = 128;
 /// Smallest block edge of the Gram product; larger matrices have four blocks or blocks of 128.
 const MIN_GRAM_BLOCK: usize = 64;
 
+#[cfg(feature = "openblas-system")]
 #[expect(
     unsafe_code,
     reason = "the C symbol of OpenBLAS; it takes an int by value and has no other requirement"
@@ -41,13 +40,17 @@ unsafe extern "C" {
     safe fn openblas_set_num_threads(n_threads: std::ffi::c_int);
 }
 
-/// Switches OpenBLAS to one thread for the whole process; parallelism is rayon's.
+/// Switches OpenBLAS to one thread for the whole process; parallelism is rayon's. Another BLAS, without the feature
+/// `openblas-system`, is told so by its own environment variable, such as `OMP_NUM_THREADS=1`.
 ///
 /// Every product of this module calls it, and repeated calls cost nothing. Code that calls LAPACK or BLAS directly
 /// from several rayon threads calls it first, so that the two thread pools do not fight.
 pub fn single_threaded_blas() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| openblas_set_num_threads(1));
+    #[cfg(feature = "openblas-system")]
+    {
+        static ONCE: std::sync::Once = std::sync::Once::new();
+        ONCE.call_once(|| openblas_set_num_threads(1));
+    }
 }
 
 /// The product `A B`.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Searches for counterexamples to executed radii, in PyTorch.
 
-  lipconv certify NETWORK --dataset cifar10 --samples 500 --out cert.json
+  lipconv certify NETWORK --dataset cifar10 --test-limit 500 --out cert.json
   lipconv export NETWORK --out net/exported.safetensors
   python3 hunt.py net/exported.safetensors cert.json --images FILE [--arithmetic f32|tf32|f64] [--tries 100000] [--share 0.999]
 

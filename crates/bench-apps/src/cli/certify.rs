@@ -18,9 +18,9 @@ use certify::Eps;
 /// Write a certificate file: radii that someone else can check
 ///
 /// For every test image the file holds a lower bound of the margin and radii inside which no change of the image changes its
-/// class: of the exact function of the stored weights, and of the network as executed in f32 with sums in any order, in f32
-/// with sums in blocks as this program adds them up on a CPU, in f32 with sums in f64, and in f64. With it go bounds of the layers' norms and hashes of weights and images. `lipconv verify` checks all of it by a
-/// method of its own.
+/// class: of the exact function of the stored weights, and of the network as executed with TF32, in f32 with sums in any order, in
+/// f32 with sums in blocks as this program adds them up on a CPU, in f32 with sums in f64, and in f64. With it go bounds of the
+/// layers' norms and hashes of weights and images. `lipconv verify` checks all of it by a method of its own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

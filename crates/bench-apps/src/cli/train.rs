@@ -73,7 +73,14 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     };
     log_to(&run.files().log())?;
     run.bind_data(&dataset)?;
-    let job = TrainJob { config: &config, dataset: &dataset, run: &run, display, checkpoint_every };
+    let job = TrainJob {
+        config: &config,
+        dataset: &dataset,
+        label: "training",
+        run: &run,
+        display,
+        checkpoint_every,
+    };
     finish(&run, train(&job)?, dataset.is_synthetic())
 }
 

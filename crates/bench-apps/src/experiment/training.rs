@@ -31,6 +31,8 @@ pub struct TrainJob<'a> {
     /// The configuration of the run.
     pub config: &'a RunConfig,
     pub dataset: &'a Dataset,
+    /// What its progress is called: training, or the search of a rate.
+    pub label: &'static str,
     /// Where the run lives.
     pub run: &'a RunDir,
     /// How progress is shown.
@@ -197,7 +199,7 @@ impl<'a> Monitor<'a> {
             checkpoint: files.checkpoint(),
             clock,
             log,
-            progress: Progress::new(job.display, "training", trainer.n_steps(), total),
+            progress: Progress::new(job.display, job.label, trainer.n_steps(), total),
             n_batches,
             seconds_before,
             start: Instant::now(),

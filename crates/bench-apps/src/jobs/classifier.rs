@@ -57,7 +57,14 @@ pub(super) fn run(plan: &ClassifierJob, folder: &Path, work: &Work) -> Result<En
     run.bind_data(&dataset)?;
     let (config, display) = (&plan.config, work.display);
     let checkpoint_every = work.checkpoint_every;
-    let job = TrainJob { config, dataset: &dataset, run: &run, display, checkpoint_every };
+    let job = TrainJob {
+        config,
+        dataset: &dataset,
+        label: "training",
+        run: &run,
+        display,
+        checkpoint_every,
+    };
     let (n_parameters, network, seconds) = match train(&job)? {
         Trained::Finished { network, seconds } => {
             (network.n_parameters(), network.materialize()?, seconds)

@@ -163,6 +163,8 @@ impl Job {
     pub fn fraction(&self, report: &Report) -> f64 {
         let part = report.done as f64 / report.total.max(1) as f64;
         match self {
+            // the trainings of a search are short, and begin anew
+            Self::Classifier(_) if report.label == "search" => 0.0,
             // about a quarter of the time goes into evaluation
             Self::Classifier(_) | Self::Published(_) if report.label == "training" => 0.75 * part,
             Self::Classifier(_) | Self::Published(_) => 0.75 + 0.2 * part,

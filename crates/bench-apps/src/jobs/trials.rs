@@ -73,7 +73,14 @@ pub(super) fn settled(
         run.bind_data(&split)?;
         let (config, display) = (&trial.config, work.display);
         let checkpoint_every = work.checkpoint_every;
-        let job = TrainJob { config, dataset: &split, run: &run, display, checkpoint_every };
+        let job = TrainJob {
+            config,
+            dataset: &split,
+            label: "search",
+            run: &run,
+            display,
+            checkpoint_every,
+        };
         match train(&job) {
             Ok(Trained::Interrupted { .. }) => return Ok(None),
             Err(error) if error.is::<lipconv::Error>() => {
