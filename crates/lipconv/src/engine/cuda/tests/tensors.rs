@@ -38,7 +38,9 @@ fn random(n: usize, seed: u64) -> Vec<f32> {
 }
 
 /// Batch, channels before downsampling, downsampling, kernel, output image.
-const CASES: [(usize, usize, usize, usize, (usize, usize)); 7] = [
+type Case = (usize, usize, usize, usize, (usize, usize));
+
+const CASES: [Case; 7] = [
     (1, 1, 1, 1, (1, 1)),
     (2, 3, 1, 3, (5, 4)),
     (3, 2, 2, 2, (3, 5)),
@@ -49,7 +51,7 @@ const CASES: [(usize, usize, usize, usize, (usize, usize)); 7] = [
 ];
 
 /// For every value of the patches the place of the image that it is a copy of, by the definition of the layer.
-fn sources((batch, c, s, k, (h, w)): (usize, usize, usize, usize, (usize, usize))) -> Vec<usize> {
+fn sources((batch, c, s, k, (h, w)): Case) -> Vec<usize> {
     let mut sources = Vec::new();
     for channel in 0..c * s * s {
         let (of, dy, dx) = (channel / (s * s), channel / s % s, channel % s);
