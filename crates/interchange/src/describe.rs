@@ -413,11 +413,10 @@ impl Builder<'_> {
         if channels != 2 * half {
             return refused(place, format!("{half} angles for {channels} channels"));
         }
-        let mut first = vec![0.0; 4 * half * channels];
-        let mut last = vec![0.0; channels * 4 * half];
+        let (mut first, mut last) =
+            (vec![0.0; 4 * half * channels], vec![0.0; channels * 4 * half]);
         for (i, angle) in angles.iter().enumerate() {
-            let (sin, cos) = angle.sin_cos();
-            let (sin, cos) = (sin * FRAC_1_SQRT_2, cos * FRAC_1_SQRT_2);
+            let [sin, cos] = [angle.sin(), angle.cos()].map(|v| v * FRAC_1_SQRT_2);
             let rows = [(cos, sin), (-sin, cos), (-cos, -sin), (-sin, cos)];
             for (block, (a, b)) in rows.into_iter().enumerate() {
                 let row = block * half + i;
