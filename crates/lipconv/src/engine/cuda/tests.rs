@@ -81,16 +81,20 @@ fn batch(input: ImageShape, n: usize, n_classes: usize, seed: u64) -> Batch {
     Batch { images: Tensor::from_vec(values, shape, &Device::Cpu).expect("as many values"), labels }
 }
 
-/// A network whose weights are orthonormal up to some noise: of rows with equal sums RK-L2NE's gradient takes any.
+/// A network. Of rows with equal sums, as orthonormal ones have, RK-L2NE's gradient takes any: with this method weights have some noise.
 fn network(spec: &NetworkSpec) -> Network {
     let network = Network::new(spec, DType::F32, &Device::Cpu, 7).expect("a network");
-    let mut rng = ChaCha8Rng::seed_from_u64(8);
-    for p in network.parameters() {
-        let noisy =
-            values(p.weight.as_tensor()).into_iter().map(|v| v + rng.random_range(-0.02_f32..0.02));
-        let noisy =
-            Tensor::from_iter(noisy, &Device::Cpu).and_then(|t| t.reshape(p.weight.shape()));
-        p.weight.set(&noisy.expect("as many values")).expect("set");
+    let chooses =
+        |layer: &LayerSpec| matches!(layer, LayerSpec::Conv { method: ConvMethod::RkL2ne, .. });
+    if spec.layers.iter().any(chooses) {
+        let mut rng = ChaCha8Rng::seed_from_u64(8);
+        for p in network.parameters() {
+            let weight = values(p.weight.as_tensor()).into_iter();
+            let noisy = weight.map(|v| v + rng.random_range(-0.02_f32..0.02));
+            let noisy = Tensor::from_iter(noisy, &Device::Cpu);
+            let noisy = noisy.and_then(|t| t.reshape(p.weight.shape()));
+            p.weight.set(&noisy.expect("as many values")).expect("set");
+        }
     }
     network
 }
