@@ -2,7 +2,7 @@
 //
 // Forward: R = X Xᵗ; in every step Z = aI + bR + cR², Q ← Q Z, R ← Z R Z.  Backward: with A = (X Xᵗ)^(1/2) and an antisymmetric
 // B, the sign iteration on [[A, B], [0, -A]] with the same Z, of which K = AB - BA, Z_K = bK + c(RK + KR),
-// A ← A Z, B ← A Z_K + B Z.  Matrices of at most 64 rows run all their steps in the shared memory of one block.
+// A ← A Z, B ← A Z_K + B Z, of which the antisymmetric part is kept: a symmetric error would double in every step.  Matrices of at most 64 rows run all their steps in the shared memory of one block.
 #include "portable.h"
 
 struct Steps {
@@ -288,6 +288,12 @@ DEVICE void small_sign_of(const float* a_in, const float* b_in, const float* r_s
     __syncthreads();
     t.store(b);
     next.store(a);
+    __syncthreads();
+    t.clear();
+    t.add(b, 0.5f);
+    t.add_transpose(b, -0.5f);
+    __syncthreads();
+    t.store(b);
   }
   __syncthreads();
   t.clear();

@@ -12,7 +12,8 @@
 //!
 //! Pullback. For a cotangent C of F, with M = C Fᵗ and H = (W Wᵗ)^(1/2), solve H X + X H = M - Mᵗ; the gradient is
 //! (X - P M) F + P C. The equation is solved by the sign iteration on [[sH, B], [0, -sH]], B = M - Mᵗ, whose diagonal
-//! goes through the very same Z as the forward iteration: see `cuda/polar.cu`. It ends with B = 2 X / s.
+//! goes through the very same Z as the forward iteration: see `cuda/polar.cu`. It ends with B = 2 X / s. B is antisymmetric; a symmetric part,
+//! which rounding makes, would double in every step, and is taken away there.
 //!
 //! Source: Amsel, Persson, Musco and Gower, "The Polar Express" (2025) for the coefficients.
 
@@ -376,9 +377,11 @@ impl PolarBuffers {
                 stream,
                 Product::new([r; 3], self.a(step), self.square(z_k), wide).plus(1.0),
             )?;
-            b = wide;
+            // a symmetric error would double in every step
+            emit.with_transpose(stream, r, (0, 0.0), (wide, 0.5, -1.0), x)?;
+            b = self.square(x);
         }
-        let copied = arguments![b.at, b.ld, x, r, r, self.scale, 0.5_f32];
+        let copied = arguments![x, r, x, r, r, self.scale, 0.5_f32];
         emit.launch(Launch::each("copy_scaled", stream, r * r, copied))
     }
 
