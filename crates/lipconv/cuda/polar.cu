@@ -2,7 +2,8 @@
 //
 // Forward: R = X Xᵗ; in every step Z = aI + bR + cR², Q ← Q Z, R ← Z R Z.  Backward: with A = (X Xᵗ)^(1/2) and an antisymmetric
 // B, the sign iteration on [[A, B], [0, -A]] with the same Z, of which K = AB - BA, Z_K = bK + c(RK + KR),
-// A ← A Z, B ← A Z_K + B Z, of which the antisymmetric part is kept: a symmetric error would double in every step.  Matrices of at most 64 rows run all their steps in the shared memory of one block.
+// A ← A Z, B ← A Z_K + B Z, of which the antisymmetric part is kept: a symmetric error would double in every step.  Matrices of
+// at most 64 rows run all their steps in the shared memory of one block.
 #include "portable.h"
 
 struct Steps {

@@ -196,8 +196,15 @@ fn module_of(ordinal: c_int, architecture: &str) -> Result<sys::CUmodule> {
     Ok(module)
 }
 
-/// The kernels as PTX for an architecture.
+/// The kernels as PTX by the architecture that they were compiled for, which takes seconds.
+static PTX: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+
+/// The kernels as PTX for an architecture, compiled once in a process.
 pub(super) fn compile(architecture: &str) -> Result<String> {
+    let mut compiled = PTX.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(ptx) = compiled.get(architecture) {
+        return Ok(ptx.clone());
+    }
     let without_include =
         |source: &str| source.replace("#include \"portable.h\"", "").replace("#pragma once", "");
     let source: String = SOURCES.iter().map(|source| without_include(source)).collect();
@@ -205,10 +212,11 @@ pub(super) fn compile(architecture: &str) -> Result<String> {
         options: vec![format!("--gpu-architecture={architecture}"), "--std=c++17".into()],
         ..Default::default()
     };
-    let ptx = nvrtc::compile_ptx_with_opts(source, options);
-    Ok(ptx
+    let ptx = nvrtc::compile_ptx_with_opts(source, options)
         .map_err(|e| Error::Device { doing: "compile the kernels", reason: format!("{e:?}") })?
-        .to_src())
+        .to_src();
+    compiled.insert(architecture.to_owned(), ptx.clone());
+    Ok(ptx)
 }
 
 /// Waits for what clears and copies, for which the engine's streams do not wait. Not for the whole context: that fails while another engine

@@ -15,6 +15,7 @@ use candle_core::{
 
 use super::blueprint::LinearPlan;
 use super::single::single;
+use super::tensor_kernels::not_on_the_cpu;
 use super::{Engine, Graph, Place};
 use crate::error::Result;
 use crate::methods::{Method, Sizes};
@@ -89,7 +90,7 @@ impl CustomOp1 for DeviceWeight {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        candle_core::bail!("{} of a CUDA device was handed a tensor of the CPU", self.name())
+        not_on_the_cpu(self.name())
     }
 
     fn cuda_fwd(
@@ -131,7 +132,7 @@ impl CustomOp2 for Pullback {
         _: &CpuStorage,
         _: &Layout,
     ) -> candle_core::Result<(CpuStorage, Shape)> {
-        candle_core::bail!("{} of a CUDA device was handed a tensor of the CPU", self.name())
+        not_on_the_cpu(self.name())
     }
 
     fn cuda_fwd(

@@ -5,9 +5,6 @@
 
 #![expect(unsafe_code, reason = "kernels, and memory that candle has not written yet")]
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{LaunchConfig, PushKernelArg};
 use candle_core::{
@@ -76,9 +73,6 @@ pub(crate) fn max_min(x: &Tensor) -> Result<Option<Tensor>> {
     Ok(Some(x.contiguous()?.apply_op1(MaxMin)?))
 }
 
-/// PTX by the architecture that it was compiled for, which takes seconds.
-static PTX: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
-
 /// Runs a kernel with the arguments `inputs…, result, arguments…` over `n` values; the result has `shape`.
 fn run(
     kernel: &'static str,
@@ -88,13 +82,8 @@ fn run(
 ) -> candle_core::Result<CudaStorage> {
     let device: &CudaDevice = &inputs[0].0.device;
     let (major, minor) = device.cuda_stream().context().compute_capability().w()?;
-    let architecture = format!("compute_{major}{minor}");
-    let mut compiled = PTX.lock().unwrap_or_else(PoisonError::into_inner);
-    if !compiled.contains_key(&architecture) {
-        compiled.insert(architecture.clone(), compile(&architecture)?);
-    }
-    let function = device.get_or_load_custom_func(kernel, "lipconv", &compiled[&architecture])?;
-    drop(compiled);
+    let ptx = compile(&format!("compute_{major}{minor}"))?;
+    let function = device.get_or_load_custom_func(kernel, "lipconv", &ptx)?;
     let views = inputs.iter().map(|(storage, layout)| {
         Ok(storage.as_cuda_slice::<f32>()?.slice(layout.start_offset()..))
     });
@@ -123,7 +112,7 @@ fn run(
     Ok(CudaStorage::wrap_cuda_slice(result, device.clone()))
 }
 
-fn not_on_the_cpu<T>(name: &str) -> candle_core::Result<T> {
+pub(super) fn not_on_the_cpu<T>(name: &str) -> candle_core::Result<T> {
     candle_core::bail!("{name} of a CUDA device was handed a tensor of the CPU")
 }
 
