@@ -82,13 +82,15 @@ enum Graph {
     Weight,
     /// The gradient of its parameter.
     WeightGradient,
+    /// The same from the weight that was made last, once.
+    Pullback,
 }
 
 impl Graph {
     fn batch(self) -> usize {
         match self {
             Self::Resident(n) | Self::Copied(n) | Self::Logits(n) | Self::InputGradient(n) => n,
-            Self::Weight | Self::WeightGradient => 0,
+            Self::Weight | Self::WeightGradient | Self::Pullback => 0,
         }
     }
 }

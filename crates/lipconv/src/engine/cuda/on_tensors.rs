@@ -5,6 +5,7 @@
 
 #![expect(unsafe_code, reason = "memory that candle has not written yet")]
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::backend::BackendDevice;
@@ -20,7 +21,17 @@ use super::{Engine, Graph, Place};
 use crate::error::Result;
 use crate::methods::{Method, Sizes};
 
-type Shared = Arc<Mutex<Engine>>;
+type Shared = Arc<Mutex<Single>>;
+
+#[derive(Debug)]
+struct Single {
+    engine: Engine,
+    /// The operation whose assembly the engine's memory still holds.
+    holds: Option<u64>,
+}
+
+/// Numbers the operations of the process.
+static OPERATIONS: AtomicU64 = AtomicU64::new(0);
 
 static ENGINES: Mutex<Vec<(usize, LinearPlan, Shared)>> = Mutex::new(Vec::new());
 
@@ -34,7 +45,8 @@ pub(crate) fn weight(method: Method, sizes: &Sizes, parameter: &Tensor) -> Resul
         return Ok(None);
     };
     let (engine, shape) = (engine_of(gpu_id, plan)?, Shape::from(sizes.weight_shape()));
-    Ok(Some(parameter.contiguous()?.apply_op1(DeviceWeight { engine, shape })?))
+    let number = OPERATIONS.fetch_add(1, Ordering::Relaxed);
+    Ok(Some(parameter.contiguous()?.apply_op1(DeviceWeight { engine, number, shape })?))
 }
 
 fn engine_of(gpu_id: usize, plan: LinearPlan) -> Result<Shared> {
@@ -42,17 +54,25 @@ fn engine_of(gpu_id: usize, plan: LinearPlan) -> Result<Shared> {
     if let Some((_, _, engine)) = engines.iter().find(|(id, p, _)| (*id, p) == (gpu_id, &plan)) {
         return Ok(Arc::clone(engine));
     }
-    let engine = Arc::new(Mutex::new(Engine::of_layer(plan.clone(), Place::Device(gpu_id))?));
+    let engine = Engine::of_layer(plan.clone(), Place::Device(gpu_id))?;
+    let engine = Arc::new(Mutex::new(Single { engine, holds: None }));
     engines.push((gpu_id, plan, Arc::clone(&engine)));
     Ok(engine)
 }
 
 type Input<'a> = (&'a CudaStorage, &'a Layout);
 
-/// Runs a graph on contiguous inputs: the parameter, and the weight's gradient where there is one.
-fn run(engine: &Shared, wanted: Graph, inputs: &[Input<'_>]) -> Result<CudaStorage> {
-    // what an engine holds is written anew by every call
-    let mut engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
+/// The weight of a contiguous parameter, or its pullback where the weight's gradient is given too, for the operation of this number.
+fn run(shared: &Shared, number: u64, inputs: &[Input<'_>]) -> Result<CudaStorage> {
+    // what an engine holds is written anew by every call, or known to be this operation's
+    let mut single = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_held = single.holds.take() == Some(number);
+    let engine = &mut single.engine;
+    let wanted = match (inputs.len(), is_held) {
+        (1, _) => Graph::Weight,
+        (_, true) => Graph::Pullback,
+        (_, false) => Graph::WeightGradient,
+    };
     let device = inputs[0].0.device.clone();
     let stream = device.cuda_stream();
     // what candle was asked for is done before another stream reads it
@@ -76,11 +96,13 @@ fn run(engine: &Shared, wanted: Graph, inputs: &[Input<'_>]) -> Result<CudaStora
     // waits for the copy
     engine.status()?;
     drop(writing);
+    single.holds = (wanted == Graph::Weight).then_some(number);
     Ok(CudaStorage::wrap_cuda_slice(result, device))
 }
 
 struct DeviceWeight {
     engine: Shared,
+    number: u64,
     shape: Shape,
 }
 
@@ -98,7 +120,7 @@ impl CustomOp1 for DeviceWeight {
         parameter: &CudaStorage,
         layout: &Layout,
     ) -> candle_core::Result<(CudaStorage, Shape)> {
-        let weight = run(&self.engine, Graph::Weight, &[(parameter, layout)])?;
+        let weight = run(&self.engine, self.number, &[(parameter, layout)])?;
         Ok((weight, self.shape.clone()))
     }
 
@@ -108,7 +130,7 @@ impl CustomOp1 for DeviceWeight {
         _: &Tensor,
         gradient: &Tensor,
     ) -> candle_core::Result<Option<Tensor>> {
-        let pullback = Pullback(Arc::clone(&self.engine));
+        let pullback = Pullback(Arc::clone(&self.engine), self.number);
         parameter
             .contiguous()?
             .detach()
@@ -118,7 +140,7 @@ impl CustomOp1 for DeviceWeight {
 }
 
 /// The gradient of a parameter from the parameter and the gradient of its weight.
-struct Pullback(Shared);
+struct Pullback(Shared, u64);
 
 impl CustomOp2 for Pullback {
     fn name(&self) -> &'static str {
@@ -143,6 +165,6 @@ impl CustomOp2 for Pullback {
         gradient_layout: &Layout,
     ) -> candle_core::Result<(CudaStorage, Shape)> {
         let inputs = [(parameter, layout), (gradient, gradient_layout)];
-        Ok((run(&self.0, Graph::WeightGradient, &inputs)?, layout.shape().clone()))
+        Ok((run(&self.0, self.1, &inputs)?, layout.shape().clone()))
     }
 }

@@ -77,7 +77,8 @@ impl Engine {
                 self.record_measurement()
             }
             Graph::Weight => self.record_weight(),
-            Graph::WeightGradient => self.record_weight_gradient(),
+            Graph::WeightGradient => self.record_weight_gradient(true),
+            Graph::Pullback => self.record_weight_gradient(false),
         }
     }
 

@@ -1,7 +1,8 @@
 //! The weight of one layer, for networks that are candle's: an engine of that layer alone, on one image of the kernel's size.
 //!
-//! The graph `Weight` makes the weight of the parameter, `WeightGradient` makes it once more and pulls a gradient back: nothing is kept
-//! between the two, so that layers of the same sizes share an engine and its memory.
+//! The graph `Weight` makes the weight of the parameter, `WeightGradient` makes it once more and pulls a gradient back, so that layers of
+//! the same sizes can share an engine and its memory. `Pullback` does not make it once more: it is for whoever knows that the engine has
+//! done nothing else since `Weight`, and works once, since it overwrites what the assembly has left.
 
 use super::backend::{Launch, arguments};
 use super::blueprint::{Blueprint, LinearPlan, LinearShape};
@@ -71,18 +72,25 @@ impl Engine {
         self.blueprint.layers[0].n_weights
     }
 
-    /// Runs [`Graph::Weight`] or [`Graph::WeightGradient`] on what has been written to `memory.parameters` and, for the gradient, to
-    /// `memory.weight`; `memory.weight` or `memory.gradients` have the result when it returns.
+    /// Runs [`Graph::Weight`], [`Graph::WeightGradient`] or [`Graph::Pullback`] on what has been written to `memory.parameters` and, for
+    /// the gradient, to `memory.weight`; `memory.weight` or `memory.gradients` have the result when it returns.
     ///
     /// # Errors
     /// [`Error::Orthonormalisation`](crate::Error::Orthonormalisation) for a parameter that has no weight.
-    pub(super) fn make(&mut self, wanted: Graph) -> Result<()> {
+    pub(super) fn make(&mut self, mut wanted: Graph) -> Result<()> {
         loop {
             let levels = self.levels();
+            if wanted == Graph::Weight {
+                // its rehearsal would overwrite the assembly
+                self.ready(Graph::Pullback)?;
+            }
             self.perform(wanted)?;
             self.status()?;
             if levels == self.levels() {
                 return Ok(());
+            }
+            if wanted == Graph::Pullback {
+                wanted = Graph::WeightGradient;
             }
         }
     }
@@ -100,14 +108,16 @@ impl Engine {
         layer.hand_out(&mut emit, to)
     }
 
-    pub(super) fn record_weight_gradient(&mut self) -> Result<()> {
+    pub(super) fn record_weight_gradient(&mut self, assembles: bool) -> Result<()> {
         let (layer, from) = (self.layers.first().ok_or_else(no_images)?, self.memory.weight);
         let mut emit = Emit::new(&mut *self.device, self.memory.control);
         let own = streams(0);
         emit.wait(own[0], 0)?;
         emit.wait(own[1], 0)?;
-        layer.assemble(&mut emit, own)?;
-        emit.wait(own[0], own[1])?;
+        if assembles {
+            layer.assemble(&mut emit, own)?;
+            emit.wait(own[0], own[1])?;
+        }
         layer.weight.prepare_backward(&mut emit, own)?;
         layer.take_in(&mut emit, own[0], from)?;
         layer.weight.pull_back(&mut emit, own)?;

@@ -8,27 +8,29 @@ use super::*;
 use crate::methods::{Method, Sizes};
 use crate::ops;
 
-/// Weight and gradient on the emulated device, the gradient twice, and the weight once more: nothing is left of the calls before.
+/// Weight and gradient on the emulated device, the gradient twice, the weight once more, where nothing is left of the calls before, and
+/// the gradient from what that weight has left.
 fn on_device(method: Method, sizes: &Sizes, parameter: &[f32], cotangent: &[f32]) -> [Vec<f32>; 2] {
     let plan = single(method, sizes).expect("a method of the engine");
     let mut engine = Engine::of_layer(plan, place()).expect("an engine");
     let (n_weight, n_parameter) = (engine.n_weight(), engine.n_parameter());
-    let mut runs = [Graph::Weight, Graph::WeightGradient, Graph::WeightGradient, Graph::Weight]
-        .map(|wanted| {
-            let mut start = parameter.to_vec();
-            start.resize(engine.memory.n_parameters, 0.0);
-            engine.set_parameters(&start).expect("written");
-            let given = bytes_of(cotangent);
-            engine.device.write(engine.memory.weight, &given).expect("written");
-            engine.make(wanted).expect("a weight");
-            let (from, n) = match wanted {
-                Graph::Weight => (engine.memory.weight, n_weight),
-                _ => (engine.memory.gradients, n_parameter),
-            };
-            engine.read(from, n).expect("read")
-        });
+    use Graph::{Pullback, Weight, WeightGradient};
+    let mut runs = [Weight, WeightGradient, WeightGradient, Weight, Pullback].map(|wanted| {
+        let mut start = parameter.to_vec();
+        start.resize(engine.memory.n_parameters, 0.0);
+        engine.set_parameters(&start).expect("written");
+        let given = bytes_of(cotangent);
+        engine.device.write(engine.memory.weight, &given).expect("written");
+        engine.make(wanted).expect("a weight");
+        let (from, n) = match wanted {
+            Weight => (engine.memory.weight, n_weight),
+            _ => (engine.memory.gradients, n_parameter),
+        };
+        engine.read(from, n).expect("read")
+    });
     assert_eq!(runs[0], runs[3], "{method:?}");
     assert_eq!(runs[1], runs[2], "{method:?}");
+    assert_eq!(runs[1], runs[4], "{method:?}");
     [std::mem::take(&mut runs[0]), std::mem::take(&mut runs[1])]
 }
 
