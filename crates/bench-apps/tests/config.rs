@@ -5,6 +5,7 @@ use std::path::Path;
 
 use bench_apps::Error;
 use bench_apps::config::{AugmentationKind, DatasetName, Method, Recipe, RunConfig, ScheduleKind};
+use bench_apps::jobs::spec::Experiment;
 
 #[test]
 fn an_empty_file_is_the_papers_network_with_the_papers_loss_and_attack() {
@@ -236,13 +237,14 @@ fn every_recipe_survives_being_printed_and_says_its_source() {
 
 #[test]
 fn a_short_run_warms_up_over_a_sixth_at_most() {
-    let recipe = Recipe::named("certified").unwrap();
-    let planned = recipe.config(DatasetName::Mnist).unwrap().training;
-    assert_eq!((planned.epochs, planned.warm_up), (20, 2.0));
+    let layers = Experiment::find("layers").unwrap();
+    let recipe = &layers.recipes["layers"];
+    let planned = recipe.config(DatasetName::Cifar10).unwrap().training;
+    assert_eq!(planned.warm_up, 2.0);
     for (epochs, warm_up) in [(1, 1.0 / 6.0), (6, 1.0), (12, 2.0), (200, 2.0)] {
-        let mut config = RunConfig::of(DatasetName::Mnist);
+        let mut config = RunConfig::of(DatasetName::Cifar10);
         config.training.epochs = epochs;
-        let training = config.trained_by(&recipe).unwrap().training;
+        let training = config.trained_by(recipe).unwrap().training;
         assert_eq!((training.epochs, training.warm_up), (epochs, warm_up));
     }
 }

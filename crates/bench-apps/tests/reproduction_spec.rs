@@ -169,7 +169,7 @@ fn an_experiment_has_recipes_of_its_own() {
     assert!(rates(&own).contains(&(0.25, one)));
     // one that ships with the program may be named beside it
     let shipped = find(text("certified", "learning_rate")).unwrap();
-    assert!(rates(&shipped).iter().all(|(rate, _)| *rate == 3e-3));
+    assert!(rates(&shipped).iter().all(|(rate, _)| *rate == 1e-3));
     let unknown = find(text("mien", "learning_rate")).unwrap_err().to_string();
     assert!(unknown.contains("mien: unknown recipe"), "{unknown}");
     let bad = find(text("mine", "learning_rat")).unwrap_err().to_string();

@@ -40,7 +40,7 @@ mod tall;
 
 use ndarray::{Array2, ArrayView2};
 
-pub use factored::{FactoredPolar, factored_polar};
+pub use factored::{FactoredPolar, factored_polar, factored_polar_within};
 
 use crate::error::Result;
 use crate::{Real, dense};

@@ -15,6 +15,14 @@ pub fn orthonormal<T: Real>(n: usize, k: usize) -> f64 {
     T::EPS * (k.max(1) as f64).sqrt() * (6.0 + (n as f64).sqrt() / 4.0)
 }
 
+/// Allowed root mean square, over the rows, of Q Q^T - I for a factor Q that a training step applies: half of the digits.
+///
+/// A gradient of a batch of samples is known to a percent at best.
+#[must_use]
+pub fn applied<T: Real>() -> f64 {
+    6.0 * T::EPS.sqrt()
+}
+
 /// Allowed `|P^2 - P|_F` and `|P - P^T|_F` when a caller's n x n matrix is accepted as a projector.
 ///
 /// Wider than what this crate's own constructors reach, so that a projector computed elsewhere in the same precision

@@ -8,7 +8,8 @@
 //! Guarantee. All singular values of the weight are 1 up to rounding for every M of full rank, so that it is frozen as it is.
 //!
 //! On the CPU see `projectors::polar`; a wide matrix that is large enough is applied in its factors and never formed. In
-//! candle's operations see [`portable::polar`].
+//! candle's operations see [`portable::polar`]. A factor that is applied in a training step has the defect [`tolerance::applied`] at most, as
+//! estimated; what leaves training has that of working precision.
 //!
 //! Between steps. The inverse square root of the Gram matrix, from which the next orthonormalisation starts.
 //!
@@ -16,7 +17,8 @@
 
 use candle_core::Tensor;
 use ndarray::{Array2, ArrayD, ArrayViewD, Ix2};
-use projectors::polar::{FactoredPolar, Polar as Factor, factored_polar};
+use projectors::polar::{FactoredPolar, Polar as Factor, factored_polar_within};
+use projectors::tolerance;
 use rand_chacha::ChaCha8Rng;
 
 use super::arrays::{polar_of, ranked};
@@ -71,7 +73,8 @@ impl<T: Element> CpuParametrisation<T> for Polar {
         if rows < FACTORED_FROM || rows > columns {
             return self.assemble(layer, parameter, start);
         }
-        let factored = factored_polar(ranked::<T, Ix2>(parameter));
+        let parameter = ranked::<T, Ix2>(parameter);
+        let factored = factored_polar_within(parameter, tolerance::applied::<T>());
         Ok(Box::new(factored.map_err(|source| layer.orthonormalisation(source))?))
     }
 }
@@ -97,8 +100,8 @@ impl<T: Element> Assembled<T> for Factor<T> {
 }
 
 impl<T: Element> Assembled<T> for FactoredPolar<T> {
-    fn weight(&self, _: ArrayViewD<'_, T>) -> ArrayD<T> {
-        self.factor().into_dyn()
+    fn weight(&self, parameter: ArrayViewD<'_, T>) -> ArrayD<T> {
+        self.factor(ranked::<T, Ix2>(parameter)).into_dyn()
     }
 
     fn pullback(

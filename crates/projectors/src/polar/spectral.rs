@@ -68,16 +68,19 @@ impl<T: Real> SpectralForm<T> {
         gram: ArrayView2<'_, T>,
         tolerance: f64,
     ) -> Result<Option<Self>> {
-        let (lambda, v) = lapack::eigh(gram)?;
-        let (lowest, highest) = (lambda[0].as_f64(), lambda[lambda.len() - 1].as_f64());
-        if lowest.is_nan() || lowest * MAX_RELATIVE_CONDITION <= highest * T::EPS {
-            return Ok(None);
-        }
-        let sigma = lambda.mapv(Float::sqrt);
+        Ok(singular_vectors(gram)?.and_then(|known| Self::corrected(w, known, tolerance)))
+    }
+
+    /// The form of W with the singular values and vectors that its Gram matrix gave; `None` where they are too far off.
+    pub(super) fn corrected(
+        w: ArrayView2<'_, T>,
+        (sigma, v): (Array1<T>, Array2<T>),
+        tolerance: f64,
+    ) -> Option<Self> {
         let scaled = &v / &sigma;
         let basis = oriented_product(w, scaled.view());
-        let correction = Self::correct(&basis, &v, &sigma, tolerance);
-        Ok(correction.map(|correction| Self { basis, v, correction, sigma }))
+        let correction = Self::correct(&basis, &v, &sigma, tolerance)?;
+        Some(Self { basis, v, correction, sigma })
     }
 
     /// F = I - C, from as many Newton steps as the tolerance asks for; `None` where D is too large.
@@ -112,15 +115,12 @@ impl<T: Real> SpectralForm<T> {
         None
     }
 
-    /// The form of a W of any conditioning: in this element type, in f64, or through a singular value decomposition,
+    /// The form of a W for whose conditioning this element type does not do: in f64, or through a singular value decomposition,
     /// whichever first brings what the correction leaves, 3 |T|_F^2, below `tolerance`.
     ///
     /// # Errors
     /// [`Error::RankDeficient`].
-    pub(super) fn of(w: ArrayView2<'_, T>, tolerance: f64) -> Result<Self> {
-        if let Some(form) = Self::new(w, gemm::gram(w).view(), tolerance)? {
-            return Ok(form);
-        }
+    pub(super) fn in_double(w: ArrayView2<'_, T>, tolerance: f64) -> Result<Self> {
         let double = dense::convert::<T, f64>(w);
         let gram = gemm::gram(double.view());
         if let Some(form) = SpectralForm::<f64>::new(double.view(), gram.view(), tolerance)? {
@@ -178,6 +178,19 @@ impl<T: Real> SpectralForm<T> {
         tall.reorthonormalise(tolerance);
         tall
     }
+}
+
+/// Singular values of a tall W, and its right singular vectors as columns, from its Gram matrix; `None` where that has no
+/// trustworthy small eigenvalues.
+pub(super) fn singular_vectors<T: Real>(
+    gram: ArrayView2<'_, T>,
+) -> Result<Option<(Array1<T>, Array2<T>)>> {
+    let (lambda, v) = lapack::eigh(gram)?;
+    let (lowest, highest) = (lambda[0].as_f64(), lambda[lambda.len() - 1].as_f64());
+    if lowest.is_nan() || lowest * MAX_RELATIVE_CONDITION <= highest * T::EPS {
+        return Ok(None);
+    }
+    Ok(Some((lambda.mapv(Float::sqrt), v)))
 }
 
 /// D from C M, C M C^T and N.

@@ -75,8 +75,8 @@ fn add_product<T: Real>(
             }
             None
         }
-        DenseWeight::Polar(polar) => {
-            let coordinates = polar.coordinates(input);
+        DenseWeight::Polar(polar, parameter) => {
+            let coordinates = polar.coordinates(parameter, input);
             polar.add_output(coordinates.view(), output);
             Some(coordinates)
         }
@@ -145,8 +145,8 @@ pub(crate) fn backward<T: Real>(
             let input = if n == 0 { features } else { &buffers.outputs[n - 1] };
             let input = view(batch, dense.n_in, input);
             let weight = match (dense.weight, &buffers.coordinates[n]) {
-                (DenseWeight::Polar(polar), Some(coordinates)) => {
-                    polar.pullback(d_output, input, coordinates.view())
+                (DenseWeight::Polar(polar, parameter), Some(coordinates)) => {
+                    polar.pullback(parameter, d_output, input, coordinates.view())
                 }
                 _ => matmul(d_output.t(), input),
             };
@@ -161,7 +161,9 @@ pub(crate) fn backward<T: Real>(
                 let weight = view(dense.n_out, dense.n_in, weight);
                 matmul_into(T::one(), d_output, weight, T::zero(), d_input);
             }
-            DenseWeight::Polar(polar) => polar.input_gradient(d_output, d_input),
+            DenseWeight::Polar(polar, parameter) => {
+                polar.input_gradient(parameter, d_output, d_input);
+            }
         }
     }
     gradients.reverse();

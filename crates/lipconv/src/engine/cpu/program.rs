@@ -33,8 +33,8 @@ pub(crate) struct DenseBlock<'a, T> {
 pub(crate) enum DenseWeight<'a, T> {
     /// Its entries, row-major.
     Plain(&'a [T]),
-    /// The polar factor of the layer's parameter, never formed.
-    Polar(&'a FactoredPolar<T>),
+    /// The polar factor of the layer's parameter, never formed, and the parameter.
+    Polar(&'a FactoredPolar<T>, ArrayView2<'a, T>),
 }
 
 /// Convolutions on images, then dense layers on vectors.

@@ -179,7 +179,8 @@ fn program<'a, T: Element>(
             }
             _ => {
                 let sizes = (p.layer.sizes.n_out, p.layer.sizes.n_in);
-                program.push_dense(sizes, dense_weight(assembled.as_ref(), weight), Some(p.bias));
+                let weight = dense_weight(assembled.as_ref(), weight, &p.weight);
+                program.push_dense(sizes, weight, Some(p.bias));
             }
         }
     }
@@ -189,9 +190,13 @@ fn program<'a, T: Element>(
 fn dense_weight<'a, T: Element>(
     assembled: &'a dyn Assembled<T>,
     weight: Option<&'a ArrayD<T>>,
+    parameter: &'a ArrayViewD<'_, T>,
 ) -> DenseWeight<'a, T> {
     match (assembled.factored(), weight) {
-        (Some(polar), _) => DenseWeight::Polar(polar),
+        (Some(polar), _) => {
+            let parameter = parameter.view().into_dimensionality();
+            DenseWeight::Polar(polar, parameter.expect("dense layers have matrices"))
+        }
         (None, Some(weight)) => DenseWeight::Plain(weight.as_slice().expect("in standard layout")),
         (None, None) => unreachable!("a weight that is not factored was formed"),
     }
