@@ -4,9 +4,10 @@ use candle_core::{CpuStorage, DType, Layout, Storage, Tensor, WithDType};
 use projectors::Real;
 
 use crate::error::{Error, Result};
+use crate::kernels::registers::Packed;
 
 /// `f32` or `f64`: a number of the algebra crates and of candle at once.
-pub trait Element: Real + WithDType {
+pub trait Element: Real + Packed + WithDType {
     /// The values of a CPU storage of this type, for writing.
     ///
     /// # Errors

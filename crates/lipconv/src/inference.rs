@@ -10,7 +10,6 @@ use crate::engine::cpu::plain::CpuTape;
 use crate::engine::cuda::{Place, plain as device};
 use crate::engine::has_block_form;
 use crate::error::{Error, Result};
-use crate::kernels::conv::GATHER_BELOW;
 use crate::ops;
 use crate::plain::{PlainLayer, PlainNetwork};
 
@@ -40,16 +39,18 @@ impl PlainNetwork {
     }
 }
 
+/// Products of the shortest block that [`roundings_in_blocks`] allows for.
+const SHORTEST_BLOCK: usize = 24;
+
 /// Most roundings that a product passes through in a blocked dot product of `n_terms` products and a bias: min(n, 128 + ⌈n / 24⌉) + 1.
 ///
 /// A block has at most 128 products, and its sum, in whatever order, rounds each of them at most 128 times.
 /// The blocks and the bias are then added one after another.
-/// There are at most ⌈n / 24⌉ of them: the sum is cut at every 128 products, or, where a convolution has 24 channels or more, at every tap
-/// and at every 128 products of a tap.
+/// There are ⌈n / 128⌉ of them; ⌈n / 24⌉ are allowed for.
 /// A sum in any order promises n + 1.
 #[must_use]
 pub const fn roundings_in_blocks(n_terms: usize) -> usize {
-    let blocked = BLOCK_TERMS + n_terms.div_ceil(GATHER_BELOW);
+    let blocked = BLOCK_TERMS + n_terms.div_ceil(SHORTEST_BLOCK);
     (if n_terms < blocked { n_terms } else { blocked }) + 1
 }
 

@@ -1,30 +1,36 @@
-//! Cyclic convolution of one image as matrix products on shifted views: no im2col for wide layers.
+//! Cyclic convolution of one image, without a matrix of its patches.
 //!
 //! Definition: with `p = k/2` and the downsampled image `x` of shape c_in x h x w,
-//! `y[o, i, j] = β[o] + Σ_{a,b,c} W[a, b, o, c] x[c, (i + a - p) mod h, (j + b - p) mod w]`.
+//! `y[o, i, j] = β[o] + Σ_{c,a,b} W[o, c, a, b] x[c, (i + a - p) mod h, (j + b - p) mod w]`.
 //!
-//! Layout. The image is first copied, downsampled and cyclically padded to c_in x hp x wp with
-//! hp = h + k - 1, wp = w + k - 1. Seen as flat rows of length hp·wp, tap (a, b) of every output is the same
-//! row shifted by a·wp + b, so the output *in wide form* (c_out rows of length L = (h-1)·wp + w, of which
-//! k - 1 columns after every w are of no use) is a sum of k² products of a c_out x c_in matrix and a strided
-//! view of the padded image. Nothing is copied for a tap. The adjoint products write through the same views.
-//! Where c_in is small the k² rows are gathered (one memcpy of L values each) and one product does the work.
+//! The image is first copied, downsampled and cyclically padded to c_in x hp x wp with hp = h + k - 1, wp = w + k - 1. In this copy
+//! output pixel (i, j) and term (c, a, b) meet at `place(i, j) + place(c, a, b)`, with `place(i, j) = i·wp + j` and
+//! `place(c, a, b) = (c·hp + a)·wp + b`: what [`Sums`] adds up.
 //!
-//! Cost: 2·c_out·c_in·k²·L FLOP for each of forward, input gradient and weight gradient; L/(h·w) - 1 (6 % at
-//! 16 x 16, k = 2) is wasted on the useless columns, which costs less than writing c_in·k²·h·w values.
+//! | | values | rows | terms | factors |
+//! |-|-|-|-|-|
+//! | output | padded image | pixels | (c, a, b) | weight |
+//! | weight gradient | padded image | (c, a, b) | pixels | output gradient |
+//! | input gradient | padded output gradient | pixels | (o, a, b) | weight, taps reversed, channels exchanged |
 //!
-//! Weights are tap-major, [k, k, c_out, c_in]: the layout in which BCOP kernels are assembled.
+//! The input gradient is itself a cyclic convolution, padded by k - 1 - k/2 before, and is upsampled at the end.
+//!
+//! Cost: 2·c_out·c_in·k²·h·w FLOP for each of the three, the number of channels in lanes (c_out, for the input gradient c_in) rounded up
+//! to a multiple of 16.
+//!
+//! Guarantee: an output is the bias and, one after another, sums of at most 128 terms each.
 
-use ndarray::linalg::general_mat_mul;
-use ndarray::{ArrayView2, ArrayViewMut2, ShapeBuilder};
+use ndarray::ArrayView1;
 use projectors::Real;
-use projectors::gemm::product_in_blocks;
 
+use super::lanes::{LANES, Lanes, into_lanes, n_groups, out_of_lanes};
+use super::registers::Packed;
+use super::sums::Sums;
 use crate::shape::ImageShape;
 
-/// Below this many input channels the taps are gathered into one product: k² products with so short an inner
-/// dimension are bound by reading and writing the output k² times.
-pub(crate) const GATHER_BELOW: usize = 24;
+mod padding;
+
+use padding::{pad, scatter};
 
 /// Sizes of one cyclic convolution.
 #[derive(Debug, Clone, Copy)]
@@ -57,13 +63,19 @@ impl ConvGeometry {
     }
 
     /// Number of taps, k².
-    pub(crate) fn n_taps(&self) -> usize {
+    fn n_taps(&self) -> usize {
         self.kernel * self.kernel
     }
 
-    /// Number of weights, k²·c_out·c_in.
-    pub(crate) fn n_weights(&self) -> usize {
-        self.n_taps() * self.c_out * self.c_in()
+    /// Number of terms of an output, c_in·k².
+    pub(crate) fn n_terms(&self) -> usize {
+        self.c_in() * self.n_taps()
+    }
+
+    /// Of the convolution of the output gradient that is the input gradient, before it is upsampled.
+    fn adjoint(&self) -> Self {
+        let (input, c_out) = (self.output(), self.c_in());
+        Self { input, downsample: 1, kernel: self.kernel, c_out }
     }
 
     fn padded_width(&self) -> usize {
@@ -76,315 +88,188 @@ impl ConvGeometry {
     }
 
     /// Values in the padded image.
-    pub(crate) fn n_padded(&self) -> usize {
+    fn n_padded(&self) -> usize {
         self.c_in() * self.padded_plane()
     }
 
-    /// Length L of a channel in wide form.
-    fn wide_plane(&self) -> usize {
-        (self.height() - 1) * self.padded_width() + self.width()
-    }
-
-    /// Values of an output in wide form.
-    pub(crate) fn n_wide(&self) -> usize {
-        self.c_out * self.wide_plane()
-    }
-
-    fn gathers(&self) -> bool {
-        self.c_in() < GATHER_BELOW && self.kernel > 1
-    }
-
-    /// Values of the gathered taps, 0 when none are gathered.
-    pub(crate) fn n_gathered(&self) -> usize {
-        if self.gathers() { self.n_taps() * self.c_in() * self.wide_plane() } else { 0 }
-    }
-
-    /// Shift of tap number `tap` in the padded image.
-    fn shift(&self, tap: usize) -> usize {
-        (tap / self.kernel) * self.padded_width() + tap % self.kernel
-    }
-
-    fn tap_view<'a, T>(&self, padded: &'a [T], tap: usize) -> ArrayView2<'a, T> {
-        let shape = (self.c_in(), self.wide_plane()).strides((self.padded_plane(), 1));
-        ArrayView2::from_shape(shape, &padded[self.shift(tap)..])
-            .expect("the shifted rows lie inside")
-    }
-
-    fn tap_view_mut<'a, T>(&self, padded: &'a mut [T], tap: usize) -> ArrayViewMut2<'a, T> {
-        let shape = (self.c_in(), self.wide_plane()).strides((self.padded_plane(), 1));
-        let shifted = &mut padded[self.shift(tap)..];
-        ArrayViewMut2::from_shape(shape, shifted).expect("the shifted rows lie inside")
-    }
-
-    fn wide_view<'a, T>(&self, wide: &'a [T]) -> ArrayView2<'a, T> {
-        matrix(self.c_out, self.wide_plane(), wide)
+    /// Place of term number `term` in the padded image.
+    fn place(&self, term: usize) -> usize {
+        let (channel, tap) = (term / self.n_taps(), term % self.n_taps());
+        channel * self.padded_plane()
+            + (tap / self.kernel) * self.padded_width()
+            + tap % self.kernel
     }
 }
 
-/// The first `rows`·`columns` values as a matrix.
-fn matrix<T>(rows: usize, columns: usize, values: &[T]) -> ArrayView2<'_, T> {
-    ArrayView2::from_shape((rows, columns), &values[..rows * columns])
-        .expect("the length is rows·columns")
+/// A convolution with its weight.
+#[derive(Debug)]
+pub(crate) struct Conv<T> {
+    pub(crate) geometry: ConvGeometry,
+    /// The weight in lanes: groups of output channels x terms.
+    factors: Vec<Lanes<T>>,
+    /// The bias in lanes.
+    bias: Vec<Lanes<T>>,
+    /// Places of the output pixels.
+    pixels: Vec<usize>,
+    /// Places of the terms of an output, or of those of an input gradient: as many as there are of the one or the other.
+    terms: Vec<usize>,
 }
 
-fn matrix_mut<T>(rows: usize, columns: usize, values: &mut [T]) -> ArrayViewMut2<'_, T> {
-    let values = &mut values[..rows * columns];
-    ArrayViewMut2::from_shape((rows, columns), values).expect("the length is rows·columns")
+/// Memory for the convolutions of one sample after another.
+#[derive(Debug, Default)]
+pub(crate) struct ConvScratch<T> {
+    padded: Vec<T>,
+    lanes: Vec<Lanes<T>>,
+    /// Rows of sixteen channels.
+    rows: Vec<T>,
 }
 
-/// Weights as the products want them: tap-major, or for gathered taps c_out x (k²·c_in).
-pub(crate) fn pack_weights<T: Real>(geometry: &ConvGeometry, taps: &[T], packed: &mut Vec<T>) {
-    packed.clear();
-    if !geometry.gathers() {
-        packed.extend_from_slice(taps);
-        return;
+impl<T: Packed> ConvScratch<T> {
+    /// Makes room for a convolution.
+    pub(crate) fn reserve(&mut self, conv: &Conv<T>) {
+        let (geometry, adjoint) = (conv.geometry, conv.geometry.adjoint());
+        let n_pixels = conv.pixels.len();
+        grow(&mut self.padded, geometry.n_padded().max(adjoint.n_padded()), T::zero());
+        let n_lanes = n_groups(geometry.c_out.max(adjoint.c_out)) * n_pixels;
+        grow(&mut self.lanes, n_lanes, Lanes::zero());
+        grow(&mut self.rows, LANES * n_pixels, T::zero());
     }
-    let (c_out, c_in) = (geometry.c_out, geometry.c_in());
-    for o in 0..c_out {
-        for tap in 0..geometry.n_taps() {
-            packed.extend_from_slice(&taps[(tap * c_out + o) * c_in..][..c_in]);
+}
+
+/// At least `n` elements.
+pub(crate) fn grow<E: Clone>(buffer: &mut Vec<E>, n: usize, element: E) {
+    if buffer.len() < n {
+        buffer.resize(n, element);
+    }
+}
+
+impl<T> Conv<T> {
+    /// Lanes of the weight gradient and of the bias gradient.
+    pub(crate) fn gradient_len(&self) -> usize {
+        self.factors.len() + self.bias.len()
+    }
+}
+
+impl<T: Packed> Conv<T> {
+    /// `weight` is c_out x c_in x k x k.
+    pub(crate) fn new(geometry: ConvGeometry, weight: &[T], bias: Option<&[T]>) -> Self {
+        let (w, n_terms) = (geometry.width(), geometry.n_terms());
+        let mut factors = vec![Lanes::zero(); n_groups(geometry.c_out) * n_terms];
+        into_lanes(weight, n_terms, &mut factors);
+        let mut lanes = vec![Lanes::zero(); n_groups(geometry.c_out)];
+        if let Some(bias) = bias {
+            into_lanes(bias, 1, &mut lanes);
+        }
+        let n_pixels = geometry.height() * w;
+        let place = |pixel: usize| (pixel / w) * geometry.padded_width() + pixel % w;
+        let most = n_terms.max(geometry.adjoint().n_terms());
+        Self {
+            geometry,
+            factors,
+            bias: lanes,
+            pixels: (0..n_pixels).map(place).collect(),
+            terms: (0..most).map(|term| geometry.place(term)).collect(),
         }
     }
-}
 
-/// Adds a gradient in packed layout to one in tap-major layout.
-pub(crate) fn unpack_weights_add<T: Real>(geometry: &ConvGeometry, packed: &[T], taps: &mut [T]) {
-    let (c_out, c_in, n_taps) = (geometry.c_out, geometry.c_in(), geometry.n_taps());
-    let rows = packed.chunks_exact(c_in).enumerate();
-    for (row, values) in rows {
-        let target = if geometry.gathers() {
-            let (o, tap) = (row / n_taps, row % n_taps);
-            tap * c_out + o
-        } else {
-            row
-        };
-        add_assign(&mut taps[target * c_in..][..c_in], values);
+    /// The gradients of weight (c_out x c_in x k x k) and bias out of the lanes that begin with them.
+    pub(crate) fn gradients(&self, lanes: &[Lanes<T>]) -> (Vec<T>, Vec<T>) {
+        let (c_out, n_terms) = (self.geometry.c_out, self.geometry.n_terms());
+        let mut weight = vec![T::zero(); c_out * n_terms];
+        let mut bias = vec![T::zero(); c_out];
+        let (of_weight, rest) = lanes.split_at(self.factors.len());
+        out_of_lanes(of_weight, n_terms, &mut weight);
+        out_of_lanes(&rest[..self.bias.len()], 1, &mut bias);
+        (weight, bias)
+    }
+
+    /// `output = β + W ⋆ image`.
+    pub(crate) fn forward(&self, image: &[T], output: &mut [T], scratch: &mut ConvScratch<T>) {
+        let (geometry, n_pixels) = (&self.geometry, self.pixels.len());
+        let ConvScratch { padded, lanes, .. } = scratch;
+        let padded = &mut padded[..geometry.n_padded()];
+        pad(geometry, geometry.kernel / 2, image, padded);
+        let lanes = &mut lanes[..self.bias.len() * n_pixels];
+        let terms = &self.terms[..geometry.n_terms()];
+        let sums = Sums { values: padded, rows: &self.pixels, terms, factors: &self.factors };
+        sums.write(Some(&self.bias), lanes);
+        out_of_lanes(lanes, n_pixels, output);
+    }
+
+    /// Adds the gradients of weight and bias, in lanes.
+    pub(crate) fn add_gradients(
+        &self,
+        image: &[T],
+        d_output: &[T],
+        gradient: &mut [Lanes<T>],
+        scratch: &mut ConvScratch<T>,
+    ) {
+        let (geometry, n_pixels) = (&self.geometry, self.pixels.len());
+        let ConvScratch { padded, lanes, .. } = scratch;
+        let padded = &mut padded[..geometry.n_padded()];
+        pad(geometry, geometry.kernel / 2, image, padded);
+        let factors = &mut lanes[..self.bias.len() * n_pixels];
+        into_lanes(d_output, n_pixels, factors);
+        let rows = &self.terms[..geometry.n_terms()];
+        let (d_weight, d_bias) = gradient.split_at_mut(self.factors.len());
+        Sums { values: padded, rows, terms: &self.pixels, factors }.add(d_weight);
+        for (o, plane) in d_output.chunks_exact(n_pixels).enumerate() {
+            d_bias[o / LANES].0[o % LANES] += ArrayView1::from(plane).sum();
+        }
+    }
+
+    /// The factors of the input gradient: groups of input channels x (output channel, reversed tap).
+    pub(crate) fn adjoint_factors(&self) -> Vec<Lanes<T>> {
+        let (geometry, adjoint) = (&self.geometry, self.geometry.adjoint());
+        let (n_taps, n_terms) = (geometry.n_taps(), adjoint.n_terms());
+        let mut factors = vec![Lanes::zero(); n_groups(adjoint.c_out) * n_terms];
+        for (group, factors) in factors.chunks_exact_mut(n_terms).enumerate() {
+            for (term, Lanes(factor)) in factors.iter_mut().enumerate() {
+                let (o, tap) = (term / n_taps, n_taps - 1 - term % n_taps);
+                let own = &self.factors[o / LANES * geometry.n_terms()..];
+                let channels = (group * LANES..adjoint.c_out).zip(factor);
+                channels.for_each(|(c, value)| *value = own[c * n_taps + tap].0[o % LANES]);
+            }
+        }
+        factors
+    }
+
+    /// The input gradient; `factors` are the [`adjoint_factors`](Self::adjoint_factors).
+    pub(crate) fn input_gradient(
+        &self,
+        factors: &[Lanes<T>],
+        d_output: &[T],
+        d_image: &mut [T],
+        scratch: &mut ConvScratch<T>,
+    ) {
+        let (geometry, adjoint) = (&self.geometry, self.geometry.adjoint());
+        let (n_pixels, n_terms) = (self.pixels.len(), adjoint.n_terms());
+        let ConvScratch { padded, lanes, rows } = scratch;
+        let padded = &mut padded[..adjoint.n_padded()];
+        pad(&adjoint, geometry.kernel - 1 - geometry.kernel / 2, d_output, padded);
+        let lanes = &mut lanes[..n_groups(adjoint.c_out) * n_pixels];
+        let terms = &self.terms[..n_terms];
+        Sums { values: padded, rows: &self.pixels, terms, factors }.write(None, lanes);
+        if geometry.downsample == 1 {
+            return out_of_lanes(lanes, n_pixels, d_image);
+        }
+        for (group, lanes) in lanes.chunks_exact(n_pixels).enumerate() {
+            let first = group * LANES;
+            let rows = &mut rows[..(adjoint.c_out - first).min(LANES) * n_pixels];
+            out_of_lanes(lanes, n_pixels, rows);
+            scatter(geometry, first, rows, d_image);
+        }
     }
 }
 
 /// `target += source`.
-pub(crate) fn add_assign<T: Real>(target: &mut [T], source: &[T]) {
-    for (t, &s) in target.iter_mut().zip(source) {
-        *t += s;
-    }
-}
-
-/// Downsamples `image` and pads it cyclically.
-pub(crate) fn pad<T: Real>(geometry: &ConvGeometry, image: &[T], padded: &mut [T]) {
-    let (h, w, wp) = (geometry.height(), geometry.width(), geometry.padded_width());
-    let (before, kernel) = (geometry.kernel / 2, geometry.kernel);
-    let plane = geometry.padded_plane();
-    for (channel, padded) in padded[..geometry.n_padded()].chunks_exact_mut(plane).enumerate() {
-        let source = Subpixels::new(geometry, channel);
-        for i in 0..h {
-            let row = &mut padded[(i + before) * wp..][..wp];
-            source.gather(image, i, &mut row[before..before + w]);
-            row.copy_within(w..w + before, 0);
-            row.copy_within(before..kernel - 1, before + w);
-        }
-        padded.copy_within(h * wp..(h + before) * wp, 0);
-        padded.copy_within(before * wp..(kernel - 1) * wp, (h + before) * wp);
-    }
-}
-
-/// The adjoint of [`pad`]: folds the gradient of the padded image onto `gradient`, which is overwritten.
-/// `padded` is used up.
-pub(crate) fn unpad<T: Real>(geometry: &ConvGeometry, padded: &mut [T], gradient: &mut [T]) {
-    let (h, w, wp) = (geometry.height(), geometry.width(), geometry.padded_width());
-    let (before, kernel) = (geometry.kernel / 2, geometry.kernel);
-    let plane = geometry.padded_plane();
-    for (channel, padded) in padded[..geometry.n_padded()].chunks_exact_mut(plane).enumerate() {
-        let target = Subpixels::new(geometry, channel);
-        fold(padded, 0, h * wp, before * wp);
-        fold(padded, (h + before) * wp, before * wp, (kernel - 1 - before) * wp);
-        for i in 0..h {
-            let row = &mut padded[(i + before) * wp..][..wp];
-            fold(row, 0, w, before);
-            fold(row, before + w, before, kernel - 1 - before);
-            target.scatter(&row[before..before + w], i, gradient);
+pub(crate) fn add_assign<T: Real>(target: &mut [Lanes<T>], source: &[Lanes<T>]) {
+    for (Lanes(target), Lanes(source)) in target.iter_mut().zip(source) {
+        for (t, &s) in target.iter_mut().zip(source) {
+            *t += s;
         }
     }
 }
 
-/// `values[to..to+n] += values[from..from+n]`, the ranges disjoint or `from > to` by at least one element.
-fn fold<T: Real>(values: &mut [T], from: usize, to: usize, n: usize) {
-    for i in 0..n {
-        let value = values[from + i];
-        values[to + i] += value;
-    }
-}
-
-/// Where the rows of one channel of the downsampled image lie in the original: channel order (c, dy, dx).
-struct Subpixels {
-    start: usize,
-    row: usize,
-    factor: usize,
-}
-
-impl Subpixels {
-    fn new(geometry: &ConvGeometry, channel: usize) -> Self {
-        let (factor, input) = (geometry.downsample, geometry.input);
-        let (c, offset) = (channel / (factor * factor), channel % (factor * factor));
-        let (dy, dx) = (offset / factor, offset % factor);
-        let start = c * input.n_pixels() + dy * input.width + dx;
-        Self { start, row: factor * input.width, factor }
-    }
-
-    fn gather<T: Real>(&self, image: &[T], i: usize, row: &mut [T]) {
-        let source = &image[self.start + i * self.row..];
-        if self.factor == 1 {
-            row.copy_from_slice(&source[..row.len()]);
-        } else {
-            for (value, &pixel) in row.iter_mut().zip(source.iter().step_by(self.factor)) {
-                *value = pixel;
-            }
-        }
-    }
-
-    fn scatter<T: Real>(&self, row: &[T], i: usize, image: &mut [T]) {
-        let target = &mut image[self.start + i * self.row..];
-        if self.factor == 1 {
-            target[..row.len()].copy_from_slice(row);
-        } else {
-            for (&value, pixel) in row.iter().zip(target.iter_mut().step_by(self.factor)) {
-                *pixel = value;
-            }
-        }
-    }
-}
-
-/// Copies the shifted rows of every tap below one another: k²·c_in rows of length L, ordered (tap, channel).
-fn gather<T: Real>(geometry: &ConvGeometry, padded: &[T], gathered: &mut [T]) {
-    let (c_in, plane, length) = (geometry.c_in(), geometry.padded_plane(), geometry.wide_plane());
-    let rows = gathered[..geometry.n_gathered()].chunks_exact_mut(length).enumerate();
-    for (row, target) in rows {
-        let start = (row % c_in) * plane + geometry.shift(row / c_in);
-        target.copy_from_slice(&padded[start..start + length]);
-    }
-}
-
-/// The convolution in wide form: `wide = Σ_taps W[tap] · shifted(padded)`.
-///
-/// With `blocks`, room for a product, the sums are those of [`product_in_blocks`]: a gathered product, or one for each tap, which has
-/// [`GATHER_BELOW`] terms or more.
-pub(crate) fn forward<T: Real>(
-    geometry: &ConvGeometry,
-    packed: &[T],
-    padded: &[T],
-    gathered: &mut [T],
-    wide: &mut [T],
-    mut blocks: Option<&mut Vec<T>>,
-) {
-    let (c_out, c_in) = (geometry.c_out, geometry.c_in());
-    let mut wide = matrix_mut(c_out, geometry.wide_plane(), wide);
-    if geometry.gathers() {
-        gather(geometry, padded, gathered);
-        let inner = geometry.n_taps() * c_in;
-        let gathered = matrix(inner, geometry.wide_plane(), gathered);
-        return product(matrix(c_out, inner, packed), gathered, false, &mut wide, blocks);
-    }
-    for (tap, weight) in packed.chunks_exact(c_out * c_in).enumerate() {
-        let (weight, shifted) = (matrix(c_out, c_in, weight), geometry.tap_view(padded, tap));
-        product(weight, shifted, tap > 0, &mut wide, blocks.as_deref_mut());
-    }
-}
-
-/// `C = A B`, or `C += A B` with `adds`.
-fn product<T: Real>(
-    a: ArrayView2<'_, T>,
-    b: ArrayView2<'_, T>,
-    adds: bool,
-    c: &mut ArrayViewMut2<'_, T>,
-    blocks: Option<&mut Vec<T>>,
-) {
-    let beta = if adds { T::one() } else { T::zero() };
-    match blocks {
-        Some(buffer) => product_in_blocks(a, b, adds, c.view_mut(), buffer),
-        None => general_mat_mul(T::one(), &a, &b, beta, c),
-    }
-}
-
-/// The input gradient: `padded = Σ_taps adjoint-shifted(W[tap]ᵀ · wide)`; the useless columns of `wide` are 0.
-pub(crate) fn backward_input<T: Real>(
-    geometry: &ConvGeometry,
-    packed: &[T],
-    wide: &[T],
-    gathered: &mut [T],
-    padded: &mut [T],
-) {
-    let (c_out, c_in, length) = (geometry.c_out, geometry.c_in(), geometry.wide_plane());
-    let wide = geometry.wide_view(wide);
-    padded[..geometry.n_padded()].fill(T::zero());
-    if geometry.gathers() {
-        let inner = geometry.n_taps() * c_in;
-        let weight = matrix(c_out, inner, packed);
-        let mut product = matrix_mut(inner, length, gathered);
-        general_mat_mul(T::one(), &weight.t(), &wide, T::zero(), &mut product);
-        for (row, source) in gathered[..inner * length].chunks_exact(length).enumerate() {
-            let start = (row % c_in) * geometry.padded_plane() + geometry.shift(row / c_in);
-            add_assign(&mut padded[start..start + length], source);
-        }
-        return;
-    }
-    for (tap, weight) in packed.chunks_exact(c_out * c_in).enumerate() {
-        let weight = matrix(c_out, c_in, weight);
-        let mut target = geometry.tap_view_mut(padded, tap);
-        general_mat_mul(T::one(), &weight.t(), &wide, T::one(), &mut target);
-    }
-}
-
-/// Adds the weight gradient, in packed layout: `gradient[tap] += wide · shifted(padded)ᵀ`.
-pub(crate) fn backward_weight_add<T: Real>(
-    geometry: &ConvGeometry,
-    padded: &[T],
-    wide: &[T],
-    gathered: &mut [T],
-    gradient: &mut [T],
-) {
-    let (c_out, c_in) = (geometry.c_out, geometry.c_in());
-    let wide = geometry.wide_view(wide);
-    if geometry.gathers() {
-        gather(geometry, padded, gathered);
-        let inner = geometry.n_taps() * c_in;
-        let gathered = matrix(inner, geometry.wide_plane(), gathered);
-        let mut gradient = matrix_mut(c_out, inner, gradient);
-        general_mat_mul(T::one(), &wide, &gathered.t(), T::one(), &mut gradient);
-        return;
-    }
-    for (tap, gradient) in gradient.chunks_exact_mut(c_out * c_in).enumerate() {
-        let mut gradient = matrix_mut(c_out, c_in, gradient);
-        let shifted = geometry.tap_view(padded, tap);
-        general_mat_mul(T::one(), &wide, &shifted.t(), T::one(), &mut gradient);
-    }
-}
-
-/// Takes the useful columns out of the wide form and adds the bias.
-pub(crate) fn narrow<T: Real>(
-    geometry: &ConvGeometry,
-    wide: &[T],
-    bias: Option<&[T]>,
-    output: &mut [T],
-) {
-    let (w, wp, length) = (geometry.width(), geometry.padded_width(), geometry.wide_plane());
-    let planes = output.chunks_exact_mut(geometry.height() * w).zip(wide.chunks_exact(length));
-    for (channel, (output, wide)) in planes.enumerate() {
-        let shift = bias.map_or(T::zero(), |bias| bias[channel]);
-        for (output, wide) in output.chunks_exact_mut(w).zip(wide.chunks(wp)) {
-            for (y, &z) in output.iter_mut().zip(wide) {
-                *y = z + shift;
-            }
-        }
-    }
-}
-
-/// The adjoint of [`narrow`]: spreads an output gradient, zeros in the useless columns.
-pub(crate) fn widen<T: Real>(geometry: &ConvGeometry, output: &[T], wide: &mut [T]) {
-    let (w, wp, length) = (geometry.width(), geometry.padded_width(), geometry.wide_plane());
-    let planes = output.chunks_exact(geometry.height() * w).zip(wide.chunks_exact_mut(length));
-    for (output, wide) in planes {
-        for (output, wide) in output.chunks_exact(w).zip(wide.chunks_mut(wp)) {
-            wide[..w].copy_from_slice(output);
-            wide[w..].fill(T::zero());
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

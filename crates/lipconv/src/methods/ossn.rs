@@ -21,7 +21,7 @@
 use candle_core::Tensor;
 use ndarray::{Array4, ArrayD, ArrayView1, ArrayView4, ArrayViewD, Ix4};
 use num_traits::Float;
-use projectors::{Real, gemm};
+use projectors::Real;
 use rand_chacha::ChaCha8Rng;
 
 use super::arrays::{finite, ranked, within_unit_ball};
@@ -30,7 +30,8 @@ use super::{Assembled, CpuParametrisation, Layer, Parametrisation, Sizes, Start,
 use crate::element::Element;
 use crate::error::Result;
 use crate::finite::check_finite;
-use crate::kernels::conv::{self, ConvGeometry};
+use crate::kernels::conv::{Conv, ConvGeometry, ConvScratch};
+use crate::kernels::lanes::Lanes;
 use crate::ops::portable::{adjoint, adjoint_weight, cyclic_conv};
 use crate::shape::ImageShape;
 
@@ -145,60 +146,41 @@ pub(crate) fn estimated_norm<T: Element>(
 
 /// The cyclic convolution with one weight on one image size, and its adjoint.
 struct Operator<T> {
-    geometry: ConvGeometry,
-    packed: Vec<T>,
-    padded: Vec<T>,
-    wide: Vec<T>,
-    gathered: Vec<T>,
+    conv: Conv<T>,
+    adjoint_factors: Vec<Lanes<T>>,
+    scratch: ConvScratch<T>,
 }
 
-impl<T: Real> Operator<T> {
+impl<T: Element> Operator<T> {
     fn new(weight: ArrayView4<'_, T>, image: (usize, usize)) -> Self {
-        gemm::single_threaded_blas();
         let (c_out, c_in, kernel, _) = weight.dim();
         let input = ImageShape::new(c_in, image.0, image.1);
         let geometry = ConvGeometry { input, downsample: 1, kernel, c_out };
-        let taps: Vec<T> = weight.permuted_axes([2, 3, 0, 1]).iter().copied().collect();
-        let mut packed = Vec::new();
-        conv::pack_weights(&geometry, &taps, &mut packed);
-        Self {
-            packed,
-            padded: vec![T::zero(); geometry.n_padded()],
-            wide: vec![T::zero(); geometry.n_wide()],
-            gathered: vec![T::zero(); geometry.n_gathered()],
-            geometry,
-        }
+        let weight = weight.as_standard_layout();
+        let conv = Conv::new(geometry, weight.as_slice().expect("in standard layout"), None);
+        let mut scratch = ConvScratch::default();
+        scratch.reserve(&conv);
+        Self { adjoint_factors: conv.adjoint_factors(), conv, scratch }
     }
 
     /// u = A v.
     fn apply(&mut self, v: &[T], u: &mut [T]) {
-        conv::pad(&self.geometry, v, &mut self.padded);
-        let (padded, gathered) = (&self.padded, &mut self.gathered);
-        conv::forward(&self.geometry, &self.packed, padded, gathered, &mut self.wide, None);
-        conv::narrow(&self.geometry, &self.wide, None, u);
+        self.conv.forward(v, u, &mut self.scratch);
     }
 
     /// v = Aᵗ u.
     fn adjoint(&mut self, u: &[T], v: &mut [T]) {
-        conv::widen(&self.geometry, u, &mut self.wide);
-        let (gathered, padded) = (&mut self.gathered, &mut self.padded);
-        conv::backward_input(&self.geometry, &self.packed, &self.wide, gathered, padded);
-        conv::unpad(&self.geometry, &mut self.padded, v);
+        self.conv.input_gradient(&self.adjoint_factors, u, v, &mut self.scratch);
     }
 
     /// The derivative of ⟨u, A v⟩ in the weight, OIHW.
     fn outer(&mut self, u: &[T], v: &[T]) -> Array4<T> {
-        conv::pad(&self.geometry, v, &mut self.padded);
-        conv::widen(&self.geometry, u, &mut self.wide);
-        let mut packed = vec![T::zero(); self.packed.len()];
-        let (wide, gathered) = (&self.wide, &mut self.gathered);
-        conv::backward_weight_add(&self.geometry, &self.padded, wide, gathered, &mut packed);
-        let mut taps = vec![T::zero(); self.geometry.n_weights()];
-        conv::unpack_weights_add(&self.geometry, &packed, &mut taps);
-        let ConvGeometry { kernel, c_out, .. } = self.geometry;
-        let shape = (kernel, kernel, c_out, self.geometry.c_in());
-        let taps = Array4::from_shape_vec(shape, taps).expect("k·k·c_out·c_in weights");
-        taps.permuted_axes([2, 3, 0, 1])
+        let mut lanes = vec![Lanes::zero(); self.conv.gradient_len()];
+        self.conv.add_gradients(v, u, &mut lanes, &mut self.scratch);
+        let ConvGeometry { kernel, c_out, .. } = self.conv.geometry;
+        let shape = (c_out, self.conv.geometry.c_in(), kernel, kernel);
+        Array4::from_shape_vec(shape, self.conv.gradients(&lanes).0)
+            .expect("c_out·c_in·k·k weights")
     }
 }
 
@@ -213,11 +195,11 @@ struct Estimate<T> {
     right: Vec<T>,
 }
 
-impl<T: Real> Estimate<T> {
+impl<T: Element> Estimate<T> {
     /// [`N_ITERATIONS`] of power iteration from `vector` (c_in x h x w).
     fn new(weight: ArrayView4<'_, T>, image: (usize, usize), vector: &[T]) -> Self {
         let mut operator = Operator::new(weight, image);
-        let mut left = vec![T::zero(); operator.geometry.output().n_values()];
+        let mut left = vec![T::zero(); operator.conv.geometry.output().n_values()];
         let mut right = vector.to_vec();
         let mut sigma = T::zero();
         for _ in 0..N_ITERATIONS {

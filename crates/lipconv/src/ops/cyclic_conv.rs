@@ -7,7 +7,7 @@ use crate::element::{Element, cpu_slice, engine_runs, to_vec};
 use crate::engine::cpu::program::Program;
 use crate::engine::cpu::spatial::{self, SpatialBuffers};
 use crate::error::Result;
-use crate::kernels::conv::{ConvGeometry, unpack_weights_add};
+use crate::kernels::conv::ConvGeometry;
 use crate::ops::portable::{adjoint_weight, turned};
 use crate::plain::{CyclicConv, PlainLayer};
 use crate::shape::{ImageShape, SignalShape};
@@ -80,9 +80,8 @@ impl CyclicConvOp {
         weight: &[T],
         bias: Option<&[T]>,
     ) -> Program<'static, T> {
-        let taps = swap_taps(weight, geometry.c_out * geometry.c_in(), geometry.n_taps());
         let mut program = Program::new(geometry.input.n_values());
-        program.push_conv(geometry, &taps, bias);
+        program.push_conv(geometry, weight, bias);
         program
     }
 
@@ -121,23 +120,14 @@ impl CyclicConvOp {
             &mut buffers,
             &mut gradients,
         );
-        let (d_packed, d_bias) = gradients.split_at(geometry.n_weights());
-        let mut d_taps = vec![T::zero(); geometry.n_weights()];
-        unpack_weights_add(&geometry, d_packed, &mut d_taps);
-        let d_weight = swap_taps(&d_taps, geometry.n_taps(), geometry.c_out * geometry.c_in());
+        let (d_weight, d_bias) = program.convs[0].conv.gradients(&gradients);
         let device = x.device();
         Ok([
             Tensor::from_vec(buffers.image_gradient, x.shape(), device)?,
             Tensor::from_vec(d_weight, weight.shape(), device)?,
-            Tensor::from_slice(d_bias, geometry.c_out, device)?,
+            Tensor::from_vec(d_bias, geometry.c_out, device)?,
         ])
     }
-}
-
-/// The transpose of a `rows` x `columns` matrix: OIHW to tap-major with rows = c_out·c_in, and back.
-fn swap_taps<T: Element>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
-    let entry = |n: usize| values[(n % rows) * columns + n / rows];
-    (0..rows * columns).map(entry).collect()
 }
 
 cpu_op!(CyclicConvOp, "cyclic-conv", 3);

@@ -76,10 +76,10 @@ fn with_program<T: Element, R>(
             (PlainLayer::CyclicConv(conv), SignalShape::Image(input)) => {
                 let (downsample, kernel) = (conv.downsample(), conv.kernel_size());
                 let c_out = conv.weight().dims()[0];
-                let taps = to_vec::<T>(&conv.weight().permute((2, 3, 0, 1))?)?;
+                let weight = to_vec::<T>(conv.weight())?;
                 let bias = conv.bias().map(to_vec::<T>).transpose()?;
                 let geometry = ConvGeometry { input, downsample, kernel, c_out };
-                program.push_conv(geometry, &taps, bias.as_deref());
+                program.push_conv(geometry, &weight, bias.as_deref());
             }
             (PlainLayer::Dense(dense), _) => {
                 let ((weight, layout), bias) =

@@ -6,15 +6,13 @@ use projectors::polar::FactoredPolar;
 
 use crate::activation::Activation;
 use crate::engine::Step;
-use crate::kernels::conv::{self, ConvGeometry};
+use crate::kernels::conv::{Conv, ConvGeometry};
+use crate::kernels::registers::Packed;
 
 /// A cyclic convolution and its activations.
 #[derive(Debug)]
 pub(crate) struct ConvBlock<T> {
-    pub(crate) geometry: ConvGeometry,
-    /// Weights in the packed layout of [`conv::pack_weights`].
-    pub(crate) packed: Vec<T>,
-    pub(crate) bias: Option<Vec<T>>,
+    pub(crate) conv: Conv<T>,
     pub(crate) activations: Vec<Activation>,
 }
 
@@ -43,7 +41,7 @@ pub(crate) struct Program<'a, T> {
     pub(crate) n_image: usize,
     pub(crate) convs: Vec<ConvBlock<T>>,
     pub(crate) denses: Vec<DenseBlock<'a, T>>,
-    /// Whether the forward pass adds up dot products in blocks: see
+    /// Whether the forward pass adds up the dot products of dense layers in blocks, as it always does those of convolutions: see
     /// [`PlainNetwork::sums_in_blocks`](crate::PlainNetwork::sums_in_blocks).
     pub(crate) in_blocks: bool,
 }
@@ -55,21 +53,17 @@ pub(crate) struct ConvPlace {
     pub(crate) value: usize,
     /// Start of the block's activation records.
     pub(crate) record: usize,
-    /// Start of the block's packed weight gradient; its bias gradient follows.
+    /// Start of the block's weight gradient in lanes; its bias gradient follows.
     pub(crate) gradient: usize,
 }
 
 impl<T: Real> ConvBlock<T> {
     pub(crate) fn n_out(&self) -> usize {
-        self.geometry.output().n_values()
+        self.conv.geometry.output().n_values()
     }
 
     pub(crate) fn record_len(&self) -> usize {
         self.activations.iter().map(|a| a.record_len(self.n_out())).sum()
-    }
-
-    pub(crate) fn gradient_len(&self) -> usize {
-        self.packed.len() + self.geometry.c_out
     }
 }
 
@@ -79,18 +73,18 @@ impl<T: Real> DenseBlock<'_, T> {
     }
 }
 
+impl<T: Packed> Program<'_, T> {
+    /// Appends a convolution with its weight, c_out x c_in x k x k.
+    pub(crate) fn push_conv(&mut self, geometry: ConvGeometry, weight: &[T], bias: Option<&[T]>) {
+        let conv = Conv::new(geometry, weight, bias);
+        self.convs.push(ConvBlock { conv, activations: Vec::new() });
+    }
+}
+
 impl<'a, T: Real> Program<'a, T> {
     /// A program without blocks, for images of `n_image` values.
     pub(crate) fn new(n_image: usize) -> Self {
         Self { n_image, convs: Vec::new(), denses: Vec::new(), in_blocks: false }
-    }
-
-    /// Appends a convolution with its weight as taps, [k, k, c_out, c_in].
-    pub(crate) fn push_conv(&mut self, geometry: ConvGeometry, taps: &[T], bias: Option<&[T]>) {
-        let mut packed = Vec::new();
-        conv::pack_weights(&geometry, taps, &mut packed);
-        let bias = bias.map(<[T]>::to_vec);
-        self.convs.push(ConvBlock { geometry, packed, bias, activations: Vec::new() });
     }
 
     /// Appends a dense layer.
@@ -140,9 +134,9 @@ impl<'a, T: Real> Program<'a, T> {
         self.convs.iter().map(ConvBlock::record_len).sum()
     }
 
-    /// Values of all convolutions' weight and bias gradients.
+    /// Lanes of all convolutions' weight and bias gradients.
     pub(crate) fn conv_gradients_len(&self) -> usize {
-        self.convs.iter().map(ConvBlock::gradient_len).sum()
+        self.convs.iter().map(|block| block.conv.gradient_len()).sum()
     }
 
     /// Where each convolution's data starts.
@@ -152,7 +146,7 @@ impl<'a, T: Real> Program<'a, T> {
             let place = next;
             next.value += block.n_out();
             next.record += block.record_len();
-            next.gradient += block.gradient_len();
+            next.gradient += block.conv.gradient_len();
             place
         };
         self.convs.iter().map(place).collect()

@@ -7,11 +7,12 @@
 //! Samples are split into a fixed number of chunks; each chunk adds up its own weight gradient and the chunks
 //! are added in order, so results do not depend on how threads were scheduled.
 
-use projectors::Real;
 use rayon::prelude::*;
 
 use super::program::{ConvBlock, ConvPlace, Program};
-use crate::kernels::conv;
+use crate::kernels::conv::{self, ConvScratch, grow};
+use crate::kernels::lanes::Lanes;
+use crate::kernels::registers::Packed;
 
 /// Number of partial weight gradients: fixed, so that the order of summation is.
 pub(crate) const N_CHUNKS: usize = 8;
@@ -19,16 +20,12 @@ pub(crate) const N_CHUNKS: usize = 8;
 /// Scratch memory of one chunk of samples.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch<T> {
-    padded: Vec<T>,
-    wide: Vec<T>,
-    gathered: Vec<T>,
-    /// The product of a block, where sums are blocked.
-    block: Vec<T>,
+    conv: ConvScratch<T>,
     gradient: [Vec<T>; 2],
     /// One sample's values and records, where nobody keeps them.
     values: Vec<T>,
     /// The chunk's partial weight gradient.
-    partial: Vec<T>,
+    partial: Vec<Lanes<T>>,
 }
 
 /// Buffers of the convolutional part for one batch.
@@ -45,27 +42,20 @@ pub(crate) struct SpatialBuffers<T> {
     scratch: Vec<Scratch<T>>,
 }
 
-impl<T: Real> Scratch<T> {
+impl<T: Packed> Scratch<T> {
     fn reserve(&mut self, program: &Program<'_, T>) {
-        let max =
-            |f: &dyn Fn(&ConvBlock<T>) -> usize| program.convs.iter().map(f).max().unwrap_or(0);
-        grow(&mut self.padded, max(&|b| b.geometry.n_padded()));
-        grow(&mut self.wide, max(&|b| b.geometry.n_wide()));
-        grow(&mut self.gathered, max(&|b| b.geometry.n_gathered()));
-        let largest = max(&|b| b.n_out().max(b.geometry.input.n_values()));
-        self.gradient.iter_mut().for_each(|g| grow(g, largest));
-        grow(&mut self.values, program.values_len());
-    }
-}
-
-fn grow<T: Real>(buffer: &mut Vec<T>, n: usize) {
-    if buffer.len() < n {
-        buffer.resize(n, T::zero());
+        let mut largest = 0;
+        for block in &program.convs {
+            self.conv.reserve(&block.conv);
+            largest = largest.max(block.n_out()).max(block.conv.geometry.input.n_values());
+        }
+        self.gradient.iter_mut().for_each(|g| grow(g, largest, T::zero()));
+        grow(&mut self.values, program.values_len(), T::zero());
     }
 }
 
 /// Runs all convolutions; `keep` says whether their inputs are needed for weight gradients.
-pub(crate) fn forward<T: Real>(
+pub(crate) fn forward<T: Packed>(
     program: &Program<'_, T>,
     images: &[T],
     batch: usize,
@@ -81,7 +71,7 @@ pub(crate) fn forward<T: Real>(
     let (n_values, n_records) = (program.values_len(), program.records_len());
     buffers.records.resize(batch * n_records, 0);
     if keep {
-        grow(&mut buffers.values, batch * n_values);
+        grow(&mut buffers.values, batch * n_values, T::zero());
     }
     let places = program.places();
     let chunk = batch.div_ceil(N_CHUNKS).max(1);
@@ -121,7 +111,7 @@ fn chunks_or_empty<T>(buffer: &mut [T], size: usize) -> Vec<&mut [T]> {
     pieces
 }
 
-fn forward_sample<T: Real>(
+fn forward_sample<T: Packed>(
     program: &Program<'_, T>,
     places: &[ConvPlace],
     image: &[T],
@@ -132,21 +122,12 @@ fn forward_sample<T: Real>(
 ) {
     let last = program.convs.len() - 1;
     for (n, (block, place)) in program.convs.iter().zip(places).enumerate() {
-        let geometry = &block.geometry;
+        let geometry = &block.conv.geometry;
         let n_in = geometry.input.n_values();
         let (before, after) = values.split_at_mut(place.value.min(values.len()));
         let input = if n == 0 { image } else { &before[place.value - n_in..] };
         let output = if n == last { &mut *features } else { &mut after[..block.n_out()] };
-        conv::pad(geometry, input, &mut scratch.padded);
-        conv::forward(
-            geometry,
-            &block.packed,
-            &scratch.padded,
-            &mut scratch.gathered,
-            &mut scratch.wide,
-            program.in_blocks.then_some(&mut scratch.block),
-        );
-        conv::narrow(geometry, &scratch.wide, block.bias.as_deref(), output);
+        block.conv.forward(input, output, &mut scratch.conv);
         let mut record = place.record;
         for activation in &block.activations {
             let length = activation.record_len(output.len());
@@ -165,20 +146,20 @@ fn forward_sample<T: Real>(
 /// With `images`, the batch of a forward pass that kept its values, the weight gradients are written to
 /// `gradients`, laid out as [`Program::places`] says. With `want_images` the gradient of the images is left in
 /// the buffers.
-pub(crate) fn backward<T: Real>(
+pub(crate) fn backward<T: Packed>(
     program: &Program<'_, T>,
     images: Option<&[T]>,
     batch: usize,
     want_images: bool,
     d_features: &mut [T],
     buffers: &mut SpatialBuffers<T>,
-    gradients: &mut Vec<T>,
+    gradients: &mut Vec<Lanes<T>>,
 ) {
     let (n_image, n_features) = (program.n_image, program.n_features());
     let n_gradients = if images.is_some() { program.conv_gradients_len() } else { 0 };
     buffers.image_gradient.resize(if want_images { batch * n_image } else { 0 }, T::zero());
     gradients.clear();
-    gradients.resize(n_gradients, T::zero());
+    gradients.resize(n_gradients, Lanes::zero());
     if program.convs.is_empty() {
         if want_images {
             buffers.image_gradient.copy_from_slice(d_features);
@@ -186,7 +167,7 @@ pub(crate) fn backward<T: Real>(
         return;
     }
     let (n_values, n_records) = (program.values_len(), program.records_len());
-    let places = program.places();
+    let adjoint = Adjoint::new(program, want_images);
     let chunk = batch.div_ceil(N_CHUNKS).max(1);
     buffers.scratch.resize_with(N_CHUNKS, Scratch::default);
     let records = chunks_or_empty(&mut buffers.records, chunk * n_records);
@@ -198,7 +179,7 @@ pub(crate) fn backward<T: Real>(
     work.enumerate().for_each(|(piece, (((d_features, records), d_images), scratch))| {
         scratch.reserve(program);
         scratch.partial.clear();
-        scratch.partial.resize(n_gradients, T::zero());
+        scratch.partial.resize(n_gradients, Lanes::zero());
         for (n, d_features) in d_features.chunks_exact_mut(n_features).enumerate() {
             let sample = piece * chunk + n;
             let inputs = images.map(|images| Inputs {
@@ -207,7 +188,7 @@ pub(crate) fn backward<T: Real>(
             });
             let records = &records[n * n_records..][..n_records];
             let d_image = want_images.then(|| &mut d_images[n * n_image..][..n_image]);
-            backward_sample(program, &places, records, inputs, d_features, d_image, scratch);
+            backward_sample(&adjoint, records, inputs, d_features, d_image, scratch);
         }
     });
     // an idle chunk may hold what an earlier, larger batch left in it
@@ -223,57 +204,65 @@ struct Inputs<'a, T> {
     values: &'a [T],
 }
 
-fn backward_sample<T: Real>(
-    program: &Program<'_, T>,
-    places: &[ConvPlace],
+/// The convolutions, with what the gradients of every sample need of them.
+struct Adjoint<'a, T> {
+    blocks: &'a [ConvBlock<T>],
+    places: Vec<ConvPlace>,
+    /// The factors of the input gradients; of the first only where the gradients of images are wanted.
+    factors: Vec<Vec<Lanes<T>>>,
+}
+
+impl<'a, T: Packed> Adjoint<'a, T> {
+    fn new(program: &'a Program<'_, T>, want_images: bool) -> Self {
+        let factors = |(n, block): (usize, &ConvBlock<T>)| {
+            if n > 0 || want_images { block.conv.adjoint_factors() } else { Vec::new() }
+        };
+        let blocks = &program.convs;
+        let factors = blocks.par_iter().enumerate().map(factors).collect();
+        Self { blocks, places: program.places(), factors }
+    }
+}
+
+fn backward_sample<T: Packed>(
+    adjoint: &Adjoint<'_, T>,
     records: &[u8],
     inputs: Option<Inputs<'_, T>>,
     d_features: &mut [T],
     mut d_image: Option<&mut [T]>,
     scratch: &mut Scratch<T>,
 ) {
-    let last = program.convs.len() - 1;
+    let Adjoint { blocks, places, factors } = adjoint;
+    let last = blocks.len() - 1;
     let [mut d_outputs, mut d_inputs] = std::mem::take(&mut scratch.gradient);
-    let Scratch { padded, wide, gathered, partial, .. } = scratch;
-    for (n, (block, place)) in program.convs.iter().zip(places).enumerate().rev() {
-        let geometry = &block.geometry;
-        let n_in = geometry.input.n_values();
+    for (n, (block, place)) in blocks.iter().zip(places).enumerate().rev() {
+        let n_in = block.conv.geometry.input.n_values();
         let d_output = if n == last { &mut *d_features } else { &mut d_outputs[..block.n_out()] };
         backward_activations(block, &records[place.record..], d_output);
-        conv::widen(geometry, d_output, wide);
         if let Some(Inputs { image, values }) = inputs {
             let input = if n == 0 { image } else { &values[place.value - n_in..place.value] };
-            conv::pad(geometry, input, padded);
-            let gradient = &mut partial[place.gradient..][..block.gradient_len()];
-            let (d_weight, d_bias) = gradient.split_at_mut(block.packed.len());
-            conv::backward_weight_add(geometry, padded, wide, gathered, d_weight);
-            add_plane_sums(d_output, d_bias);
+            let partial = &mut scratch.partial[place.gradient..][..block.conv.gradient_len()];
+            block.conv.add_gradients(input, d_output, partial, &mut scratch.conv);
         }
         let target = match (n, d_image.as_deref_mut()) {
             (0, None) => break,
             (0, Some(d_image)) => d_image,
             _ => &mut d_inputs[..n_in],
         };
-        conv::backward_input(geometry, &block.packed, wide, gathered, padded);
-        conv::unpad(geometry, padded, target);
+        block.conv.input_gradient(&factors[n], d_output, target, &mut scratch.conv);
         std::mem::swap(&mut d_outputs, &mut d_inputs);
     }
     scratch.gradient = [d_outputs, d_inputs];
 }
 
-fn backward_activations<T: Real>(block: &ConvBlock<T>, records: &[u8], gradient: &mut [T]) {
+fn backward_activations<T: Packed>(block: &ConvBlock<T>, records: &[u8], gradient: &mut [T]) {
     let mut end = block.record_len();
     for activation in block.activations.iter().rev() {
         let start = end - activation.record_len(gradient.len());
-        activation.pull_back(gradient, block.geometry.output().n_pixels(), &records[start..end]);
+        activation.pull_back(
+            gradient,
+            block.conv.geometry.output().n_pixels(),
+            &records[start..end],
+        );
         end = start;
-    }
-}
-
-/// `sums[c] += Σ` of plane c.
-fn add_plane_sums<T: Real>(planes: &[T], sums: &mut [T]) {
-    let plane = planes.len() / sums.len();
-    for (sum, plane) in sums.iter_mut().zip(planes.chunks_exact(plane)) {
-        *sum += ndarray::ArrayView1::from(plane).sum();
     }
 }

@@ -11,11 +11,12 @@ use projectors::Real;
 use rayon::prelude::*;
 
 use super::dense::{self, DenseBuffers, DenseGradient};
-use super::program::{DenseWeight, Program};
+use super::program::{ConvBlock, DenseWeight, Program};
 use super::spatial::{self, SpatialBuffers};
 use crate::element::{Element, slice_of, to_vec};
 use crate::error::Result;
-use crate::kernels::conv::{ConvGeometry, unpack_weights_add};
+use crate::kernels::conv::ConvGeometry;
+use crate::kernels::lanes::Lanes;
 use crate::loss::{Loss, LossValue, PairNorms};
 use crate::methods::{Assembled, Start};
 use crate::network::{LayerKind, Network, Parameters};
@@ -25,7 +26,7 @@ use crate::network::{LayerKind, Network, Parameters};
 pub(crate) struct TrainBuffers<T> {
     spatial: SpatialBuffers<T>,
     dense: DenseBuffers<T>,
-    conv_gradients: Vec<T>,
+    conv_gradients: Vec<Lanes<T>>,
     /// For each linear layer, where its next orthonormalisation starts.
     pub(crate) warm: Vec<Option<Array2<T>>>,
     /// Memory of the kernel assemblies.
@@ -171,11 +172,11 @@ fn program<'a, T: Element>(
         let weight = weight.as_ref();
         match layer.kind {
             LayerKind::Conv { input, downsample } => {
-                let weight = weight.expect("only dense layers are factored").view();
+                let weight = weight.expect("only dense layers are factored");
                 let (c_out, kernel) = (weight.shape()[0], weight.shape()[2]);
-                let taps: Vec<T> = weight.permuted_axes(vec![2, 3, 0, 1]).iter().copied().collect();
                 let geometry = ConvGeometry { input, downsample, kernel, c_out };
-                program.push_conv(geometry, &taps, Some(p.bias));
+                let weight = weight.as_slice().expect("in standard layout");
+                program.push_conv(geometry, weight, Some(p.bias));
             }
             _ => {
                 let sizes = (p.layer.sizes.n_out, p.layer.sizes.n_in);
@@ -238,20 +239,17 @@ fn run<T: Element>(
 
 fn conv_weight_gradients<T: Element>(
     program: &Program<'_, T>,
-    gradients: &[T],
+    gradients: &[Lanes<T>],
 ) -> WeightGradients<T> {
     let blocks = program.convs.iter().zip(program.places());
-    let unpacked = blocks.map(|(block, place)| {
-        let geometry = &block.geometry;
-        let gradient = &gradients[place.gradient..][..block.gradient_len()];
-        let (packed, bias) = gradient.split_at(block.packed.len());
-        let mut taps = vec![T::zero(); geometry.n_weights()];
-        unpack_weights_add(geometry, packed, &mut taps);
-        let shape = (geometry.kernel, geometry.kernel, geometry.c_out, geometry.c_in());
-        let taps = Array4::from_shape_vec(shape, taps).expect("k·k·c_out·c_in weights");
-        (taps.permuted_axes([2, 3, 0, 1]).into_dyn(), bias.to_vec())
+    let gradients = blocks.map(|(ConvBlock { conv, .. }, place)| {
+        let ConvGeometry { kernel, c_out, .. } = conv.geometry;
+        let (weight, bias) = conv.gradients(&gradients[place.gradient..]);
+        let shape = (c_out, conv.geometry.c_in(), kernel, kernel);
+        let weight = Array4::from_shape_vec(shape, weight).expect("c_out·c_in·k·k weights");
+        (weight.into_dyn(), bias)
     });
-    unpacked.collect()
+    gradients.collect()
 }
 
 fn pull_back<T: Element>(

@@ -36,7 +36,7 @@ pub(crate) fn cyclic_conv(
     let ConvGeometry { input, downsample, kernel, c_out } = geometry;
     let output = geometry.output();
     let (batch, plane) = (x.dims()[0], output.height * output.width);
-    let (rows, columns) = (geometry.c_in() * geometry.n_taps(), batch * plane);
+    let (rows, columns) = (geometry.n_terms(), batch * plane);
     let most = rows.saturating_mul(columns).max(c_out.saturating_mul(columns));
     if !runs_here(x, most) || weight.dtype() != DType::F32 {
         return Ok(None);
