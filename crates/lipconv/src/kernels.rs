@@ -6,3 +6,4 @@ pub(crate) mod conv;
 pub(crate) mod lanes;
 pub(crate) mod registers;
 mod sums;
+mod transposition;

@@ -2,7 +2,13 @@
 
 use projectors::Real;
 
-use super::lanes::{LANES, Lanes, Square};
+use super::lanes::{LANES, Lanes};
+
+/// Rows and columns that are transposed at a time.
+pub(crate) const SIDE: usize = 8;
+
+/// As many rows as columns.
+pub(crate) type Square<T> = [[T; SIDE]; SIDE];
 
 /// A number of which registers are made.
 pub trait Packed: Real {

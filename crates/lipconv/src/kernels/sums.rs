@@ -140,8 +140,9 @@ fn block_sums<T: Packed, R: Registers<T>, const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::lanes::{LANES, into_lanes, n_groups, out_of_lanes};
+    use crate::kernels::lanes::{LANES, n_groups};
     use crate::kernels::registers::Four;
+    use crate::kernels::transposition::{into_lanes, out_of_lanes};
 
     /// Small whole numbers, so that sums are exact in any order.
     fn small<T: Packed>(n: usize, step: usize) -> Vec<T> {

@@ -2,7 +2,7 @@
 
 use projectors::Real;
 
-use super::ConvGeometry;
+use super::geometry::ConvGeometry;
 use crate::kernels::registers::{Kernel, Packed, Registers};
 
 /// Downsamples `image` and pads it cyclically, by `before` values before and kernel - 1 - before behind.

@@ -1,3 +1,5 @@
+//! Convolutions against their definition.
+
 use projectors::Real;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;

@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{Four, Kernel, Packed, Registers, turned};
-use crate::kernels::lanes::{LANES, Lanes, Square};
+use super::{Four, Kernel, Packed, Registers, Square, turned};
+use crate::kernels::lanes::{LANES, Lanes};
 
 /// The processor has AVX2 and FMA.
 #[derive(Debug, Clone, Copy)]
