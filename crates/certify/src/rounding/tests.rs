@@ -201,7 +201,7 @@ fn errors_over_the_ball_are_bounded() {
 
 #[test]
 fn blocked_sums_have_the_roundings_of_their_blocks() {
-    // (terms of a block, blocks): dense layers, taps of convolutions, gathered taps
+    // (terms of a block, blocks): blocks of 128 terms, as lipconv has them, and any shorter ones of 24 or more
     let splits = |n: usize| {
         let taps = (24..=n)
             .filter(move |c| n.is_multiple_of(*c))

@@ -3,6 +3,7 @@
 
 mod bounds;
 mod errors;
+mod factored;
 mod golden;
 mod orthonormal;
 mod projector;
