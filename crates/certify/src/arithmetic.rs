@@ -15,7 +15,7 @@
 //!
 //! They differ in q, the most roundings that a product passes through in a sum of n products and a bias.
 //! In any order of summation q = n + 1. In `F32Blocked` blocks of at most 128 products are added up in any order, and then one after
-//! another: `q = min(n, 128 + ⌈n / 24⌉) + 1` ([`lipconv::roundings_in_blocks`]). This is how the CPU engine of lipconv executes a network
+//! another: `q = min(n, 128 + ⌈n / 128⌉) + 1` ([`lipconv::roundings_in_blocks`]). This is how the CPU engine of lipconv executes a network
 //! in f32 ([`PlainNetwork::sums_in_blocks`]); other programs, PyTorch among them, promise no more than `F32`.
 //!
 //! In `F32AccumulateF64` a product of two stored numbers is exact in f64 (24 + 24 ≤ 53 bits, and its

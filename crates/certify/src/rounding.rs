@@ -9,7 +9,7 @@
 //!
 //! # One layer
 //! A dot product with its bias is a sum of n products and b, each of which passes through at most q roundings: n + 1 in any order of
-//! summation, `min(n, 128 + ⌈n / 24⌉) + 1` with blocked sums ([`Arithmetic`]). So (Higham, lemma 3.1)
+//! summation, `min(n, 128 + ⌈n / 128⌉) + 1` with blocked sums ([`Arithmetic`]). So (Higham, lemma 3.1)
 //!
 //! ```text
 //! |fl(W â + b) - (W â + b)| ≤ γ (|W| |â| + |b|) + τ,   γ = γ_q = q u / (1 - q u)

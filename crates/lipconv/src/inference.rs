@@ -39,18 +39,14 @@ impl PlainNetwork {
     }
 }
 
-/// Products of the shortest block that [`roundings_in_blocks`] allows for.
-const SHORTEST_BLOCK: usize = 24;
-
-/// Most roundings that a product passes through in a blocked dot product of `n_terms` products and a bias: min(n, 128 + ⌈n / 24⌉) + 1.
+/// Most roundings that a product passes through in a blocked dot product of `n_terms` products and a bias: min(n, 128 + ⌈n / 128⌉) + 1.
 ///
 /// A block has at most 128 products, and its sum, in whatever order, rounds each of them at most 128 times.
-/// The blocks and the bias are then added one after another.
-/// There are ⌈n / 128⌉ of them; ⌈n / 24⌉ are allowed for.
+/// The ⌈n / 128⌉ blocks are added to the bias one after another.
 /// A sum in any order promises n + 1.
 #[must_use]
 pub const fn roundings_in_blocks(n_terms: usize) -> usize {
-    let blocked = BLOCK_TERMS + n_terms.div_ceil(SHORTEST_BLOCK);
+    let blocked = BLOCK_TERMS + n_terms.div_ceil(BLOCK_TERMS);
     (if n_terms < blocked { n_terms } else { blocked }) + 1
 }
 

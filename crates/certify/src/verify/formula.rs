@@ -31,7 +31,7 @@ pub(super) struct Machine {
 impl Machine {
     /// q: most roundings of a product in a sum of n products and a bias.
     fn roundings(self, n: usize) -> usize {
-        if self.blocked { n.min(128 + n.div_ceil(24)) + 1 } else { n + 1 }
+        if self.blocked { n.min(128 + n.div_ceil(128)) + 1 } else { n + 1 }
     }
 
     /// γ: what a sum of n products and a bias loses, relatively; None where (n + 1) u exceeds 1/4.
