@@ -45,46 +45,46 @@ pub trait Registers<T>: Copy {
     fn turned(self, square: &Square<T>) -> Square<T>;
 }
 
-/// Four numbers in whatever the processor has.
+/// N numbers in whatever the processor has.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Four;
+pub(super) struct Plain<const N: usize>;
 
 /// Whether `mul_add` is one instruction of every processor: it may be a call of a library.
 const FUSED: bool = cfg!(target_arch = "aarch64");
 
-impl<T: Real> Registers<T> for Four {
-    type Register = [T; 4];
-    const PARTS: usize = LANES / 4;
+impl<T: Real, const N: usize> Registers<T> for Plain<N> {
+    type Register = [T; N];
+    const PARTS: usize = LANES / N;
 
     #[inline(always)]
-    fn zero(self) -> [T; 4] {
-        [T::zero(); 4]
+    fn zero(self) -> [T; N] {
+        [T::zero(); N]
     }
 
     #[inline(always)]
-    fn spread(self, &value: &T) -> [T; 4] {
-        [value; 4]
+    fn spread(self, &value: &T) -> [T; N] {
+        [value; N]
     }
 
     #[inline(always)]
-    fn load(self, lanes: &Lanes<T>, part: usize) -> [T; 4] {
+    fn load(self, lanes: &Lanes<T>, part: usize) -> [T; N] {
         lanes.0.as_chunks().0[part]
     }
 
     #[inline(always)]
-    fn mul_add(self, a: [T; 4], b: [T; 4], c: [T; 4]) -> [T; 4] {
+    fn mul_add(self, a: [T; N], b: [T; N], c: [T; N]) -> [T; N] {
         std::array::from_fn(|i| {
             if FUSED { num_traits::Float::mul_add(a[i], b[i], c[i]) } else { a[i] * b[i] + c[i] }
         })
     }
 
     #[inline(always)]
-    fn add(self, a: [T; 4], b: [T; 4]) -> [T; 4] {
+    fn add(self, a: [T; N], b: [T; N]) -> [T; N] {
         std::array::from_fn(|i| a[i] + b[i])
     }
 
     #[inline(always)]
-    fn store(self, register: [T; 4], lanes: &mut Lanes<T>, part: usize) {
+    fn store(self, register: [T; N], lanes: &mut Lanes<T>, part: usize) {
         lanes.0.as_chunks_mut().0[part] = register;
     }
 
@@ -105,7 +105,7 @@ macro_rules! packed {
     ($($scalar:ty),*) => {$(
         impl Packed for $scalar {
             fn run(kernel: impl Kernel<Self>) {
-                kernel.run(Four);
+                kernel.run(Plain::<4>);
             }
         }
     )*};

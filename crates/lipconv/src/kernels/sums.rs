@@ -141,12 +141,24 @@ fn block_sums<T: Packed, R: Registers<T>, const N: usize>(
 mod tests {
     use super::*;
     use crate::kernels::lanes::{LANES, n_groups};
-    use crate::kernels::registers::Four;
+    use crate::kernels::registers::Plain;
     use crate::kernels::transposition::{into_lanes, out_of_lanes};
 
     /// Small whole numbers, so that sums are exact in any order.
     fn small<T: Packed>(n: usize, step: usize) -> Vec<T> {
         (0..n).map(|i| T::of((i * step % 17) as f64 - 8.0)).collect()
+    }
+
+    fn same<T: Packed, R: Registers<T>>(
+        of: Sums<'_, T>,
+        start: &[Lanes<T>],
+        registers: R,
+        expected: &[Lanes<T>],
+    ) -> bool {
+        let mut sums = vec![Lanes::zero(); expected.len()];
+        Task { of, start: Start::Each(Some(start)), sums: &mut sums }.run(registers);
+        Task { of, start: Start::There, sums: &mut sums }.run(registers);
+        sums.iter().zip(expected).all(|(a, b)| a.0 == b.0)
     }
 
     fn every_kind_of_registers_gives_the_same<T: Packed>() {
@@ -172,11 +184,10 @@ mod tests {
                 assert_eq!(found, T::of(3.0) + sum + sum);
             }
 
-            let mut plain = vec![Lanes::zero(); sums.len()];
-            let start = Start::Each(Some(&start));
-            Task { of, start, sums: &mut plain }.run(Four);
-            Task { of, start: Start::There, sums: &mut plain }.run(Four);
-            assert!(sums.iter().zip(&plain).all(|(a, b)| a.0 == b.0));
+            // as many numbers as registers of every width have
+            assert!(same(of, &start, Plain::<4>, &sums));
+            assert!(same(of, &start, Plain::<8>, &sums));
+            assert!(same(of, &start, Plain::<16>, &sums));
         }
     }
 

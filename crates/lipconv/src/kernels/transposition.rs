@@ -84,7 +84,7 @@ impl<T: Packed> Kernel<T> for OutOfLanes<'_, T> {
 mod tests {
     use super::*;
     use crate::kernels::lanes::n_groups;
-    use crate::kernels::registers::Four;
+    use crate::kernels::registers::Plain;
 
     fn rows_come_back_from_their_lanes<T: Packed>() {
         for (n_rows, n) in [(1, 1), (3, 9), (8, 8), (16, 7), (17, 24), (40, 19)] {
@@ -104,10 +104,10 @@ mod tests {
             assert_eq!(back, rows);
             // on any processor
             let mut plain = vec![Lanes([T::one(); LANES]); lanes.len()];
-            IntoLanes { rows: &rows, n, lanes: &mut plain }.run(Four);
+            IntoLanes { rows: &rows, n, lanes: &mut plain }.run(Plain::<4>);
             assert!(lanes.iter().zip(&plain).all(|(a, b)| a.0 == b.0));
             back.fill(T::zero());
-            OutOfLanes { lanes: &lanes, n, rows: &mut back }.run(Four);
+            OutOfLanes { lanes: &lanes, n, rows: &mut back }.run(Plain::<4>);
             assert_eq!(back, rows);
         }
     }

@@ -64,10 +64,6 @@ pub use status::Status;
 pub use crate::train::batch::Sample;
 
 /// What a recorded graph does, with the samples of its batch.
-#[cfg_attr(
-    not(any(feature = "cuda", all(test, feature = "cuda-emulation"))),
-    expect(dead_code, reason = "tensors are on a CUDA device with the feature cuda alone")
-)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Graph {
     /// A training step on images that the device has.

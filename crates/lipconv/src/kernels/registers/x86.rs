@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 use std::mem::transmute;
 
-use super::{Four, Kernel, Packed, Registers, Square, turned};
+use super::{Kernel, Packed, Plain, Registers, Square, turned};
 use crate::kernels::lanes::{LANES, Lanes};
 
 /// The processor has AVX2 and FMA.
@@ -60,7 +60,7 @@ macro_rules! packed {
                     (Some(registers), _) => unsafe { on_avx512(kernel, registers) },
                     // SAFETY: as above.
                     (None, Some(registers)) => unsafe { on_avx2(kernel, registers) },
-                    (None, None) => kernel.run(Four),
+                    (None, None) => kernel.run(Plain::<4>),
                 }
             }
         }
