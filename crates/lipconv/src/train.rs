@@ -430,8 +430,8 @@ impl Trainer {
     }
 
     /// The logits (b x n_logits) of a batch of images (b x c x h x w) in the network's present state, and the gradient of
-    /// `Σ d_logits · logits` with respect to the images. The parameters are constants, and nothing of the run
-    /// changes.
+    /// `Σ d_logits · logits` with respect to the images. The parameters are constants, and nothing of the run changes.
+    /// An orthogonal factor has the defect that a training step allows, on a CPU `projectors::tolerance::applied`.
     ///
     /// # Errors
     /// [`Error::ShapeMismatch`], [`Error::DTypeMismatch`] or [`Error::DeviceMismatch`] when a tensor does not fit; as
