@@ -118,19 +118,20 @@ impl GanObserver for History {
 
 #[test]
 fn a_generator_learns_what_the_data_look_like() {
+    // the two play around the data's brightness, less and less far from it as the critic's rate falls
     for dtype in [DType::F32, DType::F64] {
-        let mut trainer = trainer(dtype, 40, Methods::BCOP);
+        let mut trainer = trainer(dtype, 60, Methods::BCOP);
         let before = brightness(&trainer.generator().freeze().unwrap());
         let mut history = History::default();
         let outcome = trainer.fit(&mut halves(dtype), &mut history).unwrap();
-        assert_eq!((outcome, history.steps.len()), (Outcome::Finished, 240));
+        assert_eq!((outcome, history.steps.len()), (Outcome::Finished, 360));
         assert!(history.steps.iter().all(|s| s.generator.is_some() == s.step.is_multiple_of(2)));
         let [left, right] = brightness(&trainer.generator().freeze().unwrap());
         let error = (left - BRIGHT).abs().max((right - DARK).abs());
         assert!(error < 0.15, "{before:?} to {left}, {right}");
-        let mean = history.epochs[39].objective;
+        let mean = history.epochs[59].objective;
         assert!(mean < 0.5 * history.epochs[1].objective, "{:?}", history.epochs);
-        let steps = history.steps[234..].iter().map(|s| s.objective).sum::<f64>() / 6.0;
+        let steps = history.steps[354..].iter().map(|s| s.objective).sum::<f64>() / 6.0;
         assert!((mean - steps).abs() < 1e-9, "the epoch's objective is the mean of its steps'");
     }
 }
