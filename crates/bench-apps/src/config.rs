@@ -21,10 +21,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lipconv::{Averaging, CrossEntropy, LinearMethod, Loss, Optimizer};
+use lipconv_datasets::RandAugment;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use certify::Eps;
+use keys::one_line;
+pub(crate) use keys::syntax_error;
 
 pub use crate::names::{
     Activation, AugmentationKind, DatasetName, DecisionAttack, DeviceKind, Method, Net,
@@ -78,11 +81,14 @@ pub struct NetworkConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<f64>,
     /// More 3 x 3 convolutions after each one that downsamples, at most 32. Default 0, as in the paper.
-    #[serde(skip_serializing_if = "is_none")]
+    #[serde(skip_serializing_if = "is_default")]
     pub more_convolutions: usize,
     /// The last layer: "lln" (rows of norm 1), "bjorck" or "unconstrained". Default: as the other dense layers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<LinearMethod>,
+    /// Length of the free matrices at the start, 1e-6 to 1e6: their singular values. Default, as in the paper, 1/√n for n inputs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gain: Option<f64>,
 }
 
 /// `[training]`.
@@ -98,7 +104,7 @@ pub struct TrainingConfig {
     /// How it falls. Default "linear".
     pub schedule: ScheduleKind,
     /// Epochs over which the rate of the schedule "cosine" rises at first, fewer than `epochs`. Default 0.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub warm_up: f64,
     /// Margin of the multi-class hinge loss, positive. Default, as in the paper, √2 · 1.5 on MNIST and √2 · 0.5 elsewhere.
     pub margin: f64,
@@ -115,6 +121,9 @@ pub struct TrainingConfig {
     pub averaging: Option<Averaging>,
     /// What changes the images from epoch to epoch. Default "crop-flip" on CIFAR-10, as in the paper, "none" elsewhere.
     pub augmentation: AugmentationKind,
+    /// RandAugment after crop and mirror image: `operations`, `magnitude`, `probability` and, to begin late, `after` epochs. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rand_augment: Option<RandAugment>,
     /// Seed of initialisation and batch order. Default 0.
     pub seed: u64,
 }
@@ -132,6 +141,7 @@ impl Default for TrainingConfig {
             optimizer: None,
             averaging: None,
             augmentation: AugmentationKind::None,
+            rand_augment: None,
             seed: 0,
         }
     }
@@ -351,16 +361,18 @@ impl TrainingConfig {
     fn validate_recipe(&self) -> Result<()> {
         let fits = self.warm_up >= 0.0 && self.warm_up < self.epochs as f64;
         require(fits, "training.warm_up", self.warm_up, "at least 0 and fewer than the epochs")?;
-        let setting = |table: &str, error: lipconv::Error| Error::ConfigSyntax {
+        let setting = |table: &str, error: &dyn fmt::Display| Error::ConfigSyntax {
             origin: table.to_owned(),
             reason: error.to_string(),
         };
         let loss = Loss::from(self).validate();
-        loss.map_err(|e| setting("training.cross_entropy", e))?;
+        loss.map_err(|e| setting("training.cross_entropy", &e))?;
         let optimizer = self.optimizer.unwrap_or_default().validate();
-        optimizer.map_err(|e| setting("training.optimizer", e))?;
+        optimizer.map_err(|e| setting("training.optimizer", &e))?;
         let averaging = self.averaging.unwrap_or_default().validate();
-        averaging.map_err(|e| setting("training.averaging", e))
+        averaging.map_err(|e| setting("training.averaging", &e))?;
+        let random = self.rand_augment.unwrap_or_default().validate();
+        random.map_err(|e| setting("training.rand_augment", &e))
     }
 }
 
@@ -394,6 +406,8 @@ impl NetworkConfig {
         let width = self.width.unwrap_or(1.0);
         let fits = self.width.is_none() || self.name == Net::Large;
         require(fits, "network.width", width, "absent: large alone has a width")?;
+        let gain = self.gain.unwrap_or(1.0);
+        require((1e-6..=1e6).contains(&gain), "network.gain", gain, "1e-6 to 1e6")?;
         let (more, convolutional) = (self.more_convolutions, self.name != Net::Fc3);
         let fits = more <= if convolutional { 32 } else { 0 };
         let expected = if convolutional { "0 to 32" } else { "0 for fc-3" };
@@ -471,30 +485,7 @@ fn fill_recipe(config: &mut RunConfig, is_written: impl Fn(&str, &str) -> bool) 
     }
 }
 
-pub(crate) fn syntax_error(origin: &str, text: &str, error: &toml::de::Error) -> Error {
-    let origin = line_of(origin, text, error);
-    Error::ConfigSyntax { origin, reason: one_line(error.message()) }
-}
-
-/// The text's name with the line of an error.
-fn line_of(origin: &str, text: &str, error: &toml::de::Error) -> String {
-    let line =
-        error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-    line.map_or_else(|| origin.to_owned(), |line| format!("{origin}, line {line}"))
-}
-
-/// Whether a number is left out of a file.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_none(value: &usize) -> bool {
-    *value == 0
-}
-
-/// As [`is_none`], for a fraction.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_zero(value: &f64) -> bool {
-    *value == 0.0
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+/// Whether a value is left out of a file.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

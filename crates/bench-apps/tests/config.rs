@@ -282,6 +282,18 @@ fn settings_of_a_recipe_are_checked() {
             "training.averaging: decay is 1, expected a number in [0, 1)",
         ),
         (
+            "[training]\nrand_augment = { magnitude = 31 }\n".into(),
+            "training.rand_augment: magnitude is 31, expected 0 to 30",
+        ),
+        (
+            "[training]\nrand_augment = { probability = nan }\n".into(),
+            "training.rand_augment: probability is NaN, expected a number in [0, 1]",
+        ),
+        (
+            "[training]\nrand_augment = { magnitudes = 9 }\n".into(),
+            "t.toml, line 2: unknown key `training.rand_augment.magnitudes`, did you mean `training.rand_augment.magnitude`?",
+        ),
+        (
             "[network]\nwidth = 2.0\n".into(),
             "network.width is 2, expected absent: large alone has a width",
         ),

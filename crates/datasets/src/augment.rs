@@ -1,4 +1,4 @@
-//! Random crops and flips, a function of seed, epoch and sample alone.
+//! Random crops, flips and operations, a function of seed, epoch and sample alone.
 //!
 //! Definition. With padding p and images h x w, sample i of epoch e draws row offset dy and column offset dx uniformly from
 //! {0, …, 2p} and a coin f. Its augmented image is
@@ -8,7 +8,7 @@
 //! ```
 //!
 //! where `padded` is the image with p zeros on every side: a random crop of the padded image, then a mirror image. Without
-//! flips there is no coin, without padding no offset.
+//! flips there is no coin, without padding no offset. [`RandAugment`] changes the cropped image, where it is asked for.
 //!
 //! Guarantee: the draw reads block i of the ChaCha8 stream 2⁶³ + e with key `seed`. It depends on neither the order of the
 //! samples nor the thread that asks, so that a resumed run sees the same images, and it shares no word with the
@@ -16,19 +16,27 @@
 //!
 //! Source: Li et al. 2019, the authors' settings for CIFAR-10: padding 4, flips.
 
+mod pixel_operation;
+mod rand_augment;
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+pub use self::pixel_operation::PixelOperation;
+pub use self::rand_augment::RandAugment;
+
 /// What is drawn for every image; the default is nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Augmentation {
     /// Zeros on every side before the crop, p.
     pub crop_padding: u32,
     /// Whether every second image, on average, is mirrored left to right.
     pub flip: bool,
+    /// Operations on the pixels of the cropped image.
+    pub random: Option<RandAugment>,
 }
 
-/// What was drawn for one image.
+/// The crop and the flip that were drawn for one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draw {
     /// Row offset in the padded image, at most 2p.
@@ -41,14 +49,14 @@ pub struct Draw {
 
 impl Augmentation {
     /// The paper's for CIFAR-10.
-    pub const CROP_FLIP: Self = Self { crop_padding: 4, flip: true };
+    pub const CROP_FLIP: Self = Self { crop_padding: 4, flip: true, random: None };
 
     /// Whether images stay as they are.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What sample `sample` of epoch `epoch` draws.
+    /// The crop and the flip of sample `sample` of epoch `epoch`.
     pub fn draw(&self, seed: u64, epoch: u64, sample: usize) -> Draw {
         /// Words in a block of ChaCha, more than a draw needs.
         const BLOCK: u128 = 16;
@@ -60,7 +68,7 @@ impl Augmentation {
         Draw { dy, dx, flipped: self.flip && rng.random() }
     }
 
-    /// Appends the augmented image to `out`; `pixels` is [c, h, w], and `value` maps a pixel to what the network sees.
+    /// Appends the cropped and mirrored image to `out`; `pixels` is [c, h, w], and `value` maps a pixel to what the network sees.
     ///
     /// Padding becomes `value(0)`.
     pub fn apply<T: Copy>(

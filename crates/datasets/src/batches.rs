@@ -121,6 +121,9 @@ struct HostBatch {
 
 impl BatchProducer {
     /// Batches of `batch_size` images of `set` for a network on `device`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a batch size of 0 or settings outside their domain.
     pub fn new(
         set: ImageSet,
         batch_size: usize,
@@ -128,6 +131,7 @@ impl BatchProducer {
         device: Device,
     ) -> Result<Self> {
         BatchOrder::new(set.len(), batch_size, 0)?;
+        augmentation.random.map_or(Ok(()), |random| random.validate())?;
         let (epoch, running, order) = ((0, 0), None, None);
         Ok(Self { set, batch_size, augmentation, device, epoch, running, order })
     }
@@ -175,12 +179,33 @@ impl Maker {
             if self.augmentation.is_none() {
                 values.extend(pixels.iter().map(|&pixel| value(pixel)));
             } else {
-                let draw = self.augmentation.draw(self.seed, self.epoch, sample);
-                self.augmentation.apply(draw, pixels, self.set.shape(), value, &mut values);
+                self.change(sample, pixels, value, &mut values);
             }
         }
         let labels = samples.iter().map(|&i| u32::from(self.set.labels()[i])).collect();
         HostBatch { values, labels }
+    }
+
+    /// Appends the values of a sample's augmented image.
+    fn change(
+        &self,
+        sample: usize,
+        pixels: &[u8],
+        value: impl Fn(u8) -> f32,
+        values: &mut Vec<f32>,
+    ) {
+        let Self { augmentation, epoch, seed, .. } = *self;
+        let (draw, shape) = (augmentation.draw(seed, epoch, sample), self.set.shape());
+        let operations = augmentation.random.map(|random| random.draw(seed, epoch, sample));
+        let Some(operations) = operations.filter(|drawn| !drawn.is_empty()) else {
+            return augmentation.apply(draw, pixels, shape, value, values);
+        };
+        let mut image = Vec::with_capacity(pixels.len());
+        augmentation.apply(draw, pixels, shape, |pixel| pixel, &mut image);
+        for (operation, level) in operations {
+            image = operation.apply(level, shape, &image);
+        }
+        values.extend(image.into_iter().map(value));
     }
 }
 
@@ -210,7 +235,8 @@ impl BatchSource for BatchProducer {
 
     fn resident(&self) -> Option<ResidentImages<'_>> {
         let (pixels, labels, batch_size) = (self.set.pixels(), self.set.labels(), self.batch_size);
-        Some(ResidentImages { pixels, labels, batch_size })
+        // a device crops and mirrors; operations on pixels are for the thread
+        self.augmentation.random.is_none().then_some(ResidentImages { pixels, labels, batch_size })
     }
 
     fn samples(&mut self, index: usize) -> lipconv::Result<Vec<Sample>> {

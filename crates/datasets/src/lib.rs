@@ -22,7 +22,7 @@ mod resize;
 mod stl10;
 pub mod synthetic;
 
-pub use augment::{Augmentation, Draw};
+pub use augment::{Augmentation, Draw, PixelOperation, RandAugment};
 pub use batches::{BatchOrder, BatchProducer, EpochOrder};
 pub use cifar10::Cifar10Files;
 pub use dataset::{DataSource, Dataset};

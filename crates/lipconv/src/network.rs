@@ -8,6 +8,7 @@
 //! Law: both give the same outputs, but for one factor per RKO, RK-L2NE, OSSN or SVCM layer: what is materialised has been
 //! divided by a proven bound of its norm where that exceeds 1, while the graph knows an estimate at best.
 
+mod gain;
 mod module;
 mod plan;
 

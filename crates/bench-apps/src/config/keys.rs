@@ -1,9 +1,9 @@
-//! Unknown keys of a configuration, with the nearest known one.
+//! What is wrong with a configuration: the line, and the known key that is nearest to an unknown one.
 
 use lipconv::{CrossEntropy, LinearMethod, TrainingRadius};
 use toml::Table;
 
-use super::{RunConfig, line_of, syntax_error};
+use super::RunConfig;
 use crate::error::Error;
 
 /// What is wrong with a text that is no configuration.
@@ -43,6 +43,7 @@ fn known() -> Table {
     config.network.width = Some(1.0);
     config.network.more_convolutions = 1;
     config.network.head = Some(LinearMethod::Bjorck);
+    config.network.gain = Some(1.0);
     let radius = Some(TrainingRadius { start: 1.0, end: 1.0 });
     let loss = CrossEntropy { radius, ..CrossEntropy::for_radius(1.0, 1.0) };
     config.training.cross_entropy = Some(loss);
@@ -50,6 +51,7 @@ fn known() -> Table {
     config.evaluation.every = 2;
     config.training.optimizer = Some(lipconv::Optimizer::default());
     config.training.averaging = Some(lipconv::Averaging::default());
+    config.training.rand_augment = Some(lipconv_datasets::RandAugment::default());
     Table::try_from(config).unwrap_or_default()
 }
 
@@ -64,4 +66,20 @@ pub(crate) fn nearest_or_all(name: &str, known: &[impl AsRef<str>]) -> String {
         Some(best) => format!("did you mean `{best}`?"),
         None => format!("expected one of {}", known.join(", ")),
     }
+}
+
+pub(crate) fn syntax_error(origin: &str, text: &str, error: &toml::de::Error) -> Error {
+    let origin = line_of(origin, text, error);
+    Error::ConfigSyntax { origin, reason: one_line(error.message()) }
+}
+
+/// The text's name with the line of an error.
+fn line_of(origin: &str, text: &str, error: &toml::de::Error) -> String {
+    let line =
+        error.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+    line.map_or_else(|| origin.to_owned(), |line| format!("{origin}, line {line}"))
+}
+
+pub(super) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -100,7 +100,7 @@ impl RunConfig {
     pub fn trained_by(&self, recipe: &Recipe) -> Result<Self> {
         let by = recipe.config(self.data.dataset.clone())?;
         let mut config = self.clone();
-        config.network.head = by.network.head;
+        (config.network.head, config.network.gain) = (by.network.head, by.network.gain);
         config.training = TrainingConfig {
             batch_size: self.training.batch_size,
             augmentation: self.training.augmentation,

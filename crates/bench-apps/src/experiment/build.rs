@@ -100,11 +100,12 @@ pub fn network_spec(config: &NetworkConfig, images: &ImageSet) -> Result<Network
 }
 
 /// What a configuration's augmentation draws.
-pub fn augmentation(kind: AugmentationKind) -> Augmentation {
-    match kind {
+pub fn augmentation(config: &TrainingConfig) -> Augmentation {
+    let drawn = match config.augmentation {
         AugmentationKind::None => Augmentation::default(),
         AugmentationKind::CropFlip => Augmentation::CROP_FLIP,
-    }
+    };
+    Augmentation { random: config.rand_augment, ..drawn }
 }
 
 /// Checks that the configured network fits the images, which takes building it once.

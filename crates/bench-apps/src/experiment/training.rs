@@ -77,7 +77,7 @@ pub fn train(job: &TrainJob<'_>) -> Result<Trained> {
     let device = device(job.config.device)?;
     let mut trainer = open_trainer(job, &device)?;
     let training = &job.config.training;
-    let augmentation = augmentation(training.augmentation);
+    let augmentation = augmentation(training);
     let images = job.dataset.train.clone();
     let mut source = BatchProducer::new(images, training.batch_size, augmentation, device)?;
     let n_batches = source.n_batches();
@@ -131,7 +131,11 @@ fn open_trainer(job: &TrainJob<'_>, device: &Device) -> Result<Trainer> {
 pub fn first_network(config: &RunConfig, images: &ImageSet, device: &Device) -> Result<Network> {
     let spec = network_spec(&config.network, images)?;
     let Some(from) = &config.init_from else {
-        return Ok(Network::new(&spec, DType::F32, device, config.training.seed)?);
+        let network = Network::new(&spec, DType::F32, device, config.training.seed)?;
+        return Ok(match config.network.gain {
+            Some(gain) => network.with_gain(gain)?,
+            None => network,
+        });
     };
     let other = Trainer::resume(&RunFiles::open(from)?.checkpoint(), device)
         .with_context(|| format!("cannot begin with the network of {}", from.display()))?;

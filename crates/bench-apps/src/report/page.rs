@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use lipconv::{CrossEntropy, Optimizer};
+use lipconv_datasets::RandAugment;
 use maud::{Markup, html};
 
 use super::document::{document, facts, header, headlines};
@@ -313,6 +314,15 @@ fn training_text(config: &RunConfig) -> String {
         AugmentationKind::None => "",
         AugmentationKind::CropFlip => ", random crops after padding by 4, random mirror images",
     };
+    let random = training.rand_augment.map_or_else(String::new, |random| {
+        let RandAugment { operations, magnitude, probability, after } = random;
+        let share = 100.0 * probability;
+        format!(
+            ", RandAugment ({operations} operations, magnitude {magnitude}) of {share} % of the images after epoch {after}"
+        )
+    });
+    let gain = config.network.gain;
+    let gain = gain.map_or_else(String::new, |gain| format!(", free matrices of gain {gain}"));
     let optimizer = match training.optimizer.unwrap_or_default() {
         Optimizer::NAdam(_) => "NAdam",
         Optimizer::RmsProp(_) => "RMSprop",
@@ -325,7 +335,7 @@ fn training_text(config: &RunConfig) -> String {
         None => format!("hinge margin {:.4}", training.margin),
     };
     format!(
-        "{}, batch {}, {optimizer} {} {schedule}, {loss}, seed {}{augmentation}",
+        "{}, batch {}, {optimizer} {} {schedule}, {loss}, seed {}{gain}{augmentation}{random}",
         counted(training.epochs, "epoch"),
         training.batch_size,
         training.learning_rate,

@@ -1,8 +1,14 @@
-//! Crops and flips: what the seed says, whatever the order and the thread.
+//! Crops, flips and operations: what the seed says, whatever the order and the thread.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use candle_core::Device;
 use lipconv::{Batch, BatchSource};
-use lipconv_datasets::{Augmentation, BatchOrder, BatchProducer, Draw, ImageSet, ImageSetParts};
+use lipconv_datasets::{
+    Augmentation, BatchOrder, BatchProducer, Draw, ImageSet, ImageSetParts, PixelOperation,
+    RandAugment,
+};
+use serde_json::Value;
 
 /// n images c x h x w whose pixels are all different as far as bytes allow, and never 0.
 fn images(n: usize, shape: [usize; 3]) -> ImageSet {
@@ -43,7 +49,8 @@ fn every_crop_and_flip_is_the_defined_one() {
     {
         let set = images(1, shape);
         let pixels = set.image(0).unwrap();
-        let augmentation = Augmentation { crop_padding: padding as u32, flip: true };
+        let augmentation =
+            Augmentation { crop_padding: padding as u32, flip: true, ..Augmentation::default() };
         for dy in 0..=2 * padding {
             for dx in 0..=2 * padding {
                 for flipped in [false, true] {
@@ -77,7 +84,7 @@ fn draws_are_uniform_and_differ_between_samples_epochs_and_seeds() {
     assert_eq!(draws(7, 3), draws(7, 3));
     assert_ne!(draws(7, 3), draws(7, 4));
     assert_ne!(draws(7, 3), draws(8, 3));
-    let still = Augmentation { crop_padding: 0, flip: false };
+    let still = Augmentation { crop_padding: 0, flip: false, ..Augmentation::default() };
     assert_eq!(still.draw(7, 3, 5), Draw { dy: 0, dx: 0, flipped: false });
 }
 
@@ -147,7 +154,7 @@ fn any_batch_can_be_asked_for_with_the_same_bits() {
 fn samples_make_the_same_batches() {
     let shape = [3, 6, 5];
     let set = images(10, shape);
-    let padded = Augmentation { crop_padding: 2, flip: true };
+    let padded = Augmentation { crop_padding: 2, flip: true, ..Augmentation::default() };
     for augmentation in [Augmentation::default(), padded, Augmentation::CROP_FLIP] {
         let mut source = source(&set, augmentation);
         let resident = source.resident().unwrap();
@@ -176,5 +183,146 @@ fn samples_make_the_same_batches() {
             let text = source.samples(3).unwrap_err().to_string();
             assert!(text.contains("batch index is 3, expected less than 3"), "{text}");
         }
+    }
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    BASE64_STANDARD.decode(value.as_str().unwrap()).unwrap()
+}
+
+/// `tests/data/pillow.py` made the results.
+#[test]
+fn operations_give_the_pixels_of_pillow() {
+    let file: Value = serde_json::from_str(include_str!("../data/pillow.json")).unwrap();
+    for case in file["cases"].as_array().unwrap() {
+        let shape: [usize; 3] = serde_json::from_value(case["shape"].clone()).unwrap();
+        let (level, pixels) = (case["level"].as_f64().unwrap(), bytes(&case["pixels"]));
+        for operation in PixelOperation::ALL {
+            let expected = match operation {
+                PixelOperation::Identity => pixels.clone(),
+                _ => bytes(&case["results"][format!("{operation:?}")]),
+            };
+            assert_eq!(operation.apply(level, shape, &pixels), expected, "{operation:?} {case}");
+        }
+    }
+}
+
+/// Laws that hold for any image, at the smallest sizes too.
+#[test]
+fn operations_keep_what_they_must() {
+    for shape in [[1, 1, 1], [3, 1, 2], [2, 7, 1], [3, 5, 11], [4, 6, 6]] {
+        let set = images(1, shape);
+        let pixels = set.image(0).unwrap();
+        for operation in PixelOperation::ALL {
+            for level in [-1.0, -0.3, 0.3, 1.0] {
+                let out = operation.apply(level, shape, pixels);
+                assert_eq!(out.len(), pixels.len(), "{operation:?}");
+                let moves = matches!(
+                    operation,
+                    PixelOperation::ShearX
+                        | PixelOperation::ShearY
+                        | PixelOperation::TranslateX
+                        | PixelOperation::TranslateY
+                        | PixelOperation::Rotate
+                );
+                if moves {
+                    // no pixel of these images is 0, so 0 is from outside
+                    assert!(out.iter().all(|p| *p == 0 || pixels.contains(p)), "{operation:?}");
+                }
+            }
+            // solarizing at level 0 still inverts 255
+            let changes = matches!(
+                operation,
+                PixelOperation::Solarize | PixelOperation::AutoContrast | PixelOperation::Equalize
+            );
+            if !changes {
+                assert_eq!(operation.apply(0.0, shape, pixels), pixels, "{operation:?}");
+            }
+        }
+        let flat = vec![77; pixels.len()];
+        for operation in [PixelOperation::AutoContrast, PixelOperation::Equalize] {
+            assert_eq!(operation.apply(0.3, shape, &flat), flat);
+        }
+    }
+}
+
+#[test]
+fn operations_are_drawn_uniformly_from_the_epoch_on() {
+    let law = RandAugment { operations: 3, probability: 0.5, after: 2, ..RandAugment::default() };
+    let (mut counts, mut changed, mut positive) = ([0; 14], 0, 0);
+    let n = 9000;
+    for sample in 0..n {
+        assert!(law.draw(7, 1, sample).is_empty());
+        let drawn = law.draw(7, 2, sample);
+        changed += usize::from(!drawn.is_empty());
+        for (operation, level) in drawn {
+            counts[PixelOperation::ALL.iter().position(|o| *o == operation).unwrap()] += 1;
+            assert_eq!(level.abs(), 0.3);
+            positive += usize::from(level > 0.0);
+        }
+    }
+    // 4500 images expected, sd 47, with three operations each: of about 13,500 operations 964 of each kind, sd 30, and half of
+    // them with a positive level, sd 58; five standard deviations, and what the number of images adds
+    assert!((4260..4740).contains(&changed), "{changed}");
+    assert!(counts.iter().all(|count| (760..1170).contains(count)), "{counts:?}");
+    let total: usize = counts.iter().sum();
+    assert!(positive.abs_diff(total / 2) < 300, "{positive} of {total}");
+    let draws = |seed, epoch| (0..50).map(|i| law.draw(seed, epoch, i)).collect::<Vec<_>>();
+    assert_eq!(draws(7, 3), draws(7, 3));
+    assert_ne!(draws(7, 3), draws(7, 4));
+    assert_ne!(draws(7, 3), draws(8, 3));
+    let always = RandAugment { probability: 1.0, ..law };
+    assert!((0..n).all(|i| always.draw(7, 2, i).len() == 3));
+    let never = RandAugment { probability: 0.0, ..law };
+    assert!((0..n).all(|i| never.draw(7, 2, i).is_empty()));
+}
+
+#[test]
+fn batches_have_the_operations_after_crop_and_flip() {
+    let shape = [3, 8, 6];
+    let set = images(11, shape);
+    let random = RandAugment { probability: 0.7, after: 1, ..RandAugment::default() };
+    let augmentation = Augmentation { random: Some(random), ..Augmentation::CROP_FLIP };
+    let mut source = source(&set, augmentation);
+    assert!(source.resident().is_none(), "a device would leave the operations out");
+    for epoch in [0, 1, 2] {
+        source.start_epoch(epoch, 9);
+        let order = BatchOrder::new(11, 4, 9).unwrap().epoch(epoch as u64);
+        // the last first, as a resumed run asks
+        for (index, samples) in order.batches().enumerate().collect::<Vec<_>>().into_iter().rev() {
+            let expected = samples.iter().flat_map(|&i| {
+                let draw = augmentation.draw(9, epoch as u64, i);
+                let image = defined(4, draw, set.image(i).unwrap(), shape);
+                let drawn = random.draw(9, epoch as u64, i);
+                drawn
+                    .into_iter()
+                    .fold(image, |image, (operation, level)| operation.apply(level, shape, &image))
+            });
+            let expected: Vec<f32> = expected.map(|p| f32::from(p) / 255.0).collect();
+            assert_eq!(values(&source.batch(index).unwrap()), expected);
+        }
+    }
+}
+
+#[test]
+fn settings_outside_their_domain_are_refused() {
+    let good = RandAugment::default();
+    for (random, message) in [
+        (RandAugment { operations: 0, ..good }, "operations is 0, expected 1 to 8"),
+        (RandAugment { operations: 9, ..good }, "operations is 9, expected 1 to 8"),
+        (RandAugment { magnitude: 31, ..good }, "magnitude is 31, expected 0 to 30"),
+        (
+            RandAugment { probability: 1.5, ..good },
+            "probability is 1.5, expected a number in [0, 1]",
+        ),
+        (
+            RandAugment { probability: f64::NAN, ..good },
+            "probability is NaN, expected a number in [0, 1]",
+        ),
+    ] {
+        let augmentation = Augmentation { random: Some(random), ..Augmentation::default() };
+        let set = images(3, [1, 2, 2]);
+        let error = BatchProducer::new(set, 2, augmentation, Device::Cpu).unwrap_err();
+        assert_eq!(error.to_string(), message);
     }
 }

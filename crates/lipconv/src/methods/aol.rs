@@ -50,6 +50,10 @@ impl Parametrisation for Aol {
         Rko.draw(sizes, rng)
     }
 
+    fn is_scale_free(&self) -> bool {
+        true
+    }
+
     fn weight(&self, sizes: &Sizes, parameter: &Tensor, _: Option<&Tensor>) -> Result<Weight> {
         let by_output = sizes.n_out < sizes.n_in;
         // taps first, then the side that is not rescaled

@@ -65,6 +65,10 @@ impl Parametrisation for Bcop {
         !self.fixed
     }
 
+    fn is_scale_free(&self) -> bool {
+        true
+    }
+
     fn weight(&self, sizes: &Sizes, parameter: &Tensor, _: Option<&Tensor>) -> Result<Weight> {
         Ok(kernel(parameter, sizes.n_out, sizes.n_in)?.into())
     }

@@ -60,6 +60,10 @@ impl Parametrisation for Bro {
         scaled(orthonormal(n, rank, rng), inverse_root(n))
     }
 
+    fn is_scale_free(&self) -> bool {
+        true
+    }
+
     fn weight(&self, sizes: &Sizes, parameter: &Tensor, _: Option<&Tensor>) -> Result<Weight> {
         let (n, rank) = parameter.dims2()?;
         let mean_root = parameter.sqr()?.sum_all()?.sqrt()?;

@@ -126,6 +126,11 @@ pub(crate) trait Parametrisation: fmt::Debug + Sync {
         false
     }
 
+    /// Whether the weight is the same for the parameter and for any positive multiple of it.
+    fn is_scale_free(&self) -> bool {
+        false
+    }
+
     /// Shape of a vector that every training step starts from and replaces; it begins as a random unit vector.
     fn vector_shape(&self, _sizes: &Sizes) -> Option<Vec<usize>> {
         None

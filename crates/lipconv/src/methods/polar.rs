@@ -48,6 +48,10 @@ impl Parametrisation for Polar {
         scaled(orthonormal(sizes.n_out, sizes.n_in, rng), inverse_root(sizes.n_in))
     }
 
+    fn is_scale_free(&self) -> bool {
+        true
+    }
+
     fn weight(&self, _: &Sizes, parameter: &Tensor, _: Option<&Tensor>) -> Result<Weight> {
         Ok(portable::polar(parameter)?.into())
     }

@@ -48,6 +48,10 @@ impl Parametrisation for RkL2ne {
         Rko.draw(sizes, rng)
     }
 
+    fn is_scale_free(&self) -> bool {
+        true
+    }
+
     fn weight(&self, sizes: &Sizes, parameter: &Tensor, _: Option<&Tensor>) -> Result<Weight> {
         let flat = parameter.reshape((sizes.n_out, ()))?;
         let largest = |gram: Tensor| gram.abs()?.sum(D::Minus1)?.max(0);

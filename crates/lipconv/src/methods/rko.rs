@@ -43,6 +43,10 @@ impl Parametrisation for Rko {
         scaled(orthonormal(sizes.n_out, sizes.fan_in(), rng), inverse_root(sizes.n_in))
     }
 
+    fn is_scale_free(&self) -> bool {
+        true
+    }
+
     fn weight(&self, sizes: &Sizes, parameter: &Tensor, _: Option<&Tensor>) -> Result<Weight> {
         let Factor { matrix, defect } = polar(&parameter.reshape((sizes.n_out, ()))?)?;
         let weight = (matrix / sizes.kernel as f64)?.reshape(parameter.shape())?;

@@ -45,6 +45,10 @@ impl Parametrisation for UnitRows {
         Polar.draw(sizes, rng)
     }
 
+    fn is_scale_free(&self) -> bool {
+        true
+    }
+
     fn weight(&self, _: &Sizes, parameter: &Tensor, _: Option<&Tensor>) -> Result<Weight> {
         // divided by the largest entry first, so that no square overflows or vanishes
         let largest = parameter.abs()?.max_keepdim(1)?.detach();

@@ -1,10 +1,12 @@
 //! The paper's networks: numbers of parameters, and the reference networks rebuilt from their specs.
 
-use candle_core::{DType, Device};
-use lipconv::{Activation, ConvMethod, ImageShape, LayerSpec, Methods, Network, NetworkSpec};
+use candle_core::{DType, Device, Tensor};
+use lipconv::{
+    Activation, ConvMethod, ImageShape, LayerSpec, LinearMethod, Methods, Network, NetworkSpec,
+};
 
 use crate::golden::{golden, reference};
-use crate::support::{check_close, golden_tolerance};
+use crate::support::{check_close, eps, golden_tolerance, sum_tolerance, uniform, values};
 
 const MNIST: ImageShape = ImageShape::new(1, 28, 28);
 const CIFAR10: ImageShape = ImageShape::new(3, 32, 32);
@@ -146,4 +148,68 @@ fn more_convolutions_follow_those_that_downsample() {
     assert_eq!(n_activations(&deep), n_activations(&spec) + 4);
     Network::new(&deep, DType::F32, &Device::Cpu, 0).unwrap();
     assert_eq!(spec.clone().with_more_convolutions(0), spec);
+}
+
+/// Root mean square of the singular values of the matrices of a parameter.
+fn gain(parameter: &Tensor) -> f64 {
+    let n_values = match *parameter.dims() {
+        [rows, columns] => rows.min(columns),
+        [count, rows, columns] => count * rows.min(columns),
+        [rows, channels, height, width] => rows.min(channels * height * width),
+        _ => panic!("no matrices: {:?}", parameter.dims()),
+    };
+    let squares: f64 = values(parameter).into_iter().map(|x| x * x).sum();
+    (squares / n_values as f64).sqrt()
+}
+
+/// The gain changes free matrices and, up to rounding, nothing that they stand for.
+#[test]
+fn the_gain_does_not_change_the_function() {
+    let images = uniform(&[3, 2, 8, 12], 0.0, 1.0, DType::F64, 5);
+    let scale_free = ["bcop", "bcop-fixed", "rko", "rk-l2ne", "aol", "bjorck", "bro", "lln"];
+    let dense = LinearMethod::ALL.iter().map(|&linear| Methods { linear, ..Methods::BCOP });
+    let conv = ConvMethod::ALL.iter().map(|&conv| Methods { conv, ..Methods::BCOP });
+    for methods in dense.chain(conv) {
+        let input = ImageShape::new(2, 8, 12);
+        let spec = NetworkSpec::small(input, 4, methods);
+        for dtype in [DType::F32, DType::F64] {
+            let network = || Network::new(&spec, dtype, &Device::Cpu, 3).unwrap();
+            let logits = |network: &Network| {
+                network.materialize().unwrap().forward(&images.to_dtype(dtype).unwrap()).unwrap()
+            };
+            let before = network();
+            for asked in [1e-3, 0.1, 1.0, 1e3] {
+                let after = network().with_gain(asked).unwrap();
+                // a materialised layer is divided by a bound of its norm, which rounding changes too
+                let allowed = 1e3 * eps(dtype);
+                check_close(
+                    &format!("{methods:?} {asked}"),
+                    &logits(&after),
+                    &logits(&before),
+                    allowed,
+                );
+                for ((name, old), (_, new)) in before.variables().iter().zip(after.variables()) {
+                    let is_conv = name.starts_with("conv");
+                    let method = if is_conv { methods.conv.name() } else { methods.linear.name() };
+                    if name.ends_with("weight") && scale_free.contains(&method) {
+                        let found = gain(&new);
+                        let allowed = sum_tolerance(dtype, new.elem_count(), 1.0);
+                        assert!((found / asked - 1.0).abs() <= allowed, "{name} {found}");
+                    } else {
+                        assert_eq!(values(old), values(&new), "{name}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gain_outside_its_domain_is_refused() {
+    let spec = NetworkSpec::small(ImageShape::new(1, 8, 8), 4, Methods::BCOP);
+    for gain in [0.0, -1.0, 1e-7, 1e7, f64::NAN, f64::INFINITY] {
+        let network = Network::new(&spec, DType::F32, &Device::Cpu, 0).unwrap();
+        let error = network.with_gain(gain).unwrap_err().to_string();
+        assert_eq!(error, format!("gain is {gain}, expected a number from 1e-6 to 1e6"));
+    }
 }
