@@ -6,7 +6,7 @@
 //! Why it matters. The weight does not depend on the gain, but the turn that a training step makes does. Adam moves every entry by about
 //! the learning rate η, so that the first step of an n x m matrix has a norm of about η√(nm). With the paper's gain 1/√m, η = 1e-3
 //! and 512 x 4096 this is 1.4 beside a gain of 0.016: M becomes nearly a matrix of rank one, and the gradients of the next steps
-//! are some ten times as large as later ones. Adam's mean of squares remembers them for a thousand steps, and its steps are shorter for it.
+//! are many times as large as later ones. Adam's mean of squares remembers them for a thousand steps, and its steps are shorter for it.
 
 use candle_core::DType;
 
