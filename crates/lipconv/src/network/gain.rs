@@ -23,7 +23,7 @@ impl Network {
     /// ```
     /// use candle_core::{DType, Device};
     /// use lipconv::{ImageShape, Methods, Network, NetworkSpec};
-    /// let spec = NetworkSpec::small(ImageShape::new(1, 28, 28), 10, Methods::default());
+    /// let spec = NetworkSpec::small(ImageShape::new(1, 28, 28), 10, Methods::BCOP);
     /// let network = Network::new(&spec, DType::F32, &Device::Cpu, 0)?.with_gain(0.1)?;
     /// let (name, matrix) = &network.variables()[4];
     /// let norm = matrix.sqr()?.sum_all()?.to_scalar::<f32>()?.sqrt();
