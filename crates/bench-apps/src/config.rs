@@ -86,7 +86,8 @@ pub struct NetworkConfig {
     /// The last layer: "lln" (rows of norm 1), "bjorck" or "unconstrained". Default: as the other dense layers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<LinearMethod>,
-    /// Length of the free matrices at the start, 1e-6 to 1e6: their singular values. Default, as in the paper, 1/√n for n inputs.
+    /// Singular values of the free matrices of a network that is drawn, 1e-6 to 1e6; a network from `init_from` keeps its own, and so do
+    /// OSSN, SVCM and unconstrained layers, whose weights depend on it. Default, as in the paper, 1/√n for n inputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gain: Option<f64>,
 }
