@@ -72,7 +72,7 @@ pub struct Certificates {
     pub nominal_pairwise: Vec<f64>,
     /// Real-arithmetic radius.
     pub real: Vec<f64>,
-    /// Executed radius, for every arithmetic that can hold the weights.
+    /// Executed radius, for every arithmetic that can hold the weights; without [`Arithmetic::Tf32`] where a sum has 2^20 terms or more.
     pub executed: BTreeMap<Arithmetic, Vec<f64>>,
 }
 

@@ -134,10 +134,10 @@ pub fn predicted_class(logits: &[f64]) -> usize {
     (1..logits.len()).fold(0, better)
 }
 
-/// Whether `label` has the strictly largest logit.
+/// Whether `label` has the strictly largest logit; false where it names none.
 #[must_use]
 pub fn is_correct(logits: &[f64], label: usize) -> bool {
-    let top = logits[label];
+    let Some(&top) = logits.get(label) else { return false };
     !top.is_nan() && (0..logits.len()).all(|j| j == label || top > logits[j])
 }
 

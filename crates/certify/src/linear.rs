@@ -6,7 +6,9 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use crate::classifier::{Classifier, Objective, check_labels, input_gradient, logit_rows};
+use crate::classifier::{
+    Classifier, Objective, check_labels, input_gradient, is_correct, logit_rows,
+};
 use crate::error::{Error, Result};
 
 /// `y = W x + b` as a [`Classifier`].
@@ -20,7 +22,7 @@ impl LinearClassifier {
     /// A classifier from its `weight` (n_classes x n_values) and `bias` (n_classes).
     ///
     /// # Errors
-    /// [`Error::ShapeMismatch`] when they do not fit, [`Error::Candle`] when their element types differ.
+    /// [`Error::ShapeMismatch`] when they do not fit, [`Error::DTypeMismatch`] when their element types differ.
     pub fn new(weight: Tensor, bias: Tensor) -> Result<Self> {
         let [n_classes, _] = weight.dims() else {
             let (expected, got) = ("n_classes x n_values".into(), weight.dims().to_vec());
@@ -29,6 +31,10 @@ impl LinearClassifier {
         if bias.dims() != [*n_classes] {
             let (expected, got) = (n_classes.to_string(), bias.dims().to_vec());
             return Err(Error::ShapeMismatch { what: "linear bias", expected, got });
+        }
+        if bias.dtype() != weight.dtype() {
+            let (expected, got) = (weight.dtype().as_str().into(), bias.dtype().as_str().into());
+            return Err(Error::DTypeMismatch { what: "linear bias", expected, got });
         }
         Ok(Self { weight, bias })
     }
@@ -45,8 +51,12 @@ impl LinearClassifier {
             rows[t].iter().zip(&rows[j]).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()
         };
         let distance = |(y, &t): (&Vec<f64>, &usize)| {
+            // with equal rows and equal biases there is no boundary, and 0/0
+            if !is_correct(y, t) {
+                return 0.0;
+            }
             let others = (0..y.len()).filter(|&j| j != t);
-            others.map(|j| (y[t] - y[j]) / gap(t, j)).fold(f64::INFINITY, f64::min).max(0.0)
+            others.map(|j| (y[t] - y[j]) / gap(t, j)).fold(f64::INFINITY, f64::min)
         };
         Ok(logits.iter().zip(labels).map(distance).collect())
     }

@@ -39,7 +39,7 @@ pub fn margins(logits: &Tensor, labels: &[usize]) -> Result<Vec<f64>> {
     Ok(rows.iter().zip(labels).map(|(row, &label)| margin(row, label)).collect())
 }
 
-/// The margin of one row of logits; 0 where the label is not strictly on top.
+/// The margin of one row of logits; 0 where the label is not strictly on top, or names no logit.
 #[must_use]
 pub fn margin(logits: &[f64], label: usize) -> f64 {
     if !is_correct(logits, label) {

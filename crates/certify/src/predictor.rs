@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use crate::arithmetic::Arithmetic;
 use crate::certifier::{Certifier, Norms, Room};
 use crate::error::{Error, Result};
+use crate::rounding::ErrorModel;
 
 /// Images that one thread takes at a time; the same whatever the number of threads, so that answers are.
 const AT_ONCE: usize = 8;
@@ -69,12 +70,15 @@ impl Predictor {
     /// A predictor for the weights that `network` stores, as `arithmetic` executes them.
     ///
     /// # Errors
-    /// [`Error::UnsupportedArithmetic`] where the arithmetic would change the weights; those of [`Certifier::new`].
+    /// [`Error::UnsupportedArithmetic`] where the arithmetic would change the weights, [`Error::DotTooLong`] where its sums are too long
+    /// for the rounding model; those of [`Certifier::new`].
     pub fn new(network: &PlainNetwork, arithmetic: Arithmetic) -> Result<Self> {
         arithmetic.check_holds(network.dtype())?;
         let certifier = Certifier::new(&network.to_device(&Device::Cpu)?)?;
+        // refuses sums that are too long for this arithmetic, which a certifier leaves out
+        ErrorModel::new(certifier.bounds(), arithmetic)?;
         let model = certifier.arithmetics().position(|held| held == arithmetic);
-        let model = model.expect("a certifier has every arithmetic that holds the weights");
+        let model = model.expect("a certifier has every arithmetic with a model");
         Ok(Self { certifier, arithmetic, model, idle: Mutex::default() })
     }
 

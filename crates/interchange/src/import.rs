@@ -11,6 +11,8 @@ mod call;
 mod linear;
 mod selection;
 mod shapes;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 

@@ -82,10 +82,11 @@ pub(crate) fn slice(
     }
     let from_end = |at: i64| if at < 0 { at.saturating_add(n) } else { at };
     let (start, end) = (from_end(start), from_end(end));
-    let (start, end) = if step > 0 {
-        (start.clamp(0, n), end.clamp(0, n))
-    } else {
-        (start.clamp(-1, n - 1), end.clamp(-1, n - 1))
+    // backwards a start in front of the axis is the first position, but an end there is beyond it
+    let (start, end) = match step > 0 {
+        _ if n == 0 => (0, 0),
+        true => (start.clamp(0, n), end.clamp(0, n)),
+        false => (start.clamp(0, n - 1), end.clamp(-1, n - 1)),
     };
     let mut positions = Vec::new();
     let mut at = start;
@@ -167,6 +168,9 @@ mod tests {
         assert_eq!(places(transpose("t", &[2, 3], &[1, 0]).unwrap()), [0, 3, 1, 4, 2, 5]);
         assert_eq!(places(slice("s", &[2, 3], 1, (-1, i64::MAX, 1)).unwrap()), [2, 5]);
         assert_eq!(places(slice("s", &[3], 0, (-1, -i64::MAX, -1)).unwrap()), [2, 1, 0]);
+        // ONNX, unlike numpy, puts a start in front of the axis on its first position
+        assert_eq!(places(slice("s", &[3], 0, (-7, -i64::MAX, -1)).unwrap()), [0]);
+        assert_eq!(places(slice("s", &[0], 0, (0, -7, -1)).unwrap()), [0usize; 0]);
         assert_eq!(places(pad("p", &[3], &[(1, 2)], true).unwrap()), [2, 0, 1, 2, 0, 1]);
         assert_eq!(places(pad("p", &[2], &[(1, 1)], false).unwrap()), [99, 0, 1, 99]);
         assert_eq!(reshaped("r", &[2, 6], &[0, -1, 2], false).unwrap(), [2, 3, 2]);

@@ -232,12 +232,11 @@ impl<'a> Tensor<'a> {
                 (1, field) => field.integers("sizes of a tensor", &mut dims)?,
                 (2, Field::Varint(kind)) => tensor.data_type = kind,
                 (4, Field::Bytes(bytes)) => {
-                    let values = bytes.as_chunks::<4>().0.iter();
-                    tensor.numbers.extend(values.map(|&b| f64::from(f32::from_le_bytes(b))));
+                    let values = whole(bytes)?;
+                    tensor.numbers.extend(values.iter().map(|&b| f64::from(f32::from_le_bytes(b))));
                 }
                 (10, Field::Bytes(bytes)) => {
-                    let values = bytes.as_chunks::<8>().0.iter();
-                    tensor.numbers.extend(values.map(|&b| f64::from_le_bytes(b)));
+                    tensor.numbers.extend(whole(bytes)?.iter().map(|&b| f64::from_le_bytes(b)));
                 }
                 (4 | 10, field) => field.numbers("values of a tensor", &mut tensor.numbers)?,
                 (5 | 7, field) => field.integers("values of a tensor", &mut tensor.integers)?,
@@ -275,20 +274,20 @@ impl<'a> Tensor<'a> {
     pub(crate) fn values(&self) -> Result<Values> {
         let n = self.dims.iter().fold(1, |n: usize, &dim| n.saturating_mul(dim));
         let values = match (self.data_type, self.raw) {
-            (FLOAT, Some(raw)) => Values::Floats(
-                raw.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b).into()).collect(),
-                false,
-            ),
-            (DOUBLE, Some(raw)) => Values::Floats(
-                raw.as_chunks::<8>().0.iter().map(|&b| f64::from_le_bytes(b)).collect(),
-                true,
-            ),
-            (INT64, Some(raw)) => Values::Ints(
-                raw.as_chunks::<8>().0.iter().map(|&b| i64::from_le_bytes(b)).collect(),
-            ),
-            (INT32, Some(raw)) => Values::Ints(
-                raw.as_chunks::<4>().0.iter().map(|&b| i32::from_le_bytes(b).into()).collect(),
-            ),
+            (FLOAT, Some(raw)) => {
+                let values = whole(raw)?.iter().map(|&b| f32::from_le_bytes(b).into());
+                Values::Floats(values.collect(), false)
+            }
+            (DOUBLE, Some(raw)) => {
+                let values = whole(raw)?.iter().map(|&b| f64::from_le_bytes(b));
+                Values::Floats(values.collect(), true)
+            }
+            (INT64, Some(raw)) => {
+                Values::Ints(whole(raw)?.iter().map(|&b| i64::from_le_bytes(b)).collect())
+            }
+            (INT32, Some(raw)) => {
+                Values::Ints(whole(raw)?.iter().map(|&b| i32::from_le_bytes(b).into()).collect())
+            }
             (FLOAT | DOUBLE, None) => {
                 Values::Floats(self.numbers.clone(), self.data_type == DOUBLE)
             }
@@ -323,6 +322,17 @@ impl<'a> Tensor<'a> {
             );
         }
         Ok(values)
+    }
+}
+
+/// The values of `N` bytes each.
+fn whole<const N: usize>(bytes: &[u8]) -> Result<&[[u8; N]]> {
+    match bytes.as_chunks() {
+        (values, []) => Ok(values),
+        (_, rest) => malformed(format!(
+            "tensor: {} bytes are left over, expected values of {N} bytes",
+            rest.len()
+        )),
     }
 }
 

@@ -173,8 +173,10 @@ impl Loss {
 
     /// The loss as a tensor operation, differentiable by candle.
     ///
+    /// No value is copied to the host: logits that are not finite and [`Loss::Wasserstein`] of one distribution alone give NaN.
+    ///
     /// # Errors
-    /// As for [`Loss::evaluate`], and [`Error::Candle`].
+    /// Those of [`Loss::check_outputs`], [`Error::NoLastWeight`], [`Error::Candle`], which on the CPU names a label that is no class.
     pub fn forward(&self, logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
         self.forward_with_weight(logits, labels, None)
     }
@@ -190,6 +192,7 @@ impl Loss {
         weight: Option<&Tensor>,
     ) -> Result<Tensor> {
         let n_classes = logits.dims2()?.1;
+        self.check_outputs(n_classes)?;
         let rows = |weight: &Tensor| weight.dims().first().copied().unwrap_or(0);
         let pairs = self.checked_pairs(weight, rows, n_classes)?.map(pair_norms).transpose()?;
         match *self {

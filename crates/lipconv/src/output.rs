@@ -1,7 +1,7 @@
 //! Files written whole or not at all, and nothing else touched.
 //!
-//! Definition. [`write()`] puts the bytes into a temporary file beside the target, flushes it to the disk and renames it. A device, a
-//! pipe or a socket is written in place. A symbolic link is refused: what it leads to is not named in the command. Links in `/dev`
+//! Definition. [`write()`] makes the folders that are missing, puts the bytes into a temporary file beside the target, flushes it to the
+//! disk and renames it. A device, a pipe or a socket is written in place. A symbolic link is refused: what it leads to is not named in the command. Links in `/dev`
 //! itself and in `/proc`, which the system makes, are followed and written in place.
 //!
 //! Guarantee: an input of the running command ([`protect`]) is never replaced, by whatever name. Files are created with the
@@ -44,15 +44,45 @@ enum Way {
 /// See the module.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     if way(path)? == Way::InPlace {
-        return OpenOptions::new().append(true).open(path)?.write_all(bytes);
+        return write_in_place(path, bytes);
     }
+    fs::create_dir_all(folder(path))?;
     let temporary = Temporary::create(folder(path))?;
     (&temporary.file).write_all(bytes)?;
     temporary.file.sync_all()?;
     fs::rename(&temporary.path, path)
 }
 
-/// Whether [`write()`] may write here, found out before a long computation; folders that are missing may be made later.
+/// A stream of this process is written through the descriptor that it has: a second one of the same file has its own position, and the
+/// two would write over each other.
+fn write_in_place(path: &Path, bytes: &[u8]) -> Result<()> {
+    match descriptor(path) {
+        Some(1) => {
+            let mut stdout = std::io::stdout().lock();
+            stdout.write_all(bytes)?;
+            stdout.flush()
+        }
+        Some(2) => std::io::stderr().lock().write_all(bytes),
+        _ => OpenOptions::new().append(true).open(path)?.write_all(bytes),
+    }
+}
+
+/// The number of this process's descriptor that a path like /dev/stdout or /proc/self/fd/1 leads to.
+fn descriptor(path: &Path) -> Option<u32> {
+    let own = Path::new("/proc").join(std::process::id().to_string());
+    let mut path = path.to_owned();
+    // as many links as the system follows
+    for _ in 0..40 {
+        let folder = folder(&path).canonicalize().ok()?;
+        if folder.starts_with(&own) && folder.ends_with("fd") {
+            return path.file_name()?.to_str()?.parse().ok();
+        }
+        path = folder.join(fs::read_link(&path).ok()?);
+    }
+    None
+}
+
+/// Whether [`write()`] may write here, found out before a long computation; folders that are missing are made later.
 ///
 /// # Errors
 /// As [`write()`] would give.
@@ -107,6 +137,9 @@ fn folder(path: &Path) -> &Path {
 }
 
 fn way(path: &Path) -> Result<Way> {
+    if path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(ErrorKind::IsADirectory.into());
+    }
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Way::Replace),

@@ -354,12 +354,20 @@ impl PlainNetwork {
         &self.device
     }
 
-    /// The same network with weights of another element type.
+    /// The same network with weights of another element type; slopes are rounded to f32 with them.
     ///
     /// # Errors
-    /// [`Error::Candle`] when the conversion is not supported.
+    /// [`Error::Candle`] when the conversion is not supported, [`Error::InvalidSetting`] for a slope beyond the range of f32.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        let layers = self.layers.iter().map(|l| l.map(|t| t.to_dtype(dtype)));
+        let converted = |layer: &PlainLayer| {
+            let mut layer = layer.map(|t| t.to_dtype(dtype))?;
+            if let (PlainLayer::LeakyRelu { slope }, DType::F32) = (&mut layer, dtype) {
+                *slope = f64::from(*slope as f32);
+            }
+            graph::check_slope(&layer, dtype)?;
+            Ok(layer)
+        };
+        let layers = self.layers.iter().map(converted);
         Ok(Self { layers: layers.collect::<Result<_>>()?, dtype, ..self.afresh() })
     }
 

@@ -41,6 +41,8 @@ impl Draws {
 
     /// A number in [-bound, bound].
     pub(super) fn symmetric(&mut self, bound: f64) -> f64 {
+        // the width of the range must be finite
+        let bound = bound.min(f64::MAX / 4.0);
         match self {
             Self::Stream(rng) => rng.random_range(-bound..=bound),
             Self::Given { .. } => bound * (2.0 * self.uniform() - 1.0),

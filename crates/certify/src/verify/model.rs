@@ -65,7 +65,7 @@ struct TensorEntry {
 
 /// Values of an image, and of a layer's output.
 const MAX_VALUES: usize = 1 << 24;
-/// Entries of a layer's table of sources: 256 MiB.
+/// Entries of a layer's table of sources: 256 MiB. Entries of its matrix at one frequency of the torus.
 const MAX_SOURCES: usize = 1 << 26;
 
 impl Model {
@@ -270,7 +270,9 @@ impl Builder<'_> {
             Shape { channels: n_rows, height: geometry.output.0, width: geometry.output.1 };
         let sides = [image.channels, kh, kw, output.height, output.width];
         let n_sources = sides.iter().fold(1, |n: usize, &side| n.saturating_mul(side));
-        if n_sources > MAX_SOURCES || output.n_values() > MAX_VALUES {
+        // a block of the torus, which a stride makes larger than the weight
+        let n_block = n_rows.saturating_mul(geometry.n_columns(c_in));
+        if n_sources.max(n_block) > MAX_SOURCES || output.n_values() > MAX_VALUES {
             return Err(refuse(format!("{name} is larger than the verifier allows")));
         }
         let (weight, bias) = self.parameters(&name, n_rows, bias)?;
@@ -319,8 +321,12 @@ impl Builder<'_> {
     fn tensor_shape(&self, name: &str) -> Verdict<Vec<usize>> {
         let name = format!("{name}.weight");
         let tensor = self.tensors.tensor(&name);
-        let shape = tensor.map_err(|_| refuse(format!("tensor `{name}` is missing")))?;
-        Ok(shape.shape().to_vec())
+        let tensor = tensor.map_err(|_| refuse(format!("tensor `{name}` is missing")))?;
+        let shape = tensor.shape().to_vec();
+        if shape.contains(&0) {
+            return Err(refuse(format!("{name} of shape {shape:?} holds no values")));
+        }
+        Ok(shape)
     }
 
     fn parameters(

@@ -113,6 +113,11 @@ impl Geometry {
         sources
     }
 
+    /// Channels of the torus, for `channels` of a group: one for each phase.
+    pub(super) fn n_columns(&self, channels: usize) -> usize {
+        self.axes.iter().fold(channels, |n, axis| n.saturating_mul(axis.phases()))
+    }
+
     /// The torus, for `channels` of a group.
     pub(super) fn torus(&self, channels: usize) -> Torus {
         let [vertical, horizontal] = self.axes.map(Line::circle);
@@ -128,7 +133,7 @@ impl Geometry {
         Torus {
             height: vertical.length,
             width: horizontal.length,
-            n_columns: channels * vertical.phases * horizontal.phases,
+            n_columns: self.n_columns(channels),
             n_taps: self.axes[0].taps * self.axes[1].taps,
             places,
         }
@@ -144,9 +149,13 @@ impl Line {
         (0..size).contains(&at).then_some(at as usize)
     }
 
-    fn circle(self) -> Circle {
+    fn phases(self) -> usize {
         let whole = self.size.is_multiple_of(self.stride);
-        let phases = if self.cyclic && !whole { 1 } else { self.stride };
+        if self.cyclic && !whole { 1 } else { self.stride }
+    }
+
+    fn circle(self) -> Circle {
+        let phases = self.phases();
         let first = -(self.before as i64);
         let base = first.div_euclid(phases as i64);
         let places: Vec<(usize, usize)> = (0..self.taps)

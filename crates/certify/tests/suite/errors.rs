@@ -127,6 +127,23 @@ fn linear_classifiers_check_their_shapes() {
     check_text(LinearClassifier::new(tensor(&[3]), tensor(&[3])), text);
     let text = "linear bias has shape [2], expected 3";
     check_text(LinearClassifier::new(tensor(&[3, 4]), tensor(&[2])), text);
+    let wide = Tensor::zeros(3, DType::F64, &Device::Cpu).unwrap();
+    let text = "linear bias has dtype f64, expected f32";
+    check_text(LinearClassifier::new(tensor(&[3, 4]), wide), text);
+}
+
+/// Two classes with equal rows have no boundary: the label is on top everywhere, or nowhere.
+#[test]
+fn equal_rows_leave_an_image_without_a_margin_at_distance_0() {
+    let weight = Tensor::new(&[[1.0, 0.0], [1.0, 0.0]], &Device::Cpu).unwrap();
+    let image = Tensor::new(&[[[[0.5, 0.25]]]], &Device::Cpu).unwrap();
+    for (bias, expected) in [(0.0, [0.0, 0.0]), (1.0, [f64::INFINITY, 0.0])] {
+        let bias = Tensor::new(&[bias, 0.0], &Device::Cpu).unwrap();
+        let classifier = LinearClassifier::new(weight.clone(), bias).unwrap();
+        let distance = |label| classifier.distances(&image, &[label]).unwrap()[0];
+        assert_eq!([distance(0), distance(1)], expected);
+    }
+    assert_eq!((certify::margin(&[1.0], 3), certify::is_correct(&[], 0)), (0.0, false));
 }
 
 #[test]

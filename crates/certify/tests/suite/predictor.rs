@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 use certify::{Arithmetic, Certifier, Prediction, Predictor, predicted_class};
-use lipconv::{ImageShape, PlainNetwork};
+use lipconv::{Dense, ImageShape, PlainLayer, PlainNetwork};
 
 use crate::common::{images, mixed_network, rng, rows};
 
@@ -102,6 +102,19 @@ fn what_is_no_image_is_refused_and_nothing_panics() {
     let error =
         Predictor::new(&network.to_dtype(DType::F64).unwrap(), Arithmetic::F32).unwrap_err();
     assert!(error.to_string().contains("cannot execute weights stored in f64"), "{error}");
+}
+
+/// Sums of 2^20 terms are too long for the model of TF32, and for no other.
+#[test]
+fn an_arithmetic_without_a_model_is_refused() {
+    let n = 1 << 20;
+    let weight = Tensor::ones((2, n), DType::F32, &candle_core::Device::Cpu).unwrap();
+    let layers = vec![PlainLayer::Flatten, PlainLayer::Dense(Dense::new(weight, None).unwrap())];
+    let network = PlainNetwork::new(ImageShape::new(1, 1 << 10, 1 << 10), layers).unwrap();
+    let text = Predictor::new(&network, Arithmetic::Tf32).unwrap_err().to_string();
+    let expected = "linear1: dot products of length 1048576 are too long for tf32 arithmetic";
+    assert!(text.starts_with(expected), "{text}");
+    Predictor::new(&network, Arithmetic::F32).unwrap();
 }
 
 #[test]

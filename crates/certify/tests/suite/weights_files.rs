@@ -1,8 +1,12 @@
 //! Weights files that are no network, lie about their sizes or say more than a reader asks for are refused.
 
+use std::collections::HashMap;
+
 use candle_core::{DType, Tensor};
 use certify::verify::Selection;
 use certify::{CertificateFile, CertificateOrigin};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 
 use crate::certificate_files::{case, check_begins};
 use crate::common::mixed_network;
@@ -77,6 +81,53 @@ pub(crate) fn certificate_of(model: &[u8]) -> String {
     let none = Tensor::zeros((0, 2, 6, 8), DType::F32, &candle_core::Device::Cpu).unwrap();
     let origin = CertificateOrigin { model, data: "none", code: "none" };
     CertificateFile::new(&network, &none, &[], origin, &mut |_| {}).unwrap().model.sha256
+}
+
+/// A weights file of zeros in f32: the input's sizes, the layers as JSON, names and shapes of tensors.
+fn crafted(input: [usize; 3], layers: &str, tensors: &[(&str, &[usize])]) -> Vec<u8> {
+    let [channels, height, width] = input;
+    let header = format!(
+        r#"{{"kind":"plain-network","format":{},"dtype":"f32","input":{{"channels":{channels},"height":{height},"width":{width}}},"layers":[{layers}]}}"#,
+        if layers.contains("padded-conv") { 2 } else { 1 },
+    );
+    let data = |shape: &[usize]| vec![0; 4 * shape.iter().product::<usize>()];
+    let tensors: Vec<_> =
+        tensors.iter().map(|(name, shape)| (*name, shape.to_vec(), data(shape))).collect();
+    let views = tensors.iter().map(|(name, shape, data)| {
+        (*name, TensorView::new(Dtype::F32, shape.clone(), data).unwrap())
+    });
+    let metadata = HashMap::from([("lipconv".to_owned(), header)]);
+    safetensors::serialize(views, Some(metadata)).unwrap()
+}
+
+#[test]
+fn layers_without_values_and_enormous_tori_are_refused() {
+    let case = case();
+    let cyclic = r#"{"type":"cyclic-conv","downsample":1,"bias":false}"#;
+    let (flatten, dense) = (r#"{"type":"flatten"}"#, r#"{"type":"dense","bias":false}"#);
+    let padded = |stride: usize| {
+        format!(
+            r#"{{"type":"padded-conv","window":{{"stride":[{stride},{stride}],"before":[0,0],"after":[0,0],"dilation":[1,1],"groups":1,"boundary":"zeros"}},"bias":false}}"#
+        )
+    };
+    let first = [("conv1.weight", &[4, 1, 0, 0][..]), ("linear1.weight", &[2, 64])];
+    let no_rows = [("linear1.weight", &[0, 16][..]), ("linear2.weight", &[2, 0])];
+    let no_columns = [("linear1.weight", &[2, 0][..])];
+    let strided = [("conv1.weight", &[4, 1, 1, 1][..]), ("linear1.weight", &[2, 4])];
+    let cases = [
+        (format!("{cyclic},{flatten},{dense}"), &first[..], "conv1.weight of shape [4, 1, 0, 0]"),
+        (format!("{flatten},{dense},{dense}"), &no_rows, "linear1.weight of shape [0, 16]"),
+        (format!("{flatten},{dense}"), &no_columns, "linear1.weight of shape [2, 0]"),
+        (format!("{},{flatten},{dense}", padded(1 << 20)), &strided, "conv1 is larger"),
+        (format!("{},{flatten},{dense}", padded(1 << 13)), &strided, "conv1 is larger"),
+    ];
+    for (layers, tensors, expected) in cases {
+        let model = crafted([1, 4, 4], &layers, tensors);
+        let text = case.file.to_json().replace(&case.file.model.sha256, &certificate_of(&model));
+        let refused =
+            case.check_on(&text, &model, &case.pixels, &case.labels, Selection::All).unwrap_err();
+        check_begins(&refused.to_string(), &format!("model: {expected}"));
+    }
 }
 
 #[test]

@@ -62,13 +62,13 @@ impl PixelOperation {
         Self::Equalize,
     ];
 
-    /// The image changed at level `level`, λ.
+    /// The image changed at level `level`, λ, which is clipped to [-1, 1].
     ///
     /// # Panics
     /// If `pixels` has not as many values as `shape` says.
     #[must_use]
     pub fn apply(self, level: f64, shape: [usize; 3], pixels: &[u8]) -> Vec<u8> {
-        let [c, h, w] = shape;
+        let ([c, h, w], level) = (shape, level.clamp(-1.0, 1.0));
         assert_eq!(pixels.len(), c * h * w, "one byte for each value of the shape");
         let away = |side: usize| (150.0 / 331.0 * level * side as f64).trunc();
         let enhanced = |degenerate: &dyn Fn(usize) -> u8| {
@@ -177,7 +177,7 @@ fn by_channel(
     pixels: &[u8],
     table: impl Fn(&[u32; 256]) -> [u8; 256],
 ) -> Vec<u8> {
-    let channels = pixels.chunks(h * w).flat_map(|channel| {
+    let channels = pixels.chunks((h * w).max(1)).flat_map(|channel| {
         let mut histogram = [0; 256];
         channel.iter().for_each(|&p| histogram[usize::from(p)] += 1);
         let table = table(&histogram);

@@ -230,6 +230,12 @@ fn operations_keep_what_they_must() {
                     assert!(out.iter().all(|p| *p == 0 || pixels.contains(p)), "{operation:?}");
                 }
             }
+            for (outside, edge) in [(3.0, 1.0), (-2.0, -1.0), (f64::INFINITY, 1.0)] {
+                let [outside, edge] =
+                    [outside, edge].map(|level| operation.apply(level, shape, pixels));
+                assert_eq!(outside, edge, "{operation:?}");
+            }
+            assert_eq!(operation.apply(0.3, [2, 0, 5], &[]), [0u8; 0], "{operation:?}");
             // solarizing at level 0 still inverts 255
             let changes = matches!(
                 operation,

@@ -255,9 +255,6 @@ impl<'a> Importer<'a> {
             return call.refused("it averages over what is inside, expected count_include_pad = 1");
         }
         let source = self.source(call, &call.view(0)?)?;
-        if source.before.iter().chain(&source.after).any(|p| *p > 0) {
-            return call.refused("its input is padded by another node");
-        }
         self.average(call, &source, kernel, settings)
     }
 
@@ -292,6 +289,9 @@ impl<'a> Importer<'a> {
         kernel: [usize; 2],
         settings: Settings,
     ) -> Result<Vec<Value>> {
+        if source.before.iter().chain(&source.after).any(|p| *p > 0) {
+            return call.refused("its input is padded by another node");
+        }
         let (channels, area) = (source.image[0], kernel[0] * kernel[1]);
         if area == 0 || channels.saturating_mul(area) > 1 << 22 {
             return call.refused(format!("windows of {kernel:?} on {channels} channels"));

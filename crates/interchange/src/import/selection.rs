@@ -14,9 +14,6 @@ use crate::error::{Result, unsupported};
 use crate::movement::{check_size, n_values};
 use crate::value::{Constant, Element, Value, View};
 
-/// Larger factors of invertible downsampling are not looked for.
-const LARGEST_FACTOR: usize = 16;
-
 impl<'a> Importer<'a> {
     /// The view with a pattern that is complete made a layer.
     pub(super) fn settled(&mut self, view: View) -> View {
@@ -56,7 +53,7 @@ impl<'a> Importer<'a> {
         }
         let &[c, h, w] = &shape[..] else { return view };
         let divides = |s: &usize| h.is_multiple_of(*s) && w.is_multiple_of(*s);
-        for s in (2..=LARGEST_FACTOR).filter(divides) {
+        for s in (2..=h.min(w)).filter(divides) {
             let (rows, columns) = (h / s, w / s);
             let unshuffled = |i: usize| {
                 let (pixel, channel) = (i % (rows * columns), i / (rows * columns));
@@ -81,7 +78,7 @@ impl<'a> Importer<'a> {
         }
         unsupported(
             title,
-            "its input is a rearrangement of values that no layer here makes (MaxMin, GroupSort of 2 and pixel_unshuffle are known)",
+            "its input is a rearrangement of values that no layer here makes (MaxMin, GroupSort and pixel_unshuffle are known)",
         )
     }
 
@@ -144,7 +141,11 @@ impl<'a> Importer<'a> {
     /// A sort of groups: all of an axis, ascending.
     pub(super) fn top_k(&mut self, call: &mut Call<'a, '_>) -> Result<Vec<Value>> {
         let axis = call.int("axis", -1)?;
-        call.must_be("largest", 0)?;
+        // before operator set 11 there is no such attribute, and the largest come first
+        let largest = call.int("largest", 1)?;
+        if largest != 0 {
+            return call.refused(format!("attribute largest is {largest}, expected 0"));
+        }
         call.must_be("sorted", 1)?;
         let view = call.view(0)?;
         let axis = self.inner_axis(call, axis, &view)?;

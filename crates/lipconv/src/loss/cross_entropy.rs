@@ -23,7 +23,7 @@
 //! ∂L/∂y_j = ∂L/∂z_j                    ∂L/∂K_tj = ε_j ε ∂L/∂z_j
 //! ```
 //!
-//! Guarantee: finite for all finite logits. The exponentials are shifted by the largest z, the true logit's distance from
+//! Guarantee: finite for all logits whose differences are. The exponentials are shifted by the largest z, the true logit's distance from
 //! it is not divided by T. On the CPU q is summed over the other classes; in tensor operations it is `1 - exp(-ℓ/T)`, whose gradient
 //! does not cancel for large logits.
 //! Cost: one exponential for each logit.

@@ -2,7 +2,7 @@
 //!
 //! Definition. With K the parameter and C_τ = Σ_a K_aᵗ K_{a+τ} the correlation of the kernel with itself, (2k-1)² taps of
 //! c_in x c_in, let D_i = Σ_{j,τ} |C_τ|_ij. The weight is K with input channel i divided by √D_i. Where c_out < c_in, the same for
-//! the output channels with Σ_a K_a K_{a+τ}ᵗ. A channel with D_i = 0 is zero and stays so.
+//! the output channels with Σ_a K_a K_{a+τ}ᵗ. A channel with D_i ≤ 1e-30 counts as zero and stays so.
 //!
 //! Guarantee. With J the operator of K, D - JᵗJ is symmetric and diagonally dominant: in row i the entries of JᵗJ are sums of
 //! entries (C_τ)_ij, whose absolute values add up to at most D_i. So JᵗJ <= D and ‖J D^(-1/2)‖ <= 1, for every image size

@@ -4,7 +4,7 @@
 //! ε = 1e-7 ‖V‖_F² / r, 1e-7 times the mean of the diagonal of VᵗV; the first n_out rows and n_in columns of it.
 //!
 //! Guarantee. W is symmetric with eigenvalues 1 and 1 - 2 σ² / (σ² + ε) for the singular values σ of V: all in [-1, 1] for
-//! every V, also of deficient rank, and ±1 up to ε/σ². So the norm is at most 1 up to rounding, and W is frozen as it is; its
+//! every V, also of deficient rank, 1 or within 2ε/σ² of -1. So the norm is at most 1 up to rounding, and W is frozen as it is; its
 //! bound is computed from the stored numbers. V = 0 has no scale and is refused.
 //!
 //! Identity. V (VᵗV + εI)⁻¹ Vᵗ is the upper left block of the projector on the range of the stacked [V; √ε I]. On the CPU that is

@@ -18,7 +18,8 @@ impl Network {
     /// unit rows, AOL and BRO. The function is the same up to rounding.
     ///
     /// # Errors
-    /// [`Error::InvalidSetting`] for a gain outside its domain, [`Error::Candle`].
+    /// [`Error::InvalidSetting`] for a gain outside its domain, [`Error::ZeroWeight`] for a zero matrix, [`Error::NonFiniteSomewhere`] for one whose norm
+    /// is not finite, [`Error::Candle`].
     ///
     /// ```
     /// use candle_core::{DType, Device};
@@ -36,6 +37,7 @@ impl Network {
             let (value, expected) = (gain.to_string(), "a number from 1e-6 to 1e6");
             return Err(Error::InvalidSetting { name: "gain", value, expected });
         }
+        let mut changes = Vec::new();
         for layer in self.layers.iter().filter(|layer| layer.module.is_none()) {
             let Some(p) = &layer.parameters else { continue };
             if !p.method.definition().is_scale_free() {
@@ -48,7 +50,19 @@ impl Network {
             };
             let squares = p.weight.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?;
             let factor = gain / (squares / n_values as f64).sqrt();
-            p.weight.set(&(p.weight.as_detached_tensor() * factor)?)?;
+            // squares overflow, or are 0, before the matrix does or is
+            if !squares.is_finite() {
+                return Err(Error::NonFiniteSomewhere {
+                    what: format!("{}.weight squared", p.name),
+                });
+            }
+            if !factor.is_finite() {
+                return Err(Error::ZeroWeight { layer: p.name.clone() });
+            }
+            changes.push((&p.weight, (p.weight.as_detached_tensor() * factor)?));
+        }
+        for (weight, changed) in changes {
+            weight.set(&changed)?;
         }
         Ok(self)
     }

@@ -11,8 +11,8 @@
 //!
 //! Shapes. x b x c_in x H x W, y b x c_out x H/s x W/s. Parameters `weight` (OIHW), `alpha` (1, Cayley alone), `bias` (c_out).
 //!
-//! Guarantee. Orthogonal in exact arithmetic for Cayley; of norm at most 1 for BRO, and of singular values within 1e-7 of 1 where
-//! V is well-conditioned and square; orthogonal for LOT where no Ŵ is close to deficient rank, of norm at most 1 else, and undefined
+//! Guarantee. Orthogonal in exact arithmetic for Cayley; of norm at most 1 for BRO, and of singular values within 1e-6 of 1 where
+//! W is square and V well-conditioned; orthogonal for LOT where no Ŵ is close to deficient rank, of norm at most 1 else, and undefined
 //! (NaN) for a zero parameter.
 //! The matrices are computed in f64 whatever the element type. The plain form is the cyclic kernel of the image's size, for
 //! square images, with a bound computed from its stored numbers. The bound assumes nothing about the method.

@@ -154,6 +154,32 @@ fn a_convolution_goes_in_bands_where_its_matrix_is_large() {
     check(&network, 2, 5);
 }
 
+/// A slope is a weight: in f32 it is the nearest number of f32, which is what the engine multiplies by.
+#[test]
+fn slopes_are_rounded_with_the_weights() {
+    let network = |slope: f64| {
+        let weight = Tensor::ones((2, 3), DType::F64, &Device::Cpu).unwrap();
+        let dense = PlainLayer::Dense(Dense::new(weight, None).unwrap());
+        let layers = vec![PlainLayer::Flatten, PlainLayer::LeakyRelu { slope }, dense];
+        PlainNetwork::new(ImageShape::new(1, 1, 3), layers).unwrap()
+    };
+    for slope in [0.1, 1.1, 0.01, -1.0, 1e-60] {
+        let narrow = network(slope).to_dtype(DType::F32).unwrap();
+        let PlainLayer::LeakyRelu { slope: rounded } = narrow.layers()[1] else {
+            panic!("a slope")
+        };
+        assert_eq!(rounded, f64::from(slope as f32));
+        let wide = narrow.to_dtype(DType::F64).unwrap();
+        assert!(matches!(wide.layers()[1], PlainLayer::LeakyRelu { slope } if slope == rounded));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("network.safetensors");
+        narrow.save(&path).unwrap();
+        PlainNetwork::load(&path, &Device::Cpu).unwrap();
+    }
+    let text = network(1e39).to_dtype(DType::F32).unwrap_err().to_string();
+    assert_eq!(text, "slope is inf, expected a finite number that the weights' element type holds");
+}
+
 #[test]
 fn no_images_have_no_logits_and_no_gradient() {
     let network = random_network(7, DType::F32);

@@ -272,6 +272,9 @@ fn what_does_not_fit_the_loss_is_refused() {
     let loss = with(1.0, 1.0, 0.0, None);
     let one = loss.check_outputs(1).unwrap_err();
     assert!(matches!(one, Error::NumberOfOutputs { expected: 2, got: 1, .. }), "{one}");
+    let tensor = Tensor::zeros((3, 1), DType::F32, &Device::Cpu).unwrap();
+    let labels = Tensor::zeros(3, DType::U32, &Device::Cpu).unwrap();
+    assert_eq!(loss.forward(&tensor, &labels).unwrap_err().to_string(), one.to_string());
     let label = loss.evaluate(&[0.0, 1.0], &[2], 2);
     assert!(matches!(label, Err(Error::LabelOutOfRange { index: 0, label: 2, n_classes: 2 })));
     let infinite = loss.evaluate(&[0.0, f64::INFINITY], &[1], 2);

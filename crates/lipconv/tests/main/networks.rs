@@ -212,4 +212,18 @@ fn a_gain_outside_its_domain_is_refused() {
         let error = network.with_gain(gain).unwrap_err().to_string();
         assert_eq!(error, format!("gain is {gain}, expected a number from 1e-6 to 1e6"));
     }
+    // of a matrix without a length, or whose length is no number, nothing is changed
+    for (value, expected) in [
+        (0.0, "linear1.weight is zero, expected a nonzero value: it is divided by its norm"),
+        (1e200, "linear1.weight squared holds a value that is not a finite number"),
+        (f64::NAN, "linear1.weight squared holds a value that is not a finite number"),
+    ] {
+        let network = Network::new(&spec, DType::F64, &Device::Cpu, 0).unwrap();
+        let variables = network.variables();
+        let (_, linear) = variables.iter().find(|(name, _)| name == "linear1.weight").unwrap();
+        linear.set(&(linear.ones_like().unwrap() * value).unwrap()).unwrap();
+        let before = values(&variables[0].1);
+        assert_eq!(network.with_gain(0.1).unwrap_err().to_string(), expected);
+        assert_eq!(values(&variables[0].1), before);
+    }
 }

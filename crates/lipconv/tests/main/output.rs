@@ -23,13 +23,16 @@ fn a_file_is_replaced_whole_and_nothing_else_is_left() {
         assert_eq!(fs::read(&path).unwrap(), content);
     }
     assert_eq!(names(dir.path()), ["a"]);
-    for wrong in [dir.path(), &path.join("below"), &dir.path().join("no/folder/x")] {
-        assert!(write(wrong, b"x").is_err(), "{}", wrong.display());
+    for wrong in [dir.path(), &path.join("below"), &dir.path().join("b/")] {
+        assert!(check(wrong).is_err() && write(wrong, b"x").is_err(), "{}", wrong.display());
     }
-    // folders that are missing may be made; a file in their place not
-    check(&dir.path().join("no/folder/x")).unwrap();
-    assert!(check(&path.join("below")).is_err());
     assert_eq!((names(dir.path()), fs::read(&path).unwrap()), (vec!["a".into()], b"new".to_vec()));
+    // folders that are missing are made, but not by the check
+    let below = dir.path().join("no/folder/x");
+    check(&below).unwrap();
+    assert_eq!(names(dir.path()), ["a"]);
+    write(&below, b"x").unwrap();
+    assert_eq!(fs::read(&below).unwrap(), b"x");
 }
 
 #[test]

@@ -1,0 +1,125 @@
+//! Models of a few nodes, made here: what a node means in each operator set, and what it reads.
+
+use super::{Imported, from_onnx};
+use crate::error::Result;
+use crate::wire::Writer;
+use candle_core::{DType, Device, Tensor};
+
+const INT64: u64 = 7;
+
+/// A graph from `x`, images of some sizes, to `y`.
+struct Graph {
+    writer: Writer,
+    opset: u64,
+}
+
+impl Graph {
+    fn new(opset: u64, sizes: &[u64]) -> Self {
+        let mut writer = Writer::default();
+        for (field, name) in [(11, "x"), (12, "y")] {
+            let (mut shape, mut tensor, mut kind) =
+                (Writer::default(), Writer::default(), Writer::default());
+            for &size in [1].iter().chain(sizes) {
+                let mut dim = Writer::default();
+                dim.varint(1, size);
+                shape.message(1, &dim);
+            }
+            tensor.varint(1, 1).message(2, &shape);
+            kind.message(1, &tensor);
+            let mut value = Writer::default();
+            value.text(1, name).message(2, &kind);
+            writer.message(field, &value);
+        }
+        Self { writer, opset }
+    }
+
+    fn integers(mut self, name: &str, values: &[i64]) -> Self {
+        let mut tensor = Writer::default();
+        tensor.varint(1, values.len() as u64).varint(2, INT64).text(8, name);
+        tensor.bytes(9, &values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
+        self.writer.message(5, &tensor);
+        self
+    }
+
+    /// A node with attributes of one integer each.
+    fn node(
+        mut self,
+        operator: &str,
+        inputs: &str,
+        output: &str,
+        attributes: &[(&str, i64)],
+    ) -> Self {
+        let mut node = Writer::default();
+        inputs.split(' ').for_each(|input| {
+            node.text(1, input);
+        });
+        node.text(2, output).text(4, operator);
+        for &(name, value) in attributes {
+            let mut attribute = Writer::default();
+            attribute.text(1, name).varint(3, value as u64).varint(20, 2);
+            node.message(5, &attribute);
+        }
+        self.writer.message(1, &node);
+        self
+    }
+
+    fn import(self) -> Result<Imported> {
+        let (mut model, mut opset) = (Writer::default(), Writer::default());
+        opset.text(1, "").varint(2, self.opset);
+        model.varint(1, 8).message(7, &self.writer).message(8, &opset);
+        from_onnx(&model.finish())
+    }
+
+    fn refusal(self) -> String {
+        self.import().unwrap_err().to_string()
+    }
+}
+
+/// Groups of three of a vector of six, as exporters write a sort.
+fn sorted(opset: u64, attributes: &[(&str, i64)]) -> Graph {
+    Graph::new(opset, &[6])
+        .integers("apart", &[-1, 2, 3])
+        .integers("k", &[3])
+        .integers("together", &[-1, 6])
+        .node("Reshape", "x apart", "groups", &[])
+        .node("TopK", "groups k", "sorted", attributes)
+        .node("Reshape", "sorted together", "y", &[])
+}
+
+#[test]
+fn a_sort_is_read_where_it_ascends() {
+    for opset in [11, 17, 24] {
+        let network = sorted(opset, &[("largest", 0)]).import().unwrap().network;
+        let x = Tensor::new(&[[3f32, 1., 2., -1., 5., 0.]], &Device::Cpu).unwrap();
+        let y = network.forward(&x).unwrap().to_dtype(DType::F32).unwrap();
+        assert_eq!(y.to_vec2::<f32>().unwrap(), [[1f32, 2., 3., -1., 0., 5.]]);
+        // the default of ONNX is the other order
+        for attributes in [&[][..], &[("largest", 1)], &[("sorted", 1), ("axis", 2)]] {
+            let text = sorted(opset, attributes).refusal();
+            assert!(text.contains("attribute largest is 1, expected 0"), "{text}");
+        }
+    }
+    // before operator set 11 the largest always come first
+    let text = sorted(10, &[("axis", -1)]).refusal();
+    assert!(text.contains("attribute largest is 1, expected 0"), "{text}");
+}
+
+#[test]
+fn a_mean_over_padding_of_another_node_is_refused() {
+    let padded = |opset: u64| {
+        Graph::new(opset, &[2, 4, 4])
+            .integers("pads", &[0, 0, 1, 1, 0, 0, 1, 1])
+            .integers("axes", &[2, 3])
+            .integers("flat", &[-1, 2])
+            .node("Pad", "x pads", "padded", &[])
+    };
+    let means = [
+        padded(17).node("GlobalAveragePool", "padded", "mean", &[]),
+        padded(18).node("ReduceMean", "padded axes", "mean", &[]),
+        padded(18).node("ReduceMean", "padded axes", "mean", &[("keepdims", 0)]),
+    ];
+    for model in means {
+        let text = model.node("Reshape", "mean flat", "y", &[]).refusal();
+        assert!(text.contains("its input is padded by another node"), "{text}");
+    }
+}
