@@ -19,23 +19,25 @@ mod inspect;
 mod model;
 mod predict;
 mod reproduce;
-mod shell;
 mod train;
 mod verify;
 mod wasserstein;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Arg, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap_complete::Shell;
 
+use crate::files::write_atomic;
 use crate::interrupt;
-use crate::stdout::errln;
+use crate::stdout::{errln, out, outln};
 
 /// Provably 1-Lipschitz networks: train, certify, attack, inspect
 ///
-/// Networks are those of Li et al. 2019 (arXiv 1911.00937): orthogonal convolutions, so that every prediction comes with a
-/// radius inside which no change of the image can change it.
+/// The networks of Li et al. 2019 (arXiv 1911.00937) have orthogonal convolutions. Every prediction comes with a radius: no smaller
+/// change of the image changes the prediction.
 #[derive(Debug, Parser)]
 #[command(
     name = "lipconv",
@@ -56,15 +58,14 @@ Examples:
   lipconv audit model.onnx --claimed-constant 1    what is proved of it, beside what is claimed
   lipconv predict runs/first digit.png             class and certified radius of an image
   lipconv gan --out runs/gan                       a generator of images like CIFAR-10's
-  lipconv wasserstein cifar10 generator:FILE       how far they are from the data, from below
+  lipconv wasserstein cifar10 generator:FILE       a lower bound of their distance from the data
   lipconv completions bash                         completions of a shell; lipconv man DIR writes the manual
 
-Exit status: 0; 1 after an error, which is one line on standard error, and where a check failed; 2 for flags that cannot be read;
-130 after an interruption that saved.
+Exit status: 0; 1 after an error (one line on standard error) or a failed check; 2 for invalid flags; \
+130 after an interruption (the state is saved).
 
-MNIST is looked for in --data-dir, in LIPCONV_DATA, in the cache, and is then downloaded.
-Without data and without a network, digits drawn by the program take its place and are
-labelled as synthetic."
+MNIST is read from --data-dir, LIPCONV_DATA or the cache, and downloaded otherwise. Where that
+fails, the program draws digits in its place and labels them as synthetic."
 )]
 struct Cli {
     /// Worker threads (default: one for each core)
@@ -94,8 +95,33 @@ enum Command {
     Gan(Box<gan::Args>),
     Wasserstein(Box<wasserstein::Args>),
     Experiment(experiment::Args),
-    Completions(shell::Completions),
-    Man(shell::Man),
+    Completions(Completions),
+    Man(Man),
+}
+
+/// Print the completions of a shell
+///
+/// The shell then completes commands, flags and the values of flags that have a list.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  lipconv completions bash > ~/.local/share/bash-completion/completions/lipconv
+  lipconv completions zsh > ~/.zfunc/_lipconv
+  lipconv completions fish > ~/.config/fish/completions/lipconv.fish")]
+struct Completions {
+    #[arg(value_name = "SHELL", value_enum)]
+    shell: Shell,
+}
+
+/// Write the manual: one page for lipconv, and one for each of its commands
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  lipconv man ~/.local/share/man/man1 && man lipconv-train")]
+struct Man {
+    /// Folder of the pages, which is made where it is missing
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
 }
 
 /// Runs the command of the process's arguments.
@@ -144,8 +170,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Gan(args) => gan::run(&args, display),
         Command::Wasserstein(args) => wasserstein::run(&args, display),
         Command::Experiment(args) => experiment::run(&args, display),
-        Command::Completions(args) => shell::completions(&args, Cli::command()),
-        Command::Man(args) => shell::man(&args, Cli::command()),
+        Command::Completions(args) => completions(&args, Cli::command()),
+        Command::Man(args) => man(&args, Cli::command()),
     }
 }
 
@@ -197,4 +223,36 @@ fn one_line(error: &anyhow::Error) -> String {
         text = if text.is_empty() { cause } else { format!("{text}: {cause}") };
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn completions(args: &Completions, mut command: clap::Command) -> Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "lipconv", &mut script);
+    out!("{}", String::from_utf8(script)?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn man(args: &Man, command: clap::Command) -> Result<ExitCode> {
+    // the pages are the help, and `help` has none
+    let mut command = command.disable_help_subcommand(true);
+    // gives every command its whole name, as in lipconv-experiment-run
+    command.build();
+    let dir = &args.dir;
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    write_pages(&command, dir)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The page of a command, and those of the commands below it, which it refers to.
+fn write_pages(command: &clap::Command, dir: &Path) -> Result<()> {
+    let page = clap_mangen::Man::new(command.clone());
+    let (mut text, file) = (Vec::new(), dir.join(page.get_filename()));
+    page.render(&mut text)?;
+    write_atomic(&file, &text)?;
+    outln!("{}", file.display());
+    let listed = command.get_subcommands().filter(|command| !command.is_hide_set());
+    for command in listed {
+        write_pages(command, dir)?;
+    }
+    Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a run is: data, network, training and evaluation, as a TOML file.
+//! The configuration of a run (data, network, training, evaluation) as a TOML file.
 //!
 //! Every key has a default, so an empty file is a valid configuration: the paper's BCOP-Small on MNIST with a short budget.
 //! The defaults of the loss margin, of the augmentation and of the radii are those of the data set ([`RunConfig::of`]). Unknown
@@ -87,7 +87,7 @@ pub struct NetworkConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<LinearMethod>,
     /// Singular values of the free matrices of a network that is drawn, 1e-6 to 1e6; a network from `init_from` keeps its own, and so do
-    /// OSSN, SVCM and unconstrained layers, whose weights depend on it. Default, as in the paper, 1/√n for n inputs.
+    /// OSSN, SVCM and unconstrained layers, whose weights depend on it. Default, as in the paper, 1/√n for n inputs; BCOP and BRO take the larger number of inputs and outputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gain: Option<f64>,
 }
@@ -257,8 +257,7 @@ impl RunConfig {
 
     /// As [`RunConfig::read`], with another data set in place of the file's; see [`RunConfig::parse_for`].
     pub fn read_for(path: &Path, dataset: Option<DatasetName>) -> Result<Self> {
-        let text = fs::read_to_string(path)
-            .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text = fs::read_to_string(path).map_err(Error::read(path))?;
         Self::parse_for(&path.display().to_string(), &text, dataset)
     }
 
@@ -302,9 +301,6 @@ impl RunConfig {
     }
 
     /// The configuration as TOML, every key written out.
-    ///
-    /// # Errors
-    /// [`Error::ConfigSyntax`] for a value that TOML cannot hold, such as an integer beyond 2^63.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|e| Error::ConfigSyntax {
             origin: "configuration".into(),
@@ -313,9 +309,6 @@ impl RunConfig {
     }
 
     /// Checks every value against its domain; the flags of the command may have changed any of them.
-    ///
-    /// # Errors
-    /// [`Error::ConfigValue`] for the first value that is outside.
     pub fn validate(&self) -> Result<()> {
         let (training, evaluation) = (&self.training, &self.evaluation);
         self.network.validate()?;
@@ -362,6 +355,8 @@ impl TrainingConfig {
     fn validate_recipe(&self) -> Result<()> {
         let fits = self.warm_up >= 0.0 && self.warm_up < self.epochs as f64;
         require(fits, "training.warm_up", self.warm_up, "at least 0 and fewer than the epochs")?;
+        let fits = self.warm_up == 0.0 || self.schedule == ScheduleKind::Cosine;
+        require(fits, "training.warm_up", self.warm_up, "0, as only the schedule cosine warms up")?;
         let setting = |table: &str, error: &dyn fmt::Display| Error::ConfigSyntax {
             origin: table.to_owned(),
             reason: error.to_string(),
@@ -372,8 +367,10 @@ impl TrainingConfig {
         optimizer.map_err(|e| setting("training.optimizer", &e))?;
         let averaging = self.averaging.unwrap_or_default().validate();
         averaging.map_err(|e| setting("training.averaging", &e))?;
-        let random = self.rand_augment.unwrap_or_default().validate();
-        random.map_err(|e| setting("training.rand_augment", &e))
+        let random = self.rand_augment.unwrap_or_default();
+        random.validate().map_err(|e| setting("training.rand_augment", &e))?;
+        let fits = self.rand_augment.is_none() || random.after < self.epochs as u64;
+        require(fits, "training.rand_augment.after", random.after, "fewer than the epochs")
     }
 }
 
@@ -416,7 +413,12 @@ impl NetworkConfig {
     }
 }
 
-fn require(holds: bool, key: &'static str, got: impl fmt::Display, expected: &str) -> Result<()> {
+pub(crate) fn require(
+    holds: bool,
+    key: &'static str,
+    got: impl fmt::Display,
+    expected: &str,
+) -> Result<()> {
     if holds {
         return Ok(());
     }

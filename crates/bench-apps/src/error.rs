@@ -1,4 +1,4 @@
-//! What callers and tests tell apart.
+//! The errors of this crate.
 //!
 //! Every message is one line that names the thing, its value and what was expected, so that the command can print it as it
 //! stands.
@@ -19,7 +19,6 @@ pub enum Error {
     /// What was at `path` before is still there.
     #[error("cannot write {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
-    /// The content of a file is not what its format asks for.
     #[error("{}: {what}", path.display())]
     Malformed { path: PathBuf, what: String },
     #[error("{name} is {got}, expected {expected}")]
@@ -36,7 +35,6 @@ pub enum Error {
     RunExists { path: PathBuf },
     #[error("{} is not a run directory: {missing} is missing", path.display())]
     NotARun { path: PathBuf, missing: &'static str },
-    /// A folder that was begun for something else.
     #[error("{} was begun {what}", path.display())]
     OtherRun { path: PathBuf, what: String },
     #[error("{command} failed: {reason}")]
@@ -45,7 +43,6 @@ pub enum Error {
     Draw { what: &'static str, reason: String },
     #[error("tensor: {0}")]
     Tensor(#[from] candle_core::Error),
-    /// Images that cannot be had.
     #[error(transparent)]
     Data(#[from] lipconv_datasets::Error),
 }
@@ -68,9 +65,4 @@ impl Error {
     pub fn argument(name: &'static str, got: impl Display, expected: impl Display) -> Self {
         Self::InvalidArgument { name, got: got.to_string(), expected: expected.to_string() }
     }
-}
-
-/// Channels, height and width in words, as in "3 x 32 x 32".
-pub(crate) fn by(shape: &[usize; 3]) -> String {
-    format!("{} x {} x {}", shape[0], shape[1], shape[2])
 }

@@ -7,9 +7,9 @@ mod json;
 mod provenance;
 mod run_dir;
 
-pub use claim::{Claim, claim, lock_folder, move_aside};
+pub use claim::{Claim, begin_anew, claim, lock_folder};
 pub use json::{
-    JsonLines, check_output, open_own, read_json, read_lines, write_atomic, write_json,
+    JsonLines, check_output, open_own, read, read_json, read_lines, write_atomic, write_json,
 };
-pub use provenance::{Provenance, utc};
+pub use provenance::Provenance;
 pub use run_dir::{EpochMetrics, RunDir, RunFiles};

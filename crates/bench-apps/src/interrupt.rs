@@ -79,11 +79,6 @@ impl Deferred {
         DEFERRED.store(true, Ordering::SeqCst);
         Self(())
     }
-
-    /// Whether there was a request.
-    pub fn requested(&self) -> bool {
-        REQUESTED.load(Ordering::SeqCst)
-    }
 }
 
 impl Drop for Deferred {
@@ -95,7 +90,7 @@ impl Drop for Deferred {
 /// Between two steps of a training: whether a checkpoint is due, whether to stop, and what went wrong.
 #[derive(Debug)]
 pub struct Watch {
-    deferred: Deferred,
+    _deferred: Deferred,
     checkpoint_every: Duration,
     last_save: Instant,
     /// The trainer's own error type has no place for what observing it may cause.
@@ -105,8 +100,8 @@ pub struct Watch {
 impl Watch {
     /// Requests to stop are deferred from now on, as long as this lives.
     pub fn begin(checkpoint_every: Duration) -> Self {
-        let deferred = Deferred::begin();
-        Self { deferred, checkpoint_every, last_save: Instant::now(), failure: None }
+        let (_deferred, last_save) = (Deferred::begin(), Instant::now());
+        Self { _deferred, checkpoint_every, last_save, failure: None }
     }
     pub fn is_save_due(&self) -> bool {
         self.last_save.elapsed() >= self.checkpoint_every
@@ -119,7 +114,7 @@ impl Watch {
     /// Whether training goes on: not after an error, which is kept, and not after a request to stop.
     pub fn decide(&mut self, outcome: Result<()>) -> ControlFlow<()> {
         match outcome {
-            Ok(()) if self.deferred.requested() => ControlFlow::Break(()),
+            Ok(()) if requested() => ControlFlow::Break(()),
             Ok(()) => ControlFlow::Continue(()),
             Err(failure) => {
                 self.failure = Some(failure);

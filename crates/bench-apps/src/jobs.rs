@@ -12,22 +12,18 @@
 //!
 //! Not here: flags (`cli`), the page ([`crate::report`]).
 
-pub mod anchors;
 pub mod cell;
 pub mod classifier;
 pub mod collect;
 pub mod collect_distances;
 pub mod costs;
-pub mod critic;
 pub mod distance;
+mod distance_run;
 pub mod distance_spec;
 pub mod evidence;
-pub mod generator;
 pub mod job;
 pub mod kw_small;
-pub mod quantity;
 pub mod queue;
-pub mod search;
 pub mod slurm;
 pub mod spec;
 mod trials;
@@ -39,9 +35,6 @@ use anyhow::Result;
 use self::job::{End, Job, Reuse, Work};
 
 /// Runs the job in `folder`, or the part of it that is missing.
-///
-/// # Errors
-/// [`crate::Error::RunLocked`] where another process runs it; images that cannot be had; those of training and evaluation.
 pub fn run(job: &Job, folder: &Path, work: &Work) -> Result<End> {
     if work.reuse == Reuse::Results && job.result(folder)?.is_some() {
         return Ok(End::FinishedBefore);
@@ -49,8 +42,8 @@ pub fn run(job: &Job, folder: &Path, work: &Work) -> Result<End> {
     match job {
         Job::Classifier(job) => classifier::run(job, folder, work),
         Job::Published(job) => kw_small::run(job, folder, work),
-        Job::Generator(job) => generator::run(job, folder, work),
-        Job::Anchors(job) => anchors::run(job, folder, work),
-        Job::Critic(job) => critic::run(job, folder, work),
+        Job::Generator(job) => distance_run::generator(job, folder, work),
+        Job::Anchors(job) => distance_run::anchors(job, folder, work),
+        Job::Critic(job) => distance_run::critic(job, folder, work),
     }
 }

@@ -4,7 +4,12 @@
 pub mod cli;
 pub mod config;
 mod error;
-pub mod experiment;
+/// A network, trained on images and evaluated.
+pub mod experiment {
+    pub mod build;
+    pub mod evaluation;
+    pub mod training;
+}
 pub mod files;
 pub mod interrupt;
 pub mod jobs;

@@ -19,7 +19,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::Error;
 
-/// Images.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum DatasetName {
     /// MNIST; in some commands the synthetic digits, labelled as such, take its place where it cannot be had.
@@ -96,25 +95,27 @@ impl FromStr for DatasetName {
     }
 }
 
-/// Architectures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Net {
-    /// Two convolutions (16 and 32 channels, 4 x 4, stride 2) and two dense layers (100 and 10).
+    // 16 and 32 channels, 4 x 4, stride 2; 100 and 10 features
+    /// two convolutions, two dense layers
     #[default]
     Small,
-    /// Four convolutions (32, 32, 64 and 64 channels, the second and fourth 4 x 4 with stride 2, the others
-    /// 3 x 3) and three dense layers (512, 512 and 10).
+    // 32, 32, 64 and 64 channels, the second and fourth 4 x 4 with stride 2, the others 3 x 3; 512, 512 and 10 features
+    /// four convolutions, three dense layers
     Large,
-    /// Three hidden dense layers of 1024.
+    // of 1024 features
+    /// three hidden dense layers
+    #[value(name = "fc-3")]
     Fc3,
-    /// The published Small network of Wong et al. 2018, which is evaluated and never trained.
+    // the published Small network of Wong et al. 2018, which is evaluated and never trained
+    #[value(skip)]
     KwSmall,
 }
 
 impl Net {
     const ALL: [Self; 4] = [Self::Small, Self::Large, Self::Fc3, Self::KwSmall];
 
-    /// The name in files and flags.
     pub const fn key(self) -> &'static str {
         match self {
             Self::Small => "small",
@@ -124,7 +125,6 @@ impl Net {
         }
     }
 
-    /// The name that tables print.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Small => "Small",
@@ -150,23 +150,6 @@ impl FromStr for Net {
     }
 }
 
-/// Networks that can be trained.
-impl ValueEnum for Net {
-    fn value_variants<'a>() -> &'a [Self] {
-        &[Self::Small, Self::Large, Self::Fc3]
-    }
-
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        let help = match self {
-            Self::Small => "two convolutions, two dense layers",
-            Self::Large => "four and three",
-            Self::Fc3 => "three hidden dense layers",
-            Self::KwSmall => return None,
-        };
-        Some(clap::builder::PossibleValue::new(self.key()).help(help))
-    }
-}
-
 /// How layers are constrained.
 ///
 /// The keys of convolutions are those of [`ConvMethod`] and [`ModuleKind`]. Dense layers beside a constrained convolution are orthogonal by their
@@ -189,7 +172,6 @@ impl Default for Method {
 }
 
 impl Method {
-    /// The convolution's method, where there is a convolution.
     pub fn conv(self) -> Option<ConvMethod> {
         match self {
             Self::Conv(method) => Some(method),
@@ -197,7 +179,6 @@ impl Method {
         }
     }
 
-    /// The methods of convolutions and dense layers.
     pub fn methods(self) -> Methods {
         match self {
             Self::Conv(ConvMethod::Unconstrained) | Self::Published => Methods::UNCONSTRAINED,
@@ -215,12 +196,10 @@ impl Method {
         }
     }
 
-    /// Whether nothing is constrained.
     pub fn is_unconstrained(self) -> bool {
         self == Self::Conv(ConvMethod::Unconstrained)
     }
 
-    /// The name that tables print.
     pub fn title(self) -> &'static str {
         match self {
             Self::Bjorck => "Björck",
@@ -269,15 +248,12 @@ pub struct Activation(lipconv::Activation);
 impl Activation {
     /// The paper's, which preserves gradient norms.
     pub const MAXMIN: Self = Self(lipconv::Activation::MaxMin);
-    /// For comparison.
     pub const RELU: Self = Self(lipconv::Activation::Relu);
 
-    /// The layer.
     pub const fn layer(self) -> lipconv::Activation {
         self.0
     }
 
-    /// The name that tables print.
     pub fn title(self) -> &'static str {
         self.0.title()
     }
@@ -305,7 +281,6 @@ impl FromStr for Activation {
     }
 }
 
-/// Where the arithmetic runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceKind {
@@ -314,7 +289,7 @@ pub enum DeviceKind {
     Cpu,
     /// the first CUDA device
     Cuda,
-    /// the processor in candle's operations, as a CUDA device trains: slow, for comparison
+    /// the processor with candle's operations: slow, for comparison
     Portable,
     /// the CUDA engine on an emulated device: very slow, for tests
     #[cfg(feature = "cuda-emulation")]
@@ -322,7 +297,6 @@ pub enum DeviceKind {
     Emulated,
 }
 
-/// How the learning rate falls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleKind {
@@ -338,7 +312,6 @@ pub enum ScheduleKind {
     Constant,
 }
 
-/// How training images change from epoch to epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum AugmentationKind {
@@ -354,7 +327,6 @@ pub enum AugmentationKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DecisionAttack {
-    /// Along the decision boundary.
     Boundary,
     Pointwise,
 }
@@ -381,38 +353,3 @@ macro_rules! stored_as_text {
 }
 
 stored_as_text!(DatasetName, Net, Method, Activation);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_are_read_as_they_are_written() {
-        for net in Net::ALL {
-            assert_eq!(net.key().parse::<Net>().unwrap(), net);
-        }
-        for text in ["maxmin", "relu", "groupsort:4"] {
-            let activation: Activation = text.parse().unwrap();
-            assert_eq!(serde_json::to_value(activation).unwrap(), text);
-            assert_eq!(activation.to_string(), text);
-        }
-        for text in ["MaxMin", "groupsort", "groupsort:0", "groupsort:-1", ""] {
-            assert!(text.parse::<Activation>().is_err(), "{text}");
-        }
-        for text in ["bcop", "bcop-fixed", "rk-l2ne", "unconstrained", "sll", "bjorck", "published"]
-        {
-            assert_eq!(text.parse::<Method>().unwrap().to_string(), text);
-        }
-        for text in ["mnist", "stl10", "idx:some/where", "images:photographs"] {
-            assert_eq!(text.parse::<DatasetName>().unwrap().to_string(), text);
-        }
-    }
-
-    #[test]
-    fn titles_are_those_of_the_paper() {
-        let titles = ["bcop", "bcop-fixed", "rk-l2ne", "ossn", "unconstrained", "bjorck"];
-        let titles = titles.map(|text| text.parse::<Method>().unwrap().title());
-        assert_eq!(titles, ["BCOP", "BCOP-fixed", "RK-L2NE", "OSSN", "unconstrained", "Björck"]);
-        assert_eq!(DatasetName::Images("some/photographs".into()).title(), "photographs");
-    }
-}

@@ -10,13 +10,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Display {
-    /// A bar that redraws itself.
     Bar,
     /// A line every few seconds.
     Lines,
     /// Lines for a program, on standard output; see [`Report`].
     Reports,
-    /// Nothing.
     Silent,
 }
 
@@ -100,16 +98,44 @@ impl Progress {
     }
 }
 
+/// A display for each of several pieces of work, one after another.
+#[derive(Debug)]
+pub struct Stages {
+    display: Display,
+    shown: Option<(String, Progress)>,
+}
+
+impl Stages {
+    pub fn new(display: Display) -> Self {
+        Self { display, shown: None }
+    }
+
+    /// `done` of `total` units of `label` are done; another label than before begins another piece.
+    pub fn show(&mut self, label: &str, done: u64, total: u64, message: &str) {
+        if self.shown.as_ref().is_none_or(|(shown, _)| shown != label) {
+            let next = (label.to_owned(), Progress::new(self.display, label, done, total));
+            if let Some((_, finished)) = self.shown.replace(next) {
+                finished.finish();
+            }
+        }
+        if let Some((_, bar)) = &mut self.shown {
+            bar.update(done, message);
+        }
+    }
+
+    pub fn finish(self) {
+        if let Some((_, bar)) = self.shown {
+            bar.finish();
+        }
+    }
+}
+
 /// Progress as one process tells it to another: fields between tabs, on one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// What is being done.
     pub label: String,
-    /// Units done.
     pub done: u64,
-    /// Units in all.
     pub total: u64,
-    /// How it goes.
     pub message: String,
 }
 
@@ -192,7 +218,7 @@ pub fn spoken(duration: Duration) -> String {
     spoken_seconds(duration.as_secs_f64())
 }
 
-/// As [`spoken`], of a number that may come from a file: what is below 0 or no number is 0.
+/// As [`spoken`], of a number that may come from a file: a negative number or NaN counts as 0.
 pub fn spoken_seconds(seconds: f64) -> String {
     // the cast saturates
     let seconds = seconds.round() as u64;

@@ -6,15 +6,11 @@
 //! Not here: the evaluation of one run directory, which is its `eval.json`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use certify::{AutoAttackFlag, LogitBound, PartReport};
+use certify::{AutoAttackFlag, ByEps, LogitBound, PartReport};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Activation, Method, Net};
-use crate::error::Result;
-use crate::files::write_json;
-use certify::ByEps;
 
 /// One trained network.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,12 +19,10 @@ pub struct ResultRow {
     pub experiment: String,
     /// The images, as in "mnist" or "synthetic digits".
     pub dataset: String,
-    /// Whether the images were drawn by a program.
     pub synthetic: bool,
     pub network: Net,
     pub layer: Method,
     pub activation: Activation,
-    /// Seed of initialisation and batch order.
     pub seed: u64,
     pub epochs: usize,
     /// Name of the recipe; the paper's where absent.
@@ -38,15 +32,12 @@ pub struct ResultRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub budget: Option<String>,
     pub device: String,
-    /// Commit of the source tree, where it is known.
     pub commit: Option<String>,
     /// Time of training and evaluation.
     pub seconds: f64,
     pub clean: f64,
     pub certified: Certified,
-    /// Test accuracy under each attack.
     pub attacks: BTreeMap<String, ByEps>,
-    /// AutoAttack, at each radius.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub auto_attack: Vec<AutoAttacked>,
     /// The paper's figures for the same cell, where it has one.
@@ -56,7 +47,6 @@ pub struct ResultRow {
 /// Accuracy under AutoAttack at one radius, on the first test images.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AutoAttacked {
-    /// The radius, as it is written.
     pub eps: String,
     /// The images: percentages are of these.
     pub n_images: usize,
@@ -64,15 +54,13 @@ pub struct AutoAttacked {
     /// Certified accuracy as executed; null for a network without certificates.
     pub certified: Option<f64>,
     pub accuracy: f64,
-    /// Time of the attack.
     pub seconds: f64,
-    /// What each part did.
     pub parts: Vec<PartReport>,
     /// Reasons to doubt the accuracy.
     pub flags: Vec<AutoAttackFlag>,
 }
 
-/// What is known from both sides of the distance to the next class; one entry for each image.
+/// Bounds from both sides of the distance to the next class; one entry for each image.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Nearest {
     /// Certified radii as executed, 0 for a mistake; none for a network without certificates.
@@ -82,12 +70,11 @@ pub struct Nearest {
 }
 
 impl Nearest {
-    /// Whether nothing was looked for.
     pub fn is_empty(&self) -> bool {
         self.distances.is_empty()
     }
 
-    /// Radius and distance of each image that the network takes for what it is and an attack for something else.
+    /// Radius and distance of each correctly classified image that has an adversarial example.
     pub fn points(&self) -> impl Iterator<Item = (f64, f64)> {
         let pairs = self.radii.iter().zip(&self.distances);
         pairs.filter_map(|(&radius, distance)| Some((radius, (*distance)?))).filter(|p| p.1 > 0.0)
@@ -135,9 +122,4 @@ pub struct PaperFigures {
     /// Certified accuracy at the paper's radius.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certified: Option<f64>,
-}
-
-/// Writes `results.json`, atomically.
-pub fn write_results(path: &Path, rows: &[ResultRow]) -> Result<()> {
-    write_json(path, &rows)
 }

@@ -1,8 +1,7 @@
-//! What is printed: to a reader that may go away, with text of others made harmless.
+//! Output to a reader that may go away; control characters in foreign text are escaped.
 //!
-//! Definition: `lipconv … | head` closes the pipe after a few lines, and the standard macros panic at the next one. What is
-//! printed here is then discarded, and the command goes on to its end: the files that it writes do not depend on who
-//! reads along. Standard error may be closed or full at any time.
+//! Definition: `lipconv … | head` closes the pipe after a few lines, and the standard macros panic at the next one. Here
+//! further output is discarded, and the command goes on to its end, so that its files do not depend on the reader. Standard error may be closed or full at any time.
 //!
 //! Guarantee: control characters (but line ends and tabs) and those that turn the direction of text never reach a terminal or a log;
 //! they are written as escapes. [`escaped`] escapes line ends as well: for names and texts that come from files.

@@ -19,6 +19,32 @@ pub mod gan;
 pub mod search;
 pub mod source;
 
+use std::path::Path;
+
 pub use critic::{CriticConfig, CriticNetwork};
 pub use distribution::{Estimate, ImagePool, estimate};
 pub use source::{Generated, SourceName};
+
+use crate::error::{Error, Result};
+
+/// Refuses a folder that holds one of the files `foreign` while `begun`, which is written before all of them, is missing: it belongs to
+/// something else.
+pub(crate) fn check_own(folder: &Path, begun: &str, foreign: &[&str], whose: &str) -> Result<()> {
+    let is_there = |name: &str| folder.join(name).symlink_metadata().is_ok();
+    match foreign.iter().find(|name| is_there(name)) {
+        // looked for last, as another process may be writing the files in their order
+        Some(name) if !is_there(begun) => {
+            let what = format!(
+                "holds {name} but no {begun}, expected {whose} or a folder without a run's files"
+            );
+            Err(Error::malformed(folder, what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A number of a message, in powers of ten where its digits would fill lines.
+pub(crate) fn number_text(value: f64) -> String {
+    let is_short = value == 0.0 || (1e-6..1e12).contains(&value.abs());
+    if is_short { value.to_string() } else { format!("{value:e}") }
+}

@@ -1,5 +1,9 @@
 //! Words and numbers of messages, tables and reports.
 
+use std::path::Path;
+
+use crate::stdout::escaped;
+
 /// Lays out rows of cells: the first column to the left, the others to the right, two blanks between.
 ///
 /// The first row is the heading. Widths count characters, so that ± and ε take one place. A row with one cell alone is a
@@ -20,11 +24,9 @@ pub fn text_table(rows: &[Vec<String>]) -> String {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let padding = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
-            let gap = if column == 0 { "" } else { "  " };
-            line += &if column == 0 {
-                format!("{cell}{padding}")
-            } else {
-                format!("{gap}{padding}{cell}")
+            line += &match column {
+                0 => format!("{cell}{padding}"),
+                _ => format!("  {padding}{cell}"),
             };
         }
         text += line.trim_end();
@@ -77,7 +79,7 @@ pub fn lipschitz_text(bound: f64) -> String {
     }
 }
 
-/// The text of the first number that is allowed, in steps from that of `text`; `text` itself for what is no finite number.
+/// The text of the first number that is allowed, in steps from that of `text`; `text` itself if it is not a finite number.
 fn on_side(
     text: String,
     step: f64,
@@ -125,6 +127,45 @@ pub fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map_or_else(String::new, |c| c.to_uppercase().to_string());
     format!("{first}{}.", chars.as_str())
+}
+
+/// A path as an argument of a command that a person copies into a shell.
+///
+/// Plain where a POSIX shell takes it as it stands, else in single quotes. Where a terminal would not show it as it is (control
+/// characters, those that turn the direction of text, bytes that are no text), `$'…'` with these bytes in octal. A path that begins
+/// with a hyphen gets `./` before it, as it would be taken for a flag.
+pub fn shell_quoted(path: &Path) -> String {
+    let mut bytes = Vec::new();
+    if path.as_os_str().as_encoded_bytes().starts_with(b"-") {
+        bytes.extend_from_slice(b"./");
+    }
+    bytes.extend_from_slice(path.as_os_str().as_encoded_bytes());
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_./+=:@%,-".contains(byte);
+    if !bytes.is_empty() && bytes.iter().all(is_plain) {
+        return bytes.into_iter().map(char::from).collect();
+    }
+    match std::str::from_utf8(&bytes) {
+        Ok(text) if escaped(text) == text => format!("'{}'", text.replace('\'', r"'\''")),
+        _ => {
+            let shown = |byte: u8| match byte {
+                b'\'' | b'\\' => format!("\\{}", char::from(byte)),
+                b' '..=b'~' => char::from(byte).to_string(),
+                _ => format!("\\{byte:03o}"),
+            };
+            format!("$'{}'", bytes.into_iter().map(shown).collect::<String>())
+        }
+    }
+}
+
+/// Each once, in the order in which they come.
+pub fn distinct<T: PartialEq>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for item in items {
+        if !found.contains(&item) {
+            found.push(item);
+        }
+    }
+    found
 }
 
 /// Texts in order, each once.

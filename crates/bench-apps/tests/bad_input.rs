@@ -86,7 +86,7 @@ fn configurations_and_flags_are_checked_before_anything_is_written() {
         ),
         (
             &["--checkpoint-every", "-1"],
-            "error: --checkpoint-every is -1, expected a number of seconds not below 0",
+            "error: --checkpoint-every is -1, expected 0 to 1e18 seconds, or inf",
         ),
         (
             &["--config", "none.toml"],

@@ -221,11 +221,12 @@ pub(crate) fn check_attacks(place: &Place) {
     let attacks = ["fgsm", "pgd", "boundary", "pointwise", "auto", "apgd", "fab", "square"];
     for attack in attacks {
         let args = ["attack", "run", "--attack", attack, "--eps", "1.58", "--test-limit", "12"];
-        let args = [&args[..], &["--steps", "20", "--json", "attack.json", "--quiet"]].concat();
+        let args = [&args[..], &["--json", "attack.json", "--quiet"]].concat();
         let budget: &[&str] = match attack {
-            "auto" => &["--max-queries", "30", "--attack-certified"],
+            "auto" => &["--steps", "20", "--max-queries", "30", "--attack-certified"],
             "square" => &["--max-queries", "30"],
-            _ => &[],
+            "fgsm" | "pointwise" => &[],
+            _ => &["--steps", "20"],
         };
         let args = [&args[..], budget].concat();
         let text = place.succeed(&args);

@@ -198,10 +198,13 @@ fn check_predict(place: &Place) {
     assert!(radius <= nominal && nominal > 0.0, "{text}");
     let text = place.fail(&["predict", "run", "run/config.toml"]);
     assert!(text.starts_with("error: run/config.toml: not an image, expected PNG"), "{text}");
-    let text = place.fail(&["predict", "run", "--index", "200"]);
+    // the run was evaluated on 200 of them
+    let text = place.succeed(&["predict", "run", "--index", "250"]);
+    assert!(text.lines().nth(1).unwrap().starts_with("test image 250, a "), "{text}");
+    let text = place.fail(&["predict", "run", "--index", "10000"]);
     assert_eq!(
         text,
-        "error: sample index is 200, expected less than 200, the size of synthetic digits"
+        "error: --index is 10000, expected less than 10000, the number of test images of synthetic digits"
     );
 }
 
@@ -308,8 +311,8 @@ fn a_run_is_resumed_by_one_process_on_the_same_images() {
     assert_ne!(other, config);
     fs::write(place.path("run/config.toml"), other).unwrap();
     let text = place.fail(&["train", "--resume", "run"]);
-    let expected = "run/checkpoint.safetensors holds another network or other training settings than config.toml beside it";
-    assert_eq!(text, format!("error: {expected}"));
+    let expected = "error: run/config.toml: training.learning_rate is 0.002, expected 0.001, with which the run began";
+    assert_eq!(text, expected);
     let text = place.fail(&["train", "--resume", "run", "--epochs", "5", "--seed", "1"]);
     assert!(text.ends_with("of the flags of training only --epochs goes with --resume"), "{text}");
 }
@@ -321,7 +324,7 @@ fn a_run_goes_on_for_more_epochs() {
     place.succeed(&["eval", "run", "--pgd-steps", "2", "--strong-restarts", "0", "--quiet"]);
     let before = weights(&place, "run");
     let text = place.fail(&["train", "--resume", "run", "--epochs", "2", "--quiet"]);
-    assert_eq!(text, "error: --epochs is 2, expected at least 3, as the run was planned");
+    assert_eq!(text, "error: training.epochs is 2, expected at least 3, which are begun");
     place.succeed(&["train", "--resume", "run", "--epochs", "3", "--quiet"]);
     assert!(weights(&place, "run") == before && place.path("run/eval.json").exists());
 

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use bench_apps::Error;
-use bench_apps::config::{AugmentationKind, DatasetName, Method, Recipe, RunConfig, ScheduleKind};
+use bench_apps::config::{
+    Activation, AugmentationKind, DatasetName, Method, Net, Recipe, RunConfig, ScheduleKind,
+};
 use bench_apps::jobs::spec::Experiment;
 
 #[test]
@@ -54,11 +56,11 @@ fn unknown_keys_and_wrong_types_are_refused_with_the_line() {
         ("seed = 3\n", "run.toml, line 1: unknown key `seed`, expected one of data, device, "),
         (
             "[training]\nepochs = \"three\"\n",
-            "run.toml, line 2: invalid type: string \"three\", expected usize",
+            "run.toml, line 2: epochs: invalid type: string \"three\", expected a whole number not below 0",
         ),
         (
             "[training]\nepochs = -1\n",
-            "run.toml, line 2: invalid value: integer `-1`, expected usize",
+            "run.toml, line 2: epochs: invalid value: integer `-1`, expected a whole number not below 0",
         ),
         (
             "[network]\nname = \"medium\"\n",
@@ -311,4 +313,33 @@ fn settings_of_a_recipe_are_checked() {
         assert!(found.starts_with(expected), "{text}: {found}");
         assert!(!found.contains('\n'));
     }
+}
+
+#[test]
+fn keys_are_read_as_they_are_written() {
+    for text in ["small", "large", "fc-3", "kw-small"] {
+        assert_eq!(text.parse::<Net>().unwrap().to_string(), text);
+    }
+    for text in ["maxmin", "relu", "groupsort:4"] {
+        let activation: Activation = text.parse().unwrap();
+        assert_eq!(serde_json::to_value(activation).unwrap(), text);
+        assert_eq!(activation.to_string(), text);
+    }
+    for text in ["MaxMin", "groupsort", "groupsort:0", "groupsort:-1", ""] {
+        assert!(text.parse::<Activation>().is_err(), "{text}");
+    }
+    for text in ["bcop", "bcop-fixed", "rk-l2ne", "unconstrained", "sll", "bjorck", "published"] {
+        assert_eq!(text.parse::<Method>().unwrap().to_string(), text);
+    }
+    for text in ["mnist", "stl10", "idx:some/where", "images:photographs"] {
+        assert_eq!(text.parse::<DatasetName>().unwrap().to_string(), text);
+    }
+}
+
+#[test]
+fn titles_are_those_of_the_paper() {
+    let titles = ["bcop", "bcop-fixed", "rk-l2ne", "ossn", "unconstrained", "bjorck"];
+    let titles = titles.map(|text| text.parse::<Method>().unwrap().title());
+    assert_eq!(titles, ["BCOP", "BCOP-fixed", "RK-L2NE", "OSSN", "unconstrained", "Björck"]);
+    assert_eq!(DatasetName::Images("some/photographs".into()).title(), "photographs");
 }

@@ -343,6 +343,16 @@ fn table_4_is_run_once_and_written_up() {
     let again = place.run(&args);
     let notes = String::from_utf8_lossy(&again.stderr);
     assert!(notes.contains("10 cells, 10 finished before"), "{notes}");
+    // results that were cut off are made again, without training
+    for name in ["images_left-32px-generator", "images_left-32px-rko-relu-seed0"] {
+        let path = place.path("out/distances/default").join(name).join("result.json");
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    }
+    let again = place.run(&args);
+    let notes = String::from_utf8_lossy(&again.stderr);
+    assert!(again.status.success() && notes.contains("10 cells, 8 finished before"), "{notes}");
+    assert_eq!(json(&place, "out/distances.json").as_array().unwrap().len(), 8);
     // another generator is another table: its critics are trained anew, the old run is kept
     fs::write(place.path("tiny4.toml"), TINY.replace("steps = 4", "steps = 5")).unwrap();
     place.succeed(&["reproduce", "tiny4.toml", "--out", "out", "--quiet", "--seeds", "0"]);

@@ -11,17 +11,23 @@ mod distances;
 #[cfg(feature = "cuda-emulation")]
 mod emulated;
 mod errors;
+mod exports;
+mod generators;
 #[cfg(unix)]
 mod hostile;
 mod interruption;
+mod manual;
 mod metrics;
 #[cfg(unix)]
 mod moments;
 mod nearest;
+mod predictions;
 mod progress;
 mod reproduction;
 mod reproduction_spec;
 mod run_dir;
+#[cfg(unix)]
+mod settings;
 mod slurm;
 mod snapshots;
 #[path = "../../datasets/tests/main/support.rs"]

@@ -1,5 +1,7 @@
 //! Tables from cells: run, interrupted, resumed, submitted, written up, as a person would.
 
+mod mistakes;
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -78,7 +80,10 @@ fn cells(place: &Place, out: &str, budget: &str) -> Vec<PathBuf> {
 }
 
 fn result(folder: &std::path::Path) -> Option<CellResult> {
-    JobResult::read(folder).unwrap()?.classifier()
+    match JobResult::read(folder).unwrap()? {
+        JobResult::Classifier(result) | JobResult::Published(result) => Some(*result),
+        _ => None,
+    }
 }
 
 fn rows(place: &Place, out: &str) -> Vec<ResultRow> {

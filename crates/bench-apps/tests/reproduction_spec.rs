@@ -5,9 +5,8 @@ use bench_apps::config::{DatasetName, DeviceKind, Net, ScheduleKind};
 use bench_apps::jobs::cell::ClassifierJob;
 use bench_apps::jobs::evidence::{CertifiedCurve, Histogram};
 use bench_apps::jobs::job::{Choice, Job};
-use bench_apps::jobs::quantity::What;
 use bench_apps::jobs::spec::{Experiment, names};
-use bench_apps::statistic::{Figure, Statistic};
+use bench_apps::statistic::{Figure, Statistic, What};
 
 fn choice(budget: &str) -> Choice<'_> {
     Choice { budget, seeds: None, only: None, device: DeviceKind::Cpu }
@@ -190,6 +189,71 @@ fn figures_for_networks_that_do_not_exist_are_refused() {
     assert!(text.starts_with("data.dataset is nmist, expected mnist, "), "{text}");
     let text = find("[paper.mnist.small]\nbcop = { claen = 1.0 }\n");
     assert!(text.contains("line 4: unknown variant `claen`"), "{text}");
+}
+
+/// What is said of an experiment file that is refused, without its name.
+#[track_caller]
+fn refused(text: &str) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mine.toml");
+    std::fs::write(&path, format!("name = \"mine\"\ntitle = \"Mine\"\n{text}")).unwrap();
+    let error = Experiment::find(path.to_str().unwrap()).unwrap_err();
+    assert!(matches!(error, Error::ConfigSyntax { .. }), "{error}");
+    error.to_string().replace(&format!("{}: ", path.display()), "")
+}
+
+const CELLS: &str = r#"
+[[cells]]
+datasets = ["synthetic"]
+networks = ["small"]
+methods = ["bcop"]
+seeds = [0]
+
+[budgets.quick]
+seeds = [1]
+schedule = "linear"
+"#;
+
+#[test]
+fn a_budget_that_no_call_would_use_is_refused() {
+    for name in ["qick", "Quick", "mine"] {
+        let text = refused(&CELLS.replace("budgets.quick", &format!("budgets.{name}")));
+        let expected = "expected one of default, full, quick";
+        assert_eq!(text, format!("unknown budget `{name}` in budgets, {expected}"));
+    }
+}
+
+#[test]
+fn lists_and_files_that_make_no_cells_are_refused() {
+    let empty = |text: &str, list: &str, what: &str| {
+        let text = refused(&text.replace(&format!("= {list}"), "= []"));
+        assert_eq!(text, format!("{what} is [], expected one entry at least"));
+    };
+    empty(CELLS, "[\"synthetic\"]", "datasets of [[cells]] 1");
+    empty(CELLS, "[\"small\"]", "networks of [[cells]] 1");
+    empty(CELLS, "[\"bcop\"]", "methods of [[cells]] 1");
+    empty(CELLS, "[0]", "seeds of [[cells]] 1");
+    empty(CELLS, "[1]", "seeds of [budgets.quick]");
+    let distances = r#"
+[wasserstein]
+datasets = ["cifar10"]
+size = 32
+methods = ["bcop"]
+activations = ["maxmin"]
+"#;
+    empty(distances, "[\"cifar10\"]", "datasets of [wasserstein]");
+    empty(distances, "[\"bcop\"]", "methods of [wasserstein]");
+    empty(distances, "[\"maxmin\"]", "activations of [wasserstein]");
+    for text in ["", "cells = []\n"] {
+        assert_eq!(refused(text), "no cells, expected a [[cells]] or a [wasserstein] table");
+    }
+}
+
+#[test]
+fn without_a_method_of_its_own_no_generator_is_trained() {
+    let table4 = Experiment::find("table4").unwrap();
+    let only = ["aoc".to_owned()];
+    assert!(table4.jobs(Choice { only: Some(&only), ..choice("quick") }).unwrap().jobs.is_empty());
 }
 
 #[test]

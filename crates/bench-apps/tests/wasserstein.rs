@@ -107,7 +107,7 @@ fn held_out(pool: &ImagePool, part: SamplePart) -> Vec<u8> {
 
 #[test]
 fn no_image_is_trained_on_and_reported() {
-    let pool = ImagePool::cut("numbers", &numbered(100)).unwrap();
+    let pool = ImagePool::cut(&numbered(100)).unwrap();
     let mut all = pool.training_images().pixels().to_vec();
     let (select, report) =
         (held_out(&pool, SamplePart::Select), held_out(&pool, SamplePart::Report));
@@ -123,11 +123,11 @@ fn no_image_is_trained_on_and_reported() {
 
 #[test]
 fn a_data_set_reports_on_its_test_images() {
-    let pool = ImagePool::of_dataset("numbers", &numbered(80), &numbered(5)).unwrap();
+    let pool = ImagePool::of_dataset(&numbered(80), &numbered(5)).unwrap();
     assert_eq!(pool.training_images().pixels(), (0..70).collect::<Vec<u8>>());
     assert_eq!(held_out(&pool, SamplePart::Select), (70..80).collect::<Vec<u8>>());
     assert_eq!(held_out(&pool, SamplePart::Report), [0, 1, 2, 3, 4]);
-    let population = ImagePool::population("numbers", &numbered(3)).unwrap();
+    let population = ImagePool::population(&numbered(3)).unwrap();
     assert!(population.is_population() && !pool.is_population());
     assert_eq!(
         held_out(&population, SamplePart::Select),
@@ -137,11 +137,11 @@ fn a_data_set_reports_on_its_test_images() {
 
 #[test]
 fn too_few_images_are_refused() {
-    let text = ImagePool::cut("numbers", &numbered(3)).unwrap_err().to_string();
+    let text = ImagePool::cut(&numbered(3)).unwrap_err().to_string();
     assert_eq!(text, "number of images is 3, expected at least 6, or a population");
-    let text = ImagePool::of_dataset("x", &numbered(1), &numbered(5)).unwrap_err().to_string();
+    let text = ImagePool::of_dataset(&numbered(1), &numbered(5)).unwrap_err().to_string();
     assert_eq!(text, "number of training images is 1, expected at least 4");
-    let text = ImagePool::of_dataset("x", &numbered(5), &numbered(1)).unwrap_err().to_string();
+    let text = ImagePool::of_dataset(&numbered(5), &numbered(1)).unwrap_err().to_string();
     assert_eq!(text, "number of test images is 1, expected at least 2");
 }
 

@@ -1,7 +1,10 @@
 //! Words and numbers of messages and tables.
 
+use std::path::Path;
+
 use bench_apps::words::{
-    at_least, at_most, at_most_scientific, decimals, lipschitz_text, percent, text_table,
+    at_least, at_most, at_most_scientific, decimals, lipschitz_text, percent, shell_quoted,
+    text_table,
 };
 
 #[test]
@@ -54,4 +57,40 @@ fn what_was_not_computed_is_blank() {
 fn a_loss_that_runs_away_has_few_digits() {
     let texts = [0.0, -0.125, 3e8, 9e307, f64::INFINITY].map(decimals);
     assert_eq!(texts, ["0.0000", "-0.1250", "300000000.0000", "9.0000e307", "inf"]);
+}
+
+#[test]
+fn a_path_in_a_command_is_quoted_where_a_shell_would_change_it() {
+    let cases = [
+        ("runs/a_b-1.5+x=y:z@%,", "runs/a_b-1.5+x=y:z@%,"),
+        ("my run", "'my run'"),
+        ("it's", r"'it'\''s'"),
+        ("$HOME;`x`", "'$HOME;`x`'"),
+        ("~/run", "'~/run'"),
+        ("größe", "'größe'"),
+        ("", "''"),
+        ("-q", "./-q"),
+        ("- q", "'./- q'"),
+        ("a\nb\u{1b}'\\7", r"$'a\012b\033\'\\7'"),
+        ("a\u{202e}b", r"$'a\342\200\256b'"),
+    ];
+    for (path, expected) in cases {
+        assert_eq!(shell_quoted(Path::new(path)), expected);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_shell_reads_a_quoted_path_as_it_was() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let paths: [&[u8]; 6] =
+        [b"plain/x", b"it's \"a\" $b", b"\xff7", b"\n\\n'", b"\x7f\t!", "\u{2066}é".as_bytes()];
+    for path in paths {
+        let quoted = shell_quoted(Path::new(OsStr::from_bytes(path)));
+        let line = format!("printf %s {quoted}");
+        let output = std::process::Command::new("bash").arg("-c").arg(line).output().unwrap();
+        assert_eq!(output.stdout, path, "{quoted}");
+    }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::builder::PossibleValuesParser;
 use lipconv_datasets::Dataset;
 
@@ -31,7 +31,6 @@ pub(super) struct DataArgs {
 }
 
 impl DataArgs {
-    /// What the libraries need of it.
     pub(super) fn options(&self, may_be_synthetic: bool, display: Display) -> DataOptions {
         DataOptions {
             data_dir: self.data_dir.clone(),
@@ -111,16 +110,16 @@ pub(super) struct TrainFlags {
     /// Images in a step
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// The optimiser's step size at the start
+    /// Initial step size of the optimiser
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
-    /// How it falls
+    /// Decay of the step size
     #[arg(long, value_enum)]
     schedule: Option<ScheduleKind>,
     /// Margin of the hinge loss
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     margin: Option<f64>,
-    /// What changes the images from epoch to epoch
+    /// Random changes of the training images
     #[arg(long, value_enum)]
     augmentation: Option<AugmentationKind>,
     /// Seed of initialisation, batch order and augmentation
@@ -139,7 +138,6 @@ impl TrainFlags {
         self.config.is_some() || self.recipe.is_some() || schedule || loss
     }
 
-    /// The recipe that is named.
     pub(super) fn recipe(&self) -> Option<&str> {
         self.recipe.as_deref()
     }
@@ -193,6 +191,10 @@ impl TrainFlags {
             config.aim_at(eps);
         }
         config.validate()?;
+        ensure!(
+            self.margin.is_none() || config.training.cross_entropy.is_none(),
+            "--margin belongs to the hinge loss, and this recipe trains with a cross-entropy: --target-eps sets its offset"
+        );
         Ok(config)
     }
 }

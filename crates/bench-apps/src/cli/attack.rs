@@ -5,10 +5,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use certify::batched_logits;
 use certify::{
     Apgd, ApgdLoss, Arithmetic, Attack, AttackOutcome, AttackStart, AttackTarget, AutoAttack,
-    AutoAttackFlag, Boundary, Certifier, Fab, Fgsm, Loss, PartReport, Pgd, Pointwise, Square,
+    AutoAttackFlag, Boundary, Certifier, Eps, Fab, Fgsm, Loss, PartReport, Pgd, Pointwise, Square,
     Stopping, check_soundness,
 };
 use clap::ValueEnum;
@@ -18,20 +17,22 @@ use serde::Serialize;
 use super::args::DataArgs;
 use super::model::{Model, tensors};
 use crate::config::{DatasetName, DeviceKind};
+use crate::experiment::evaluation::show_attack;
 use crate::files::{check_output, write_json};
-use crate::progress::{Display, Progress, spoken_seconds};
+use crate::jobs::evidence::clean_accuracy;
+use crate::jobs::kw_small;
+use crate::progress::{Display, Stages, spoken_seconds};
 use crate::stdout::outln;
 use crate::words::{percent, text_table};
-use certify::Eps;
 
 /// Attack a network
 ///
-/// FGSM, PGD, APGD and FAB use gradients, Square the logits, the boundary and the pointwise attack only the predicted class; "auto" is
-/// AutoAttack, the attack to report: APGD with cross-entropy, APGD towards nine classes, FAB and Square, each on the images that
+/// FGSM, PGD, APGD and FAB use gradients. Square uses the logits. The boundary and the pointwise attack use only the predicted
+/// class. "auto" is AutoAttack, the attack to report: APGD with cross-entropy, APGD towards nine classes, FAB and Square, each on the images that
 /// the others have left. All are measured in the L2 norm of pixels from 0 to 1; an image counts as broken when an image of another
 /// class was found within --eps. The network is certified as well, and an attack that succeeds inside an executed radius is an
-/// error. A certified image cannot be broken: every attack leaves it out, unless --attack-certified wants the certificates tested.
-/// Boundary and pointwise attack all images, for they look for distances.
+/// error. A certified image cannot be broken, so that the attacks skip it; --attack-certified attacks it too, to test the certificates.
+/// Boundary and pointwise attack all images, because they measure distances.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -50,14 +51,14 @@ pub(super) struct Args {
     /// Radius, as in 1.58 or 36/255
     #[arg(long, value_name = "EPS", allow_hyphen_values = true)]
     eps: Eps,
-    /// What the file of weights holds
+    /// Network of the file of weights
     #[arg(long, value_enum, default_value_t = Architecture::Own)]
     architecture: Architecture,
     /// Where to compute [default: as trained]
     #[arg(long, value_enum)]
     device: Option<DeviceKind>,
     /// Images [default: as trained]
-    #[arg(long, value_enum)]
+    #[arg(long, value_name = "NAME")]
     dataset: Option<DatasetName>,
     /// Attack the first N test images only
     #[arg(long, value_name = "N")]
@@ -78,19 +79,19 @@ struct Settings {
     /// Steps of PGD (200), of APGD and FAB (100) and of the boundary attack (5000)
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Length of a PGD step
-    #[arg(long, value_name = "X", default_value_t = 0.01, allow_negative_numbers = true)]
-    step_size: f64,
-    /// Random starts of PGD, APGD, FAB and Square
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    restarts: usize,
-    /// What FGSM and PGD (cw) and APGD (dlr-t) climb
+    /// Length of a PGD step [default: 0.01]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    step_size: Option<f64>,
+    /// Random starts of PGD, APGD, FAB and Square [default: 1]
+    #[arg(long, value_name = "N")]
+    restarts: Option<usize>,
+    /// Loss that the attack raises [default: cw for FGSM and PGD, dlr-t for APGD]
     #[arg(long, value_enum)]
     loss: Option<LossKind>,
-    /// κ of the cw loss
-    #[arg(long, value_name = "X", default_value_t = 50.0, allow_negative_numbers = true)]
-    kappa: f64,
-    /// Decides all random draws
+    /// κ of the cw loss [default: 50]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    kappa: Option<f64>,
+    /// Seed of all random draws
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Queries for one image: Square (5000), boundary and pointwise attack (1000000)
@@ -180,9 +181,14 @@ struct Target<'a> {
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let attack = attack(args)?;
     let attack = attack.as_ref();
+    if args.architecture == Architecture::KwSmall
+        && args.device.is_some_and(|d| d != DeviceKind::Cpu)
+    {
+        bail!("--device belongs to networks of this program; kw-small is computed on the CPU");
+    }
     let model = match args.architecture {
         Architecture::Own => Model::load(&args.model, args.device)?,
-        Architecture::KwSmall => Model::kw_small(&args.model)?,
+        Architecture::KwSmall => Model::imported(kw_small::load(&args.model)?, &args.model),
     };
     let images = model.test_images(&args.data, args.dataset.as_ref(), args.test_limit, display)?;
     let network = &model.network;
@@ -199,10 +205,40 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+impl Settings {
+    /// Refuses a setting that the attack does not have.
+    fn check(&self, attack: AttackKind) -> Result<()> {
+        use AttackKind::{Apgd, Auto, Boundary, Fab, Fgsm, Pgd, Pointwise, Square};
+        let settings: [(&str, bool, &[AttackKind]); 7] = [
+            ("--steps", self.steps.is_some(), &[Pgd, Auto, Apgd, Fab, Boundary]),
+            ("--step-size", self.step_size.is_some(), &[Pgd]),
+            ("--restarts", self.restarts.is_some(), &[Pgd, Apgd, Fab, Square]),
+            ("--loss", self.loss.is_some(), &[Fgsm, Pgd, Apgd]),
+            ("--kappa", self.kappa.is_some(), &[Fgsm, Pgd]),
+            ("--max-queries", self.max_queries.is_some(), &[Auto, Square, Boundary, Pointwise]),
+            ("--to-the-end", self.to_the_end, &[Pgd, Auto, Apgd, Fab, Square, Boundary, Pointwise]),
+        ];
+        let name = |kind: &AttackKind| {
+            kind.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
+        };
+        for (flag, is_given, owners) in settings {
+            if is_given && !owners.contains(&attack) {
+                let owners: Vec<String> = owners.iter().map(name).collect();
+                bail!("{flag} belongs to {}, not to --attack {}", owners.join(", "), name(&attack));
+            }
+        }
+        if self.kappa.is_some() && self.loss.is_some_and(|loss| loss != LossKind::Cw) {
+            bail!("--kappa belongs to --loss cw");
+        }
+        Ok(())
+    }
+}
+
 fn attack(args: &Args) -> Result<Box<dyn Attack>> {
     let (eps, s) = (args.eps.value(), &args.settings);
+    s.check(args.attack)?;
     let stopping = if s.to_the_end { Stopping::Never } else { Stopping::WhenBroken };
-    let (seed, batch_size, restarts) = (s.seed, s.batch_size, s.restarts);
+    let (seed, batch_size, restarts) = (s.seed, s.batch_size, s.restarts.unwrap_or(1));
     let max_queries = s.max_queries.unwrap_or(1_000_000);
     Ok(match args.attack {
         AttackKind::Auto => {
@@ -229,7 +265,7 @@ fn attack(args: &Args) -> Result<Box<dyn Attack>> {
         AttackKind::Pgd => Box::new(Pgd {
             eps,
             steps: s.steps.unwrap_or(200),
-            step_size: s.step_size,
+            step_size: s.step_size.unwrap_or(0.01),
             loss: loss(s)?,
             start: AttackStart::Random,
             restarts,
@@ -249,10 +285,10 @@ fn attack(args: &Args) -> Result<Box<dyn Attack>> {
     })
 }
 
-/// What FGSM and PGD climb.
+/// The loss of FGSM and PGD.
 fn loss(settings: &Settings) -> Result<Loss> {
     match settings.loss.unwrap_or(LossKind::Cw) {
-        LossKind::Cw => Ok(Loss::CarliniWagner { confidence: settings.kappa }),
+        LossKind::Cw => Ok(Loss::CarliniWagner { confidence: settings.kappa.unwrap_or(50.0) }),
         LossKind::Ce => Ok(Loss::CrossEntropy),
         LossKind::Dlr => Ok(Loss::DifferenceOfLogitsRatio),
         LossKind::DlrT => {
@@ -261,7 +297,7 @@ fn loss(settings: &Settings) -> Result<Loss> {
     }
 }
 
-/// What APGD climbs.
+/// The loss of APGD.
 fn apgd_loss(settings: &Settings) -> Result<ApgdLoss> {
     match settings.loss.unwrap_or(LossKind::DlrT) {
         LossKind::Ce => Ok(ApgdLoss::CrossEntropy),
@@ -292,18 +328,14 @@ fn report(
     args.json.as_deref().map_or(Ok(()), check_output)?;
     let Target { attacked, images, radii } = *target;
     let AttackTarget { classifier, images: pixels, labels } = attacked;
-    let logits = batched_logits(classifier, pixels, args.settings.batch_size.max(1))?;
-    let margins = certify::margins(&logits, labels)?;
-    let clean = certify::certified_accuracy(&margins, 0.0);
-    const WHOLE: u64 = 1000;
-    let mut bar = Progress::new(display, attack.name(), 0, WHOLE);
+    let batch_size = args.settings.batch_size.max(1);
+    let clean = clean_accuracy(classifier, pixels, labels, batch_size)?;
+    let mut bars = Stages::new(display);
     let start = Instant::now();
     let samples = samples(args, target);
-    let outcome = attack.run_on(&samples, attacked, &mut |report| {
-        let message = format!("{} of {} broken", report.n_broken, report.n_samples);
-        bar.update((report.fraction * WHOLE as f64) as u64, &message);
-    })?;
-    bar.finish();
+    let show = &mut |report| show_attack(&mut bars, report);
+    let outcome = attack.run_on(&samples, attacked, show)?;
+    bars.finish();
     let seconds = start.elapsed().as_secs_f64();
     let n = labels.len();
     outln!("{n} test images of {}, {}", images.label(), spoken_seconds(seconds));

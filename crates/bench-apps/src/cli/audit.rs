@@ -4,33 +4,31 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::Tensor;
 use certify::{
-    Arithmetic, Attack as _, AttackTarget, Certificates, Certifier, Fab, Slope, SlopeSearch,
-    Stopping, Verdict,
+    Arithmetic, Attack as _, AttackTarget, Certificates, Certifier, Eps, Fab, Slope, SlopeSearch,
+    Stopping, Verdict, certified_accuracy, predicted_class,
 };
 use lipconv::{PlainLayer, PlainNetwork, output};
 use serde::Serialize;
 
 use super::args::DataArgs;
 use super::import;
-use super::inspect::rows;
+use super::inspect::table;
 use super::model::{Model, tensors};
-use super::predict::largest;
 use crate::config::{DatasetName, DeviceKind, ascending};
 use crate::experiment::evaluation::evaluated_logits;
 use crate::files::{check_output, read_json, write_json};
 use crate::progress::{Display, Progress};
-use crate::stdout::{note, outln};
-use crate::words::{at_least, at_most, lipschitz_text, percent, text_table};
-use certify::Eps;
+use crate::report::table::certified_at;
+use crate::stdout::{out, outln};
+use crate::words::{at_least, at_most, lipschitz_text};
 
-/// Check what somebody says of a network: its constant, its radii
+/// Check somebody's claims about a network: its Lipschitz constant, its radii
 ///
-/// Shows what is proved of the network, layer by layer, beside what its authors claim. A claim is proved, refuted or open. A
-/// constant is refuted by two images between which the logits move faster than it allows, a radius by an image of another class
-/// nearer than it. Both are searched for: what is open may still be false. Constants are about the exact function of the stored weights; the image that refutes
-/// a radius has another class as the network is executed here.
+/// Prints the proved bound of each layer beside the claims of the authors. A claim is proved, refuted or open. Two images refute a
+/// constant if the logits differ more between them than it allows; an image of another class refutes a radius if it is nearer. The
+/// program searches for both, so that an open claim may still be false. Constants are about the exact function of the stored
+/// weights, radii about the network as it is executed here.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Claimed radii are a JSON list of numbers, for the first test images in their order.
@@ -55,7 +53,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     claimed_radii: Option<PathBuf>,
     /// Images [default: by the network's input]
-    #[arg(long, value_enum)]
+    #[arg(long, value_name = "NAME")]
     dataset: Option<DatasetName>,
     /// The first N test images only
     #[arg(long, value_name = "N", default_value_t = 1000)]
@@ -63,7 +61,7 @@ pub(super) struct Args {
     /// Radii at which to compare certified accuracy [default: the data set's]
     #[arg(long, value_name = "LIST", value_delimiter = ',', allow_hyphen_values = true)]
     eps: Option<Vec<Eps>>,
-    /// Where to write all of it
+    /// Where to write the findings
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -133,13 +131,16 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     bar.finish();
     let constant = Constant::new(args.claimed_constant, &certifier, slope);
     // radii are about the class that is predicted, right or wrong
-    let predictions = predictions(network, &pixels)?;
+    let logits = evaluated_logits(network, &pixels)?;
+    let predictions: Vec<usize> = logits.iter().map(|row| predicted_class(row)).collect();
     let certificates = certifier.certify(&pixels, &predictions)?;
     let target = AttackTarget::new(network, &pixels, &predictions);
     let is_right: Vec<bool> = predictions.iter().zip(&labels).map(|(p, t)| p == t).collect();
-    let clean = percentage(&is_right);
-    let radii =
-        Radii::new(claimed, args.claimed_constant, (certificates, is_right), target, display)?;
+    let n_right = is_right.iter().filter(|is_right| **is_right).count();
+    let clean = 100.0 * n_right as f64 / labels.len() as f64;
+    let own = Arithmetic::of_network(network)?;
+    let proved = (certificates, own, is_right);
+    let radii = Radii::new(claimed, args.claimed_constant, proved, target, display)?;
     let names = network.names().iter().cloned().zip(network.lipschitz_bounds()?);
     let report = Report {
         dataset: images.name().to_owned(),
@@ -149,7 +150,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
         clean,
         radii,
     };
-    outln!("{}", text_table(&rows(network)?));
+    outln!("{}", table(network)?);
     print(&report, network, &eps);
     args.json.as_deref().map(|file| write_json(file, &report)).transpose()?;
     Ok(if report.is_refuted() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -157,14 +158,12 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
 
 fn load(args: &Args) -> Result<Model> {
     args.description.iter().chain(&args.claimed_radii).for_each(|file| output::protect(file));
-    let is_onnx = args.model.extension().is_some_and(|ending| ending == "onnx");
+    let is_onnx = args.model.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"));
     if !is_onnx && args.description.is_none() {
         return Model::load(&args.model, Some(DeviceKind::Cpu));
     }
-    let imported = import::read(&args.model, args.description.as_deref())
-        .with_context(|| format!("cannot import {}", args.model.display()))?;
-    imported.notes.iter().for_each(|line| note(line));
-    Ok(Model::imported(imported.network, &args.model))
+    let network = import::read(&args.model, args.description.as_deref())?;
+    Ok(Model::imported(network, &args.model))
 }
 
 fn radii(file: &Path, n_images: usize) -> Result<Vec<f64>> {
@@ -193,12 +192,11 @@ impl Radii {
     fn new(
         claimed: Option<Vec<f64>>,
         constant: Option<f64>,
-        (certificates, is_right): (Certificates, Vec<bool>),
+        (certificates, own, is_right): (Certificates, Arithmetic, Vec<bool>),
         target: AttackTarget<'_>,
         display: Display,
     ) -> Result<Self> {
         let Certificates { real: exact, mut executed, margins, .. } = certificates;
-        let own = Arithmetic::of_dtype(target.classifier.dtype())?;
         let executed = executed.remove(&own).context("no radii of the network's own arithmetic")?;
         let by_constant = constant.map(|constant| {
             let radius = |margin: &f64| margin / (std::f64::consts::SQRT_2 * constant);
@@ -211,20 +209,11 @@ impl Radii {
     }
 
     /// Share of images, in percent, that are right within this radius.
-    fn certified(&self, column: &[f64], eps: &Eps) -> String {
-        let certified = column.iter().zip(&self.is_right);
-        let certified: Vec<bool> =
-            certified.map(|(radius, right)| *right && *radius > eps.value()).collect();
-        percent(Some(percentage(&certified)))
+    fn certified(&self, radii: &[f64], eps: f64) -> f64 {
+        let right = |(radius, is_right): (&f64, &bool)| if *is_right { *radius } else { 0.0 };
+        let radii: Vec<f64> = radii.iter().zip(&self.is_right).map(right).collect();
+        certified_accuracy(&radii, eps)
     }
-}
-
-fn percentage(which: &[bool]) -> f64 {
-    100.0 * which.iter().filter(|is| **is).count() as f64 / which.len() as f64
-}
-
-fn predictions(network: &PlainNetwork, images: &Tensor) -> Result<Vec<usize>> {
-    Ok(evaluated_logits(network, images)?.iter().map(|row| largest(row)).collect())
 }
 
 /// What is not proved is attacked, beyond what is claimed.
@@ -275,13 +264,9 @@ fn print(report: &Report, network: &PlainNetwork, eps: &[Eps]) {
         vec![("proved, exact", &radii.exact), ("proved, as executed", &radii.executed)];
     columns.extend(radii.by_constant.as_ref().map(|radii| ("by the claimed constant", radii)));
     columns.extend(radii.claimed.as_ref().map(|radii| ("claimed radii", radii)));
-    let heading = std::iter::once("certified at").chain(columns.iter().map(|(name, _)| *name));
-    let mut table = vec![heading.map(str::to_owned).collect::<Vec<_>>()];
-    for eps in eps {
-        let shares = columns.iter().map(|(_, column)| radii.certified(column, eps));
-        table.push(std::iter::once(eps.to_string()).chain(shares).collect());
-    }
-    outln!("{}", text_table(&table).trim_end());
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let share = |i: usize, eps: &Eps| Some(radii.certified(columns[i].1, eps.value()));
+    out!("{}", certified_at(&names, eps, share));
     if let Some(verdicts) = &radii.verdicts {
         let count = |verdict| verdicts.iter().filter(|v| **v == verdict).count();
         let [proved, refuted, open] = [Verdict::Proved, Verdict::Refuted, Verdict::Open].map(count);

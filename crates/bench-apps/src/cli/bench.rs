@@ -34,7 +34,7 @@ use crate::progress::Display;
 use crate::stdout::outln;
 use crate::words::text_table;
 
-/// Measure our speed, beside PyTorch's where a script and an interpreter are given
+/// Measure the speed, beside PyTorch's if a script and an interpreter are given
 ///
 /// Times are medians in milliseconds. GFLOP/s counts the matrix products that the work needs. The rate of plain
 /// matrix products on this machine, measured in the same run, is printed with it. The peers are the same network without any constraint (torch_plain), the paper's
@@ -66,13 +66,13 @@ pub(super) struct Args {
     /// Measurements of each kind, at least 3
     #[arg(long, default_value_t = 30, value_name = "N")]
     repeat: usize,
-    /// Where step and infer are measured, the peers beside us
+    /// Device of step and infer, and of the peers
     #[arg(long, value_enum, default_value = "cpu")]
     device: DeviceKind,
     /// Script that measures the peers (bench/peer_torch.py)
     #[arg(long, value_name = "FILE")]
     peer_script: Option<PathBuf>,
-    /// Its interpreter
+    /// Interpreter of the script
     #[arg(long, value_name = "PROGRAM", default_value = "python3")]
     python: OsString,
     /// Where to write the results
@@ -92,7 +92,7 @@ enum What {
     Layers,
     /// Forward passes of a trained network
     Infer,
-    /// Class, margin and certified radius of a batch, beside what gives the logits alone
+    /// Class, margin and certified radius of a batch, beside programs that compute the logits alone
     Predict,
     /// All of them
     All,
@@ -179,7 +179,7 @@ impl Bench<'_> {
             Ok(())
         };
         let peer =
-            |name, mode: &str| (name, self.peer_arguments(["step", net.name(), mode]), "step_ms");
+            |name, mode: &str| (name, self.peer_arguments(["step", &net.name(), mode]), "step_ms");
         let mut peers = vec![peer("torch_plain", "plain")];
         let is_bcop = layer == Method::default();
         if is_bcop {
@@ -199,7 +199,7 @@ impl Bench<'_> {
             anyhow::ensure!(sum.is_finite(), "a forward pass gave logits of sum {sum}");
             Ok(())
         };
-        let arguments = self.peer_arguments(["step", net.name(), "plain"]);
+        let arguments = self.peer_arguments(["step", &net.name(), "plain"]);
         let measured = self.measure(
             &format!("infer {}", net.name()),
             ours,
@@ -223,7 +223,7 @@ impl Bench<'_> {
         let onnx = folder.path().join("network.onnx");
         std::fs::write(&onnx, to_onnx(&network)?)?;
         let in_onnx = self.peer_arguments(["onnx", &onnx.display().to_string()]);
-        let plain = self.peer_arguments(["step", net.name(), "plain"]);
+        let plain = self.peer_arguments(["step", &net.name(), "plain"]);
         let peers = [
             ("torch_plain", plain, "plain_forward_ms"),
             ("onnxruntime", in_onnx, "onnx_forward_ms"),
@@ -314,12 +314,9 @@ impl Bench<'_> {
     }
 
     fn images(&self, net: Net) -> Result<Tensor> {
-        let input = net.input();
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let n = self.args.batch * input.n_values();
-        let values: Vec<f32> = (0..n).map(|_| rng.random_range(0.0..1.0)).collect();
-        let shape = (self.args.batch, input.channels, input.height, input.width);
-        Ok(Tensor::from_vec(values, shape, &device(self.args.device)?)?)
+        let ImageShape { channels, height, width } = net.input();
+        let shape = [self.args.batch, channels, height, width];
+        Ok(layers::noise(&shape, 0.0..1.0, 1)?.to_device(&device(self.args.device)?)?)
     }
 
     /// Our first half, the peers, our second half.
@@ -363,7 +360,7 @@ impl Bench<'_> {
         arguments.iter().chain(&options).map(ToString::to_string).collect()
     }
 
-    /// What the peers take; one that cannot be run is left out, and why is said.
+    /// Times of the peers; a peer that cannot be run is left out with a message.
     fn peers(&self, peers: &[Peer]) -> BTreeMap<String, f64> {
         let Some(script) = &self.args.peer_script else { return BTreeMap::new() };
         let mut found = BTreeMap::new();
@@ -450,13 +447,9 @@ fn rows(results: &[Measured]) -> Vec<Vec<String>> {
 }
 
 impl Net {
-    fn name(self) -> &'static str {
-        match self {
-            Self::SmallMnist => "small-mnist",
-            Self::SmallCifar10 => "small-cifar10",
-            Self::LargeMnist => "large-mnist",
-            Self::LargeCifar10 => "large-cifar10",
-        }
+    /// As the flag has it.
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
     fn input(self) -> ImageShape {

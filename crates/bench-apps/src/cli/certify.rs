@@ -4,22 +4,21 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use certify::{Arithmetic, CertificateFile, CertificateOrigin, certified_accuracy};
+use certify::{Arithmetic, CertificateFile, CertificateOrigin, Eps, certified_accuracy};
 
 use super::args::DataArgs;
 use super::model::{Model, tensors};
 use crate::config::{DatasetName, ascending};
 use crate::files::{Provenance, check_output};
 use crate::progress::{Display, Progress};
+use crate::report::table::certified_at;
 use crate::stdout::{out, outln};
-use crate::words::{percent, text_table};
-use certify::Eps;
 
 /// Write a certificate file: radii that someone else can check
 ///
 /// For every test image the file holds a lower bound of the margin and radii inside which no change of the image changes its
 /// class: of the exact function of the stored weights, and of the network as executed with TF32, in f32 with sums in any order, in
-/// f32 with sums in blocks as this program adds them up on a CPU, in f32 with sums in f64, and in f64. With it go bounds of the
+/// f32 with sums in blocks as this program adds them up on a CPU, in f32 with sums in f64, and in f64. It also holds bounds of the
 /// layers' norms and hashes of weights and images. `lipconv verify` checks all of it by a method of its own.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -34,7 +33,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Images [default: as trained]
-    #[arg(long, value_enum)]
+    #[arg(long, value_name = "NAME")]
     dataset: Option<DatasetName>,
     /// Certify the first N test images only
     #[arg(long, value_name = "N")]
@@ -48,8 +47,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let (model, bytes) = Model::load_trained(&args.model)?;
-    ascending("--eps", args.eps.as_deref().unwrap_or(&model.config.evaluation.eps))?;
     let eps = args.eps.clone().unwrap_or_else(|| model.radii(args.dataset.as_ref()));
+    ascending("--eps", &eps)?;
     let images = model.test_images(&args.data, args.dataset.as_ref(), args.test_limit, display)?;
     check_output(&args.out)?;
     let (pixels, labels) = tensors(&images, model.network.dtype())?;
@@ -71,21 +70,14 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
 
 fn table(file: &CertificateFile, eps: &[Eps]) -> String {
     let real: Vec<f64> = file.samples.iter().map(|sample| sample.real).collect();
-    let mut columns = vec![("real".to_owned(), real)];
+    let mut columns = vec![("real", real)];
     for arithmetic in Arithmetic::ALL {
         let radii = file.samples.iter().filter_map(|sample| sample.executed.get(&arithmetic));
         let radii: Vec<f64> = radii.copied().collect();
         if !radii.is_empty() {
-            columns.push((arithmetic.name().to_owned(), radii));
+            columns.push((arithmetic.name(), radii));
         }
     }
-    let heading = columns.iter().map(|(name, _)| name.clone());
-    let mut rows: Vec<Vec<String>> =
-        vec![std::iter::once("certified at".to_owned()).chain(heading).collect()];
-    for eps in eps {
-        let shares = columns.iter().map(|(_, radii)| certified_accuracy(radii, eps.value()));
-        let shares = shares.map(|share| percent(Some(share)));
-        rows.push(std::iter::once(eps.to_string()).chain(shares).collect());
-    }
-    text_table(&rows)
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    certified_at(&names, eps, |i, eps| Some(certified_accuracy(&columns[i].1, eps.value())))
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use certify::{Arithmetic, LogitBound};
+use certify::{Arithmetic, ByEps, LogitBound};
 
 use super::args::{DataArgs, EvalFlags};
 use super::model::Model;
@@ -12,10 +12,10 @@ use crate::config::{DatasetName, DeviceKind};
 use crate::experiment::evaluation::{Evaluated, evaluate};
 use crate::files::{RunFiles, check_output, write_json};
 use crate::progress::{Display, spoken_seconds};
+use crate::report::table::certified_at;
 use crate::results::AutoAttacked;
 use crate::stdout::{out, outln};
 use crate::words::{attack_name, lipschitz_text, percent, text_table};
-use certify::ByEps;
 
 /// Clean, certified and attacked accuracy of a trained network
 ///
@@ -85,7 +85,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
 /// Accuracies, then the radii, then the bounds.
 fn tables(evaluated: &Evaluated) -> String {
     let mut rows = vec![vec!["test accuracy, %".to_owned(), String::new()]];
-    rows.push(vec!["clean".into(), percent(Some(evaluated.clean()))]);
+    rows.push(vec!["clean".into(), percent(Some(evaluated.evaluation.clean))]);
     for (name, by_eps) in evaluated.attacked() {
         for (eps, value) in by_eps.iter() {
             rows.push(vec![format!("under {} at {eps}", attack_name(&name)), percent(Some(value))]);
@@ -123,15 +123,7 @@ fn certified_table(evaluated: &Evaluated) -> String {
         ("executed", &certified.executed),
         ("executed, f64 sums", &accumulated),
     ];
-    let shown: Vec<_> = columns.iter().filter(|(_, by_eps)| !by_eps.is_empty()).collect();
-    let mut rows = vec![
-        std::iter::once("certified at".to_owned())
-            .chain(shown.iter().map(|(name, _)| (*name).to_owned()))
-            .collect(),
-    ];
-    for eps in &evaluated.eps {
-        let values = shown.iter().map(|(_, by_eps)| percent(by_eps.get(eps.text())));
-        rows.push(std::iter::once(eps.to_string()).chain(values).collect());
-    }
-    text_table(&rows)
+    let (names, shown): (Vec<&str>, Vec<&ByEps>) =
+        columns.into_iter().filter(|(_, by_eps)| !by_eps.is_empty()).unzip();
+    certified_at(&names, &evaluated.eps, |i, eps| shown[i].get(eps.text()))
 }

@@ -8,20 +8,20 @@ use anyhow::Result;
 use clap::Subcommand;
 
 use super::args::{DataArgs, log_to};
-use super::train::checkpoint_interval;
+use super::reproduce::{experiments_help, find};
+use super::train::{checkpoint_interval, stopped};
 use crate::Error;
 use crate::config::DeviceKind;
 use crate::interrupt;
-use crate::jobs::job::{Choice, End, Job, Reuse, Work};
+use crate::jobs::job::{Choice, End, Job, Reuse, State, Work};
 use crate::jobs::queue::BUSY;
-use crate::jobs::spec::Experiment;
 use crate::progress::Display;
 use crate::report::table::Table;
-use crate::stdout::out;
+use crate::stdout::{note, out};
 
 /// Jobs of the paper's tables and figures, one by one
 ///
-/// `reproduce` writes cell.json for each job and starts the missing ones with these commands; so does a batch system.
+/// `reproduce` writes cell.json for each job and runs the missing jobs with these commands. A batch system can do the same.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -55,8 +55,7 @@ struct RunArgs {
 /// List the jobs of an experiment and their states
 #[derive(Debug, clap::Args)]
 struct ListArgs {
-    /// table1, table2, table3, table4, figure2, records, methods, ablation or a file [default: all]
-    #[arg(value_name = "EXPERIMENT")]
+    #[arg(value_name = "EXPERIMENT", help = format!("{} [default: all]", experiments_help()))]
     experiments: Vec<String>,
     /// Budget: quick, default or full
     #[arg(long, default_value = "default")]
@@ -99,12 +98,9 @@ fn run_one(args: &RunArgs, display: Display) -> Result<ExitCode> {
             crate::stdout::errln!("{} is finished already", args.folder.display());
             Ok(ExitCode::SUCCESS)
         }
-        Ok(End::Interrupted) => {
-            crate::stdout::errln!("interrupted; the same command goes on");
-            Ok(ExitCode::from(interrupt::STATUS))
-        }
+        Ok(End::Interrupted) => Ok(stopped()),
         Err(error) if matches!(error.downcast_ref(), Some(Error::RunLocked { .. })) => {
-            crate::stdout::errln!("note: {error}");
+            note(&error.to_string());
             Ok(ExitCode::from(BUSY))
         }
         Err(error) => Err(error),
@@ -121,20 +117,20 @@ fn stop_with_standard_input() {
 }
 
 fn list(args: &ListArgs) -> Result<ExitCode> {
-    let experiments = match args.experiments.as_slice() {
-        [] => Experiment::all(),
-        names => names.iter().map(|name| Experiment::find(name)).collect::<crate::Result<_>>()?,
-    };
     let mut rows = Vec::new();
-    for experiment in experiments {
+    for experiment in find(&args.experiments)? {
         let name = experiment.name.as_str();
         let device = DeviceKind::Cpu;
         let choice = Choice { budget: &args.budget, seeds: None, only: None, device };
         let found = experiment.jobs(choice)?;
         for job in found.jobs {
-            let there = job.result(&job.folder(&args.out))?.is_some();
-            let state = if there { "finished" } else { "missing" };
-            rows.push(vec![name.to_owned(), job.id(), state.to_owned()]);
+            let state = match job.state(&job.folder(&args.out)) {
+                Ok(State::Finished(_)) => "finished".to_owned(),
+                Ok(State::Missing) => "missing".to_owned(),
+                // one that the system refuses to read hides no other either
+                Ok(State::Damaged(error)) | Err(error) => format!("unreadable: {error}"),
+            };
+            rows.push(vec![name.to_owned(), job.id(), state]);
         }
         for reason in found.impossible {
             let (id, reason) = reason.split_once(": ").unwrap_or((name, &reason));

@@ -1,6 +1,8 @@
 //! `lipconv export`.
 
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -13,9 +15,10 @@ use crate::stdout::outln;
 
 /// Write a trained network for PyTorch: weights as safetensors, and the module that takes them
 ///
-/// Where --out ends with .onnx, one file in ONNX instead (operator set 20), which onnxruntime runs and `lipconv import` reads back.
+/// If --out ends with .onnx, writes one file in ONNX instead (operator set 20), which onnxruntime runs and `lipconv import` reads.
 /// Convolutions become nn.Conv2d with padding_mode="circular"; a kernel of even size gets a last row and column of zeros,
-/// which makes it the same map. FILE.py beside the weights builds the network and loads them with torch alone.
+/// which makes it the same map. FILE.py beside the weights builds the network and loads them with torch alone. A file of this
+/// name that an earlier export did not write is kept, and the command refused.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,9 +35,35 @@ pub(super) struct Args {
     out: PathBuf,
 }
 
-/// Words of Python's own and modules that the written one imports.
+/// Python's keywords, and the modules that the written module imports.
 const RESERVED: &str = "False None True and as assert async await break class continue def del elif else except finally for \
     from global if import in is lambda nonlocal not or pass raise return try while with yield collections json torch";
+
+/// How every exported module begins, of this version and earlier ones.
+const EXPORTED: &str = "\"\"\"A 1-Lipschitz network, exported by lipconv.";
+
+/// Refuses to replace a file that is not a module of an earlier export.
+fn check_module(module: &Path) -> Result<()> {
+    check_output(module)?;
+    // what else there is has just been refused, or is a device
+    if !fs::symlink_metadata(module).is_ok_and(|metadata| metadata.is_file()) {
+        return Ok(());
+    }
+    let (shown, mut start) = (module.display(), Vec::new());
+    File::open(module)
+        .and_then(|file| file.take(EXPORTED.len() as u64).read_to_end(&mut start))
+        .with_context(|| format!("cannot read {shown}"))?;
+    ensure!(
+        start == EXPORTED.as_bytes(),
+        "{shown} is there and was not exported, expected no file or an exported module: the module of --out would replace it"
+    );
+    Ok(())
+}
+
+/// Whether a name ends like this, in capitals or not.
+fn ends_in(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(extension))
+}
 
 fn is_module_name(stem: &str) -> bool {
     let letter = |c: char| c == '_' || c.is_ascii_alphabetic();
@@ -46,7 +75,7 @@ fn is_module_name(stem: &str) -> bool {
 pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let model = Model::load(&args.model, Some(DeviceKind::Cpu))?;
     let network = &model.network;
-    if args.out.extension().is_some_and(|extension| extension == "onnx") {
+    if ends_in(&args.out, "onnx") {
         check_output(&args.out)?;
         write_atomic(&args.out, &to_onnx(network)?)?;
         outln!("{}", args.out.display());
@@ -55,7 +84,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
     let stem = args.out.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     let module = args.out.with_extension("py");
     ensure!(
-        module != args.out,
+        !ends_in(&args.out, "py"),
         "--out is {}, expected a name that does not end in .py, which the module beside it has",
         args.out.display()
     );
@@ -64,7 +93,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         format!("--out is {out}, expected a name that Python can import: letters, digits and underscores, and not that of torch")
     })?;
     check_output(&args.out)?;
-    check_output(&module)?;
+    check_module(&module)?;
     let weights = pytorch_weights(network)?;
     let text = pytorch_module(network)?.replace("FILE", &stem);
     write_atomic(&args.out, &weights)?;

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use candle_core::Device;
 use certify::Distribution;
+use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::args::{DataArgs, log_to};
 use super::train::{checkpoint_interval, interrupted};
@@ -14,9 +15,9 @@ use crate::config::{DatasetName, DeviceKind};
 use crate::experiment::build::{self, device_name};
 use crate::files::{Provenance, write_json};
 use crate::progress::{Display, spoken};
-use crate::stdout::outln;
+use crate::stdout::{note, outln};
 use crate::wasserstein::gan::{
-    GanEnd, GanJob, GanSettings, check_gan, generator_file, last_grid, train_gan,
+    GanEnd, GanJob, GanSettings, claim_folder, generator_file, last_grid, train_claimed,
 };
 use crate::wasserstein::source::Loading;
 
@@ -33,17 +34,17 @@ Examples:
   lipconv gan --dataset stl10 --device cuda --critic-width 1 --out runs/stl10
   lipconv wasserstein cifar10 generator:runs/gan/generator.safetensors")]
 pub(super) struct Args {
-    /// Folder of the run; the same folder and settings go on with it
+    /// Folder of the run; the same folder and settings resume it
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Images: cifar10, stl10, mnist, synthetic, idx:DIR or images:DIR (every PNG and JPEG below DIR)
+    /// Images: cifar10, stl10, mnist, synthetic, idx:DIR or images:DIR (every PNG, JPEG, GIF, WebP, BMP or TIFF below DIR)
     #[arg(long, value_name = "NAME", default_value = "cifar10")]
     dataset: DatasetName,
     /// Height and width, a multiple of 16 from 32 on [default: 64 for STL-10, 32 for CIFAR-10 and MNIST, a folder's own]
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
     /// Where to compute
-    #[arg(long, value_enum, default_value = "cpu")]
+    #[arg(long, value_parser = training_device(), default_value = "cpu")]
     device: DeviceKind,
     #[command(flatten)]
     settings: GanSettings,
@@ -57,17 +58,25 @@ pub(super) struct Args {
     data: DataArgs,
 }
 
+/// The devices that train critics and generators: what else there is for classifiers is for comparisons and tests of their engines.
+pub(super) fn training_device() -> impl TypedValueParser<Value = DeviceKind> {
+    let devices = [DeviceKind::Cpu, DeviceKind::Cuda].into_iter();
+    let values = devices.filter_map(|device| device.to_possible_value());
+    PossibleValuesParser::new(values)
+        .try_map(|name: String| <DeviceKind as ValueEnum>::from_str(&name, false))
+}
+
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let start = Instant::now();
-    let checkpoint_every: Duration = checkpoint_interval(args.checkpoint_every)?;
+    let checkpoint_every = checkpoint_interval(args.checkpoint_every)?;
     args.settings.validate()?;
     let n = args.samples_every;
     ensure!((1..=100_000_000).contains(&n), "--samples-every is {n}, expected 1 to 100000000");
     let options = args.data.options(true, display);
     let loading = Loading { size: args.size, population: false, options: &options };
     let (images, notes) = loading.images(&args.dataset)?;
-    notes.iter().for_each(|note| crate::stdout::note(note));
-    let device: Device = build::device(args.device)?;
+    notes.iter().for_each(|line| note(line));
+    let device = build::device(args.device)?;
     let job = GanJob {
         settings: &args.settings,
         images: &images,
@@ -77,13 +86,14 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
         checkpoint_every,
         display,
     };
-    check_gan(&job)?;
+    // nothing is written into the folder before
+    let claimed = claim_folder(&job)?;
     let versions = args.out.join("versions.json");
     if !versions.is_file() {
         write_json(&versions, &Provenance::collect(&device_name(args.device)))?;
     }
     log_to(&args.out.join("log.txt"))?;
-    match train_gan(&job)? {
+    match train_claimed(&job, &claimed)? {
         GanEnd::Finished(_) => {
             let label = if images.is_synthetic() { " (synthetic digits)" } else { "" };
             outln!("trained on {}{label} in {}", images.name(), spoken(start.elapsed()));

@@ -4,21 +4,21 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use blockconv::spectrum::layer_singular_values;
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use lipconv::{PlainLayer, PlainNetwork, SignalShape};
-use ndarray::Array4;
 use serde::Serialize;
 
 use super::model::Model;
 use crate::files::{check_output, write_json};
+use crate::jobs::evidence::singular_values;
+use crate::report::table::Table;
 use crate::stdout::outln;
-use crate::words::{at_most, at_most_scientific, lipschitz_text, shape_text, text_table};
+use crate::words::{at_most, at_most_scientific, lipschitz_text, shape_text};
 
 /// Layers of a trained network: shapes, singular values, defects, bounds
 ///
 /// Singular values are those of the whole linear map of a layer at the image size it sees, cyclic boundary included. The
-/// defect is the largest distance of one from 1. The bound is rigorous for the stored weights, rounding included.
+/// defect is the largest distance of a singular value from 1. The bound is rigorous for the stored weights, rounding included.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -29,7 +29,7 @@ pub(super) struct Args {
     /// A run directory, or a file of weights
     #[arg(value_name = "RUN")]
     model: PathBuf,
-    /// Where to write all of it
+    /// Where to write the layers
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -85,7 +85,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         outln!("trained for {epochs} of {} epochs", model.config.training.epochs);
     }
     let layers = layers(network)?;
-    outln!("\n{}", text_table(&rows_of(network, &layers)));
+    outln!("\n{}", table_of(network, &layers));
     outln!("{}", bound_line(network)?);
     if let Some(file) = &args.json {
         let report = Report {
@@ -154,55 +154,54 @@ fn layers(network: &PlainNetwork) -> Result<Vec<Layer>> {
     network.layers().iter().zip(network.names()).enumerate().map(layer).collect()
 }
 
-/// A row for each layer, with a heading.
-pub(super) fn rows(network: &PlainNetwork) -> Result<Vec<Vec<String>>> {
-    Ok(rows_of(network, &layers(network)?))
+/// The layers as a table for the terminal.
+pub(super) fn table(network: &PlainNetwork) -> Result<String> {
+    Ok(table_of(network, &layers(network)?))
 }
 
-fn rows_of(network: &PlainNetwork, layers: &[Layer]) -> Vec<Vec<String>> {
-    if is_own(network) { own_rows(layers) } else { foreign_rows(layers) }
-}
-
-fn own_rows(layers: &[Layer]) -> Vec<Vec<String>> {
-    let heading =
-        ["layer", "output", "weight", "values", "sigma_min", "sigma_max", "defect", "bound - 1"];
-    let row = |layer: &Layer| {
-        let mut row = vec![layer.name.clone(), shape_text(&layer.output)];
-        if let (Some(weight), Some([min, max]), Some(bound)) =
-            (&layer.weight, layer.singular_values, layer.bound)
-        {
-            row.extend([
-                shape_text(weight),
-                layer.n_values.to_string(),
-                format!("{min:.7}"),
-                format!("{max:.7}"),
-                format!("{:.1e}", (1.0 - min).abs().max((max - 1.0).abs())),
-                at_most_scientific(bound - 1.0, 1),
-            ]);
-        }
-        row
+fn table_of(network: &PlainNetwork, layers: &[Layer]) -> String {
+    let table = match is_own(network) {
+        true => Table::plain(&OWN, layers.iter().map(own_row).collect()),
+        false => Table::plain(&FOREIGN, layers.iter().map(foreign_row).collect()),
     };
-    let heading = heading.map(str::to_owned).to_vec();
-    std::iter::once(heading).chain(layers.iter().map(row)).collect()
+    table.terminal()
 }
 
-/// For a network of another program: what each layer may multiply distances by, and what all up to it may.
-fn foreign_rows(layers: &[Layer]) -> Vec<Vec<String>> {
-    let heading = ["layer", "from", "output", "weight", "values", "bound", "image to here"];
-    let row = |layer: &Layer| {
-        let n_values = layer.weight.as_ref().map(|_| layer.n_values.to_string());
-        vec![
-            layer.name.clone(),
-            layer.from.clone().unwrap_or_default(),
-            shape_text(&layer.output),
-            layer.weight.as_deref().map(shape_text).unwrap_or_default(),
-            n_values.unwrap_or_default(),
-            layer.bound.map(|bound| at_most(bound, 5)).unwrap_or_default(),
-            at_most(layer.image_to_here, 5),
-        ]
-    };
-    let heading = heading.map(str::to_owned).to_vec();
-    std::iter::once(heading).chain(layers.iter().map(row)).collect()
+const OWN: [&str; 8] =
+    ["layer", "output", "weight", "values", "sigma_min", "sigma_max", "defect", "bound - 1"];
+
+fn own_row(layer: &Layer) -> Vec<String> {
+    let mut row = vec![layer.name.clone(), shape_text(&layer.output)];
+    if let (Some(weight), Some([min, max]), Some(bound)) =
+        (&layer.weight, layer.singular_values, layer.bound)
+    {
+        row.extend([
+            shape_text(weight),
+            layer.n_values.to_string(),
+            format!("{min:.7}"),
+            format!("{max:.7}"),
+            format!("{:.1e}", (1.0 - min).abs().max((max - 1.0).abs())),
+            at_most_scientific(bound - 1.0, 1),
+        ]);
+    }
+    row
+}
+
+/// Of a network of another program: how much each layer may stretch distances, and all layers up to it together.
+const FOREIGN: [&str; 7] =
+    ["layer", "from", "output", "weight", "values", "bound", "image to here"];
+
+fn foreign_row(layer: &Layer) -> Vec<String> {
+    let n_values = layer.weight.as_ref().map(|_| layer.n_values.to_string());
+    vec![
+        layer.name.clone(),
+        layer.from.clone().unwrap_or_default(),
+        shape_text(&layer.output),
+        layer.weight.as_deref().map(shape_text).unwrap_or_default(),
+        n_values.unwrap_or_default(),
+        layer.bound.map(|bound| at_most(bound, 5)).unwrap_or_default(),
+        at_most(layer.image_to_here, 5),
+    ]
 }
 
 fn dims(shape: SignalShape) -> Vec<usize> {
@@ -214,24 +213,12 @@ fn dims(shape: SignalShape) -> Vec<usize> {
 
 /// The smallest and the largest singular value of a layer with this output.
 fn extremes(weight: &Tensor, output: SignalShape) -> Result<[f64; 2]> {
-    let oihw = as_oihw(weight)?;
     // a convolution keeps the height and width that it sees after downsampling; a dense layer is one pixel
     let size = match output {
         SignalShape::Image(image) => (image.height, image.width),
         SignalShape::Vector(_) => (1, 1),
     };
-    let sigma = layer_singular_values(oihw.view(), size)?;
+    let sigma = singular_values(weight, size)?;
     let min = sigma.iter().copied().fold(f64::INFINITY, f64::min);
     Ok([min, sigma.iter().copied().fold(0.0, f64::max)])
-}
-
-/// The weight in f64; a dense one as a 1 x 1 convolution.
-fn as_oihw(weight: &Tensor) -> Result<Array4<f64>> {
-    let dims = match *weight.dims() {
-        [c_out, c_in] => (c_out, c_in, 1, 1),
-        [c_out, c_in, kh, kw] => (c_out, c_in, kh, kw),
-        _ => anyhow::bail!("a weight has shape {:?}, expected 2 or 4 dimensions", weight.dims()),
-    };
-    let values = weight.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-    Ok(Array4::from_shape_vec(dims, values)?)
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use lipconv::{ImageShape, PlainNetwork, output};
 use lipconv_datasets::ImageSet;
@@ -11,10 +11,10 @@ use super::args::DataArgs;
 use crate::config::{DatasetName, DeviceKind, RunConfig};
 use crate::experiment::build;
 use crate::experiment::evaluation::load_network;
-use crate::files::RunFiles;
-use crate::jobs;
+use crate::files::{RunFiles, read};
 use crate::progress::Display;
 use crate::stdout::note;
+use crate::words::shell_quoted;
 use certify::Eps;
 
 /// The network of a run directory, or of a file of weights.
@@ -28,36 +28,42 @@ pub(super) struct Model {
     file: PathBuf,
 }
 
-/// The weights of a run directory, or the file itself; with the run.
-///
-/// The trained network comes before the checkpoint, which the commands that only need a network do not read where there is one.
-/// What is named is an input of this process.
+/// The present weights of a run directory, or the file itself; with the run. The files are protected: no output replaces them.
 fn weights_file(path: &Path) -> Result<(PathBuf, Option<RunFiles>)> {
     if !path.is_dir() {
         output::protect(path);
+        if let Some(Ok(run)) = path.parent().map(RunFiles::open) {
+            run.protect();
+        }
         return Ok((path.to_owned(), None));
     }
     let run = RunFiles::open(path)?;
     run.protect();
-    let file = [run.network(), run.checkpoint()].into_iter().find(|file| file.is_file());
-    let dir = path.display();
-    let file = file
-        .with_context(|| format!("{dir} holds no checkpoint yet; train it with --resume {dir}"))?;
+    let file = run.weights()?.with_context(|| {
+        let quoted = shell_quoted(path);
+        format!("{} holds no checkpoint yet; train it with --resume {quoted}", path.display())
+    })?;
     Ok((file, Some(run)))
 }
 
 /// The file of a trained network, by whose hash certificates name it; with the run.
 pub(super) fn trained_file(path: &Path) -> Result<(PathBuf, Option<RunFiles>)> {
     let (file, run) = weights_file(path)?;
-    let dir = path.display();
-    ensure!(
-        run.as_ref().is_none_or(|run| run.network() == file),
-        "{dir} holds no trained network yet; train it with --resume {dir}"
-    );
+    if let Some(run) = &run
+        && run.network() != file
+    {
+        // an extended run still has the network of its earlier end
+        let older = Some(run.network()).filter(|network| network.is_file());
+        let older = older.map_or(String::new(), |network| {
+            format!(", or name the network of its earlier end: {}", shell_quoted(&network))
+        });
+        let (dir, quoted) = (path.display(), shell_quoted(path));
+        bail!("{dir} is a run that has not ended; train it with --resume {quoted}{older}");
+    }
     Ok((file, run))
 }
 
-/// The data set that images of this shape are assumed to be of, and a note that says so.
+/// The configuration that is assumed for a network that says nothing but the shape of its images.
 pub(super) fn assumed_config(input: ImageShape) -> RunConfig {
     let cifar10 = input == ImageShape::new(3, 32, 32);
     RunConfig::of(if cifar10 { DatasetName::Cifar10 } else { DatasetName::Mnist })
@@ -70,18 +76,12 @@ impl Model {
         let config = run.as_ref().map(RunFiles::config_as_trained).transpose()?;
         let trained_on = config.as_ref().map_or_else(DeviceKind::default, |config| config.device);
         let device = device.unwrap_or(trained_on);
-        let loaded = load_network(&file, &build::device(device)?)?;
-        if loaded.unfinished {
-            let step = loaded.step.unwrap_or_default();
+        let (network, unfinished) = load_network(&file, &build::device(device)?)?;
+        if let Some(step) = unfinished {
             note(&format!("{} is a run that has not ended (step {step})", path.display()));
         }
-        let config = config.unwrap_or_else(|| assumed_config(loaded.network.input()));
-        Ok(Self { network: build::evaluated_on(loaded.network, device)?, config, run, file })
-    }
-
-    /// Loads KW-Small, a published network, from the file of its weights.
-    pub(super) fn kw_small(path: &Path) -> Result<Self> {
-        Ok(Self::imported(jobs::kw_small::load(path)?, path))
+        let config = config.unwrap_or_else(|| assumed_config(network.input()));
+        Ok(Self { network: build::evaluated_on(network, device)?, config, run, file })
     }
 
     /// A network of another program.
@@ -95,8 +95,7 @@ impl Model {
     pub(super) fn load_trained(path: &Path) -> Result<(Self, Vec<u8>)> {
         let (file, run) = trained_file(path)?;
         let network = PlainNetwork::load(&file, &Device::Cpu).context("cannot load a network")?;
-        let bytes =
-            std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let bytes = read(&file)?;
         let config = match &run {
             Some(run) => run.config_as_trained()?,
             None => assumed_config(network.input()),
@@ -113,7 +112,7 @@ impl Model {
         }
     }
 
-    /// Test images: those of the run, or of another data set.
+    /// Test images: those of the run, or of another data set; nothing stands in for them.
     pub(super) fn test_images(
         &self,
         data: &DataArgs,
@@ -122,37 +121,46 @@ impl Model {
         display: Display,
     ) -> Result<ImageSet> {
         if self.run.is_none() && dataset.is_none() {
+            let (file, input) = (self.file.display(), self.network.input());
+            let known = [ImageShape::new(1, 28, 28), ImageShape::new(3, 32, 32)];
+            ensure!(
+                known.contains(&input),
+                "{file} does not say what it was trained on, and no known data set has images of {}; name one with --dataset",
+                shape_text(input)
+            );
             note(&format!(
-                "{} does not say what it was trained on; from the size of its images, {} is assumed",
-                self.file.display(),
+                "{file} does not say what it was trained on; from the size of its images, {} is assumed",
                 self.config.data.dataset
             ));
         }
-        test_images(self.config.clone(), data, dataset, limit, display)
+        let mut config = self.config.clone();
+        if let Some(dataset) = dataset {
+            config.data.dataset = dataset.clone();
+        }
+        config.data.test_limit = limit.or(config.data.test_limit);
+        config.data.train_limit = Some(1);
+        config.validate()?;
+        let images = data.load(&config, false, display)?.test;
+        let ([c, h, w], expected) = (images.shape(), self.network.input());
+        ensure!(
+            ImageShape::new(c, h, w) == expected,
+            "{} has images of {c} x {h} x {w}, expected {}, as {} takes them",
+            config.data.dataset,
+            shape_text(expected),
+            self.file.display()
+        );
+        Ok(images)
     }
 
     /// What the classes are called; numbers where they have no names.
     pub(super) fn class_name(&self, class: usize) -> String {
-        let names = self.run.as_ref().map(RunFiles::classes).unwrap_or_default();
+        let names = self.run.as_ref().and_then(|run| run.classes().ok()).unwrap_or_default();
         names.get(class).cloned().unwrap_or_else(|| class.to_string())
     }
 }
 
-/// Test images of a configuration, or of another data set; nothing stands in for them.
-pub(super) fn test_images(
-    mut config: RunConfig,
-    data: &DataArgs,
-    dataset: Option<&DatasetName>,
-    limit: Option<usize>,
-    display: Display,
-) -> Result<ImageSet> {
-    if let Some(dataset) = dataset {
-        config.data.dataset = dataset.clone();
-    }
-    config.data.test_limit = limit.or(config.data.test_limit);
-    config.data.train_limit = Some(1);
-    config.validate()?;
-    Ok(data.load(&config, false, display)?.test)
+fn shape_text(shape: ImageShape) -> String {
+    format!("{} x {} x {}", shape.channels, shape.height, shape.width)
 }
 
 /// All images as a tensor, and their labels.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use candle_core::Tensor;
-use certify::{Arithmetic, Certifier};
+use certify::{Arithmetic, Certifier, predicted_class};
 use lipconv::{ImageShape, output};
 use lipconv_datasets::{decode_image, images_below, resized_image};
 use serde::Serialize;
@@ -16,15 +16,16 @@ use crate::config::{DatasetName, DeviceKind};
 use crate::experiment::evaluation::evaluated_logits;
 use crate::files::{check_output, write_json};
 use crate::progress::Display;
-use crate::stdout::{escaped, note, outln};
-use crate::words::{at_least, text_table};
+use crate::report::table::Table;
+use crate::stdout::{escaped, note, out};
+use crate::words::at_least;
 
 /// Class and certified radius of images
 ///
 /// An image (PNG, JPEG, GIF, WebP, BMP or TIFF) is turned upright as its EXIF data say, laid on white where it is
 /// transparent, scaled to the size of the network's input and, for a network on grey images, reduced to grey.
 /// MNIST is light on dark: give --invert for ink on paper. The radius is in the L2 norm of pixels from 0 to 1, and holds for
-/// the scaled image: no change by less gives another class, whatever the true class is.
+/// the scaled image: no smaller change gives another class. The class itself may be wrong.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -39,13 +40,13 @@ pub(super) struct Args {
     /// Images, or folders of images
     #[arg(value_name = "IMAGE", required_unless_present = "index")]
     images: Vec<PathBuf>,
-    /// Position of an image in the test set (may be repeated)
+    /// Position of an image in the whole test set, from 0 (may be repeated)
     #[arg(long, value_name = "I")]
     index: Vec<usize>,
     /// Test set of --index [default: as trained]
     #[arg(long, value_name = "NAME")]
     dataset: Option<DatasetName>,
-    /// Exchange light and dark of the files
+    /// Invert light and dark of the files
     #[arg(long)]
     invert: bool,
     /// Where to write the predictions
@@ -74,11 +75,8 @@ struct Prediction {
     runner_up: Option<String>,
 }
 
-/// An image to classify.
-struct Subject {
-    name: String,
-    pixels: Vec<u8>,
-}
+/// More than any test set has: an image keeps its position whatever a run's limit is.
+const WHOLE: usize = 1_000_000_000;
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let model = Model::load(&args.model, Some(DeviceKind::Cpu))?;
@@ -87,21 +85,26 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     for path in files(&args.images)? {
         output::protect(&path);
         let pixels = read_image(&path, input, args.invert)?;
-        subjects.push(Subject { name: path.display().to_string(), pixels });
+        subjects.push((path.display().to_string(), pixels));
     }
     if !args.index.is_empty() {
-        let test = model.test_images(&args.data, args.dataset.as_ref(), None, display)?;
+        let test = model.test_images(&args.data, args.dataset.as_ref(), Some(WHOLE), display)?;
         let own = args.dataset.is_none();
         for &i in &args.index {
+            let (n, name) = (test.len(), test.name());
+            ensure!(
+                i < n,
+                "--index is {i}, expected less than {n}, the number of test images of {name}"
+            );
             let pixels = test.image(i)?.to_vec();
             let label = usize::from(test.labels()[i]);
             let label = if own { model.class_name(label) } else { label.to_string() };
-            subjects.push(Subject { name: format!("test image {i}, a {label}"), pixels });
+            subjects.push((format!("test image {i}, a {label}"), pixels));
         }
     }
     args.json.as_deref().map(check_output).transpose()?;
     let report = predict(&model, subjects)?;
-    outln!("{}", text_table(&rows(&report.predictions)).trim_end());
+    out!("{}", table(&report.predictions));
     args.json.as_deref().map(|file| write_json(file, &report)).transpose()?;
     Ok(ExitCode::SUCCESS)
 }
@@ -137,36 +140,37 @@ fn read_image(path: &Path, input: ImageShape, invert: bool) -> Result<Vec<u8>> {
     Ok(resized_image(&pixels, [input.channels, h, w], input.height, input.width)?.into_owned())
 }
 
-fn predict(model: &Model, subjects: Vec<Subject>) -> Result<Report> {
+/// The predictions of images by name and pixels.
+fn predict(model: &Model, subjects: Vec<(String, Vec<u8>)>) -> Result<Report> {
     let (network, input) = (&model.network, model.network.input());
     let shape = (subjects.len(), input.channels, input.height, input.width);
     let values: Vec<f32> =
-        subjects.iter().flat_map(|s| &s.pixels).map(|&p| f32::from(p) / 255.0).collect();
+        subjects.iter().flat_map(|(_, pixels)| pixels).map(|&p| f32::from(p) / 255.0).collect();
     let images = Tensor::from_vec(values, shape, network.device())?.to_dtype(network.dtype())?;
     let logits = evaluated_logits(network, &images)?;
-    let predicted: Vec<usize> = logits.iter().map(|row| largest(row)).collect();
+    let predicted: Vec<usize> = logits.iter().map(|row| predicted_class(row)).collect();
     let certificates = Certifier::new(network)?.certify(&images, &predicted)?;
     let arithmetic = Arithmetic::of_network(network)?;
     let executed = &certificates.executed[&arithmetic];
     let has_others = network.n_classes() > 1;
-    let prediction = |(i, subject): (usize, Subject)| {
+    let prediction = |(i, (image, _)): (usize, (String, Vec<u8>))| {
         let mut others = logits[i].clone();
         others[predicted[i]] = f64::NEG_INFINITY;
         Prediction {
-            image: subject.name,
+            image,
             class: model.class_name(predicted[i]),
             radius: has_others.then_some(executed[i]),
             nominal: has_others.then_some(certificates.nominal[i]),
             margin: has_others.then_some(certificates.margins[i]),
-            runner_up: has_others.then(|| model.class_name(largest(&others))),
+            runner_up: has_others.then(|| model.class_name(predicted_class(&others))),
         }
     };
     let predictions = subjects.into_iter().enumerate().map(prediction).collect();
     Ok(Report { arithmetic, predictions })
 }
 
-fn rows(predictions: &[Prediction]) -> Vec<Vec<String>> {
-    let heading = ["image", "class", "radius", "nominal", "margin", "runner-up"];
+fn table(predictions: &[Prediction]) -> String {
+    let head = ["image", "class", "radius", "nominal", "margin", "runner-up"];
     let or_any = |text: Option<String>| text.unwrap_or_else(|| "any".into());
     let row = |found: &Prediction| {
         vec![
@@ -178,11 +182,5 @@ fn rows(predictions: &[Prediction]) -> Vec<Vec<String>> {
             found.runner_up.clone().unwrap_or_default(),
         ]
     };
-    let heading = heading.map(str::to_owned).to_vec();
-    std::iter::once(heading).chain(predictions.iter().map(row)).collect()
-}
-
-/// Position of the largest value, the first of several.
-pub(super) fn largest(row: &[f64]) -> usize {
-    (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
+    Table::plain(&head, predictions.iter().map(row).collect()).terminal()
 }

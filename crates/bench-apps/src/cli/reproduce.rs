@@ -7,32 +7,30 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, ensure};
 
 use super::args::{DataArgs, EvalFlags, TrainFlags, log_to};
-use super::train::checkpoint_interval;
+use super::train::{checkpoint_interval, stopped};
 use crate::config::{DeviceKind, Recipe, RunConfig};
 use crate::files::{write_atomic, write_json};
-use crate::interrupt;
 use crate::jobs::cell::{Cell, ClassifierJob};
-use crate::jobs::collect::{Reproduction, collect, sorted};
-use crate::jobs::job::{Choice, End, Job, JobResult, Reuse, Work};
+use crate::jobs::collect::{collect, sorted};
+use crate::jobs::job::{Choice, End, Job, JobResult, Reuse, State, Work};
 use crate::jobs::queue::{self, Queue, Summary, Task};
 use crate::jobs::slurm::{JobArray, SlurmOptions};
-use crate::jobs::spec::{CellBlock, Experiment};
+use crate::jobs::spec::{CellBlock, Experiment, names};
 use crate::progress::Display;
 use crate::report::{markdown, page, terminal};
-use crate::results::write_results;
-use crate::stdout::{out, outln};
-use crate::words::counted;
+use crate::stdout::{note, out, outln};
+use crate::words::{counted, distinct, once};
 
 /// Folder of the jobs and the report.
 pub(super) const OUT: &str = "target/reproduction";
 
 /// Train, certify and attack the paper's BCOP-Small on MNIST, or reproduce its tables and figures
 ///
-/// With the name of a table or figure (table1, table2, table3, table4, figure2, records, methods, ablation, layers, all) or an experiment file, runs every
+/// With the name of a table or figure, with all of them (all) or with an experiment file, runs every
 /// missing job and writes up all of them; see experiments/README.md. Finished jobs are not run again, and an interrupted
 /// job continues from its last checkpoint. Without a name, trains on the 60,000 training images with a short schedule and
 /// evaluates on the 10,000 test images: clean accuracy, accuracy certified at several radii, accuracy under FGSM and
-/// PGD. It does so by the paper's recipe and by a recipe of today (--recipe NAME: by that one alone). Prints a table beside the
+/// PGD. It trains once by the paper's recipe and once by a recent one; --recipe NAME trains by that recipe alone. Prints a table beside the
 /// paper's numbers, and writes results.json and report.html. After an interruption the same command continues; a finished
 /// training with the same settings and the same source is not repeated.
 #[derive(Debug, clap::Args)]
@@ -48,8 +46,7 @@ Examples:
   lipconv reproduce table1 --full --device cuda --executor slurm --partition gpu --gpus 1 --time 08:00:00 --out shared/out
   lipconv reproduce --collect --out shared/out")]
 pub(super) struct Args {
-    /// table1, table2, table3, table4, figure2, records, methods, ablation, layers, all, or a file such as those in experiments/
-    #[arg(value_name = "EXPERIMENT")]
+    #[arg(value_name = "EXPERIMENT", help = experiments_help())]
     experiments: Vec<String>,
     /// Folder of report.html, results.json and the runs [default: target/reproduce, for tables target/reproduction]
     #[arg(long, value_name = "DIR")]
@@ -80,7 +77,7 @@ struct TableFlags {
     /// The paper's budget: 200 epochs, 5 seeds
     #[arg(long)]
     full: bool,
-    /// Seeds [default: those of the budget]
+    /// Seeds, but for cells with seeds of their own [default: those of the budget]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     seeds: Option<Vec<u64>>,
     /// These methods only, as in bcop,rko
@@ -109,6 +106,11 @@ enum Executor {
     Local,
     /// A job array of the batch system Slurm; OUT must be a folder that its machines share
     Slurm,
+}
+
+/// What may stand for an experiment.
+pub(super) fn experiments_help() -> String {
+    format!("{}, all, or a file such as those in experiments/", names().join(", "))
 }
 
 pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
@@ -143,6 +145,10 @@ fn run_alone(args: &Args, display: Display) -> Result<ExitCode> {
     let out = args.out.clone().unwrap_or_else(|| "target/reproduce".into());
     let mut config = args.flags.config()?;
     args.evaluation.apply(&mut config)?;
+    // found again from wherever the command goes on
+    if let Some(from) = &config.init_from {
+        config.init_from = Some(std::path::absolute(from)?);
+    }
     let (experiment, jobs) = alone(&config, &args.flags)?;
     let work = Work {
         data: args.data.options(true, display),
@@ -160,13 +166,12 @@ fn run_alone(args: &Args, display: Display) -> Result<ExitCode> {
         let mut job = Job::Classifier(Box::new(job));
         job.put_in(&folder)?;
         if crate::jobs::run(&job, &folder, &work)? == End::Interrupted {
-            crate::stdout::errln!("interrupted; the same command goes on");
-            return Ok(ExitCode::from(interrupt::STATUS));
+            return Ok(stopped());
         }
         results.extend(JobResult::read(&folder)?);
     }
     let reproduction = sorted(results, Vec::new(), &[experiment]);
-    write_results(&out.join("results.json"), &reproduction.result_rows())?;
+    write_json(&out.join("results.json"), &reproduction.result_rows())?;
     write_atomic(&out.join("report.html"), page(&reproduction)?.as_bytes())?;
     out!("{}", terminal(&reproduction));
     outln!("report:  {}", out.join("report.html").display());
@@ -216,24 +221,29 @@ fn alone(config: &RunConfig, flags: &TrainFlags) -> Result<(Experiment, Vec<Clas
     Ok((experiment, jobs))
 }
 
-fn find(names: &[String]) -> Result<Vec<Experiment>> {
-    let mut found: Vec<Experiment> = Vec::new();
-    for name in names {
-        match name.as_str() {
-            "all" => found.extend(Experiment::all()),
-            name => found.push(Experiment::find(name)?),
+/// The experiments of these names, each once; without names, all. Different ones of the same name are refused.
+pub(super) fn find(asked: &[String]) -> Result<Vec<Experiment>> {
+    if asked.is_empty() {
+        return Ok(Experiment::all());
+    }
+    let mut found: Vec<(&str, Experiment)> = Vec::new();
+    for by in asked.iter().map(String::as_str) {
+        let of = if by == "all" { Experiment::all() } else { vec![Experiment::find(by)?] };
+        for experiment in of {
+            let same = found.iter().position(|(_, other)| other.name == experiment.name);
+            let Some(same) = same else {
+                found.push((by, experiment));
+                continue;
+            };
+            let (before, other) = &found[same];
+            ensure!(
+                *other == experiment,
+                "{before} and {by} are different experiments of one name, {:?}, expected a name for each",
+                experiment.name
+            );
         }
     }
-    if names.is_empty() {
-        found = Experiment::all();
-    }
-    let mut seen = Vec::new();
-    found.retain(|experiment| {
-        let new = !seen.contains(&experiment.name);
-        seen.push(experiment.name.clone());
-        new
-    });
-    Ok(found)
+    Ok(found.into_iter().map(|(_, experiment)| experiment).collect())
 }
 
 /// A call for tables and figures.
@@ -253,18 +263,23 @@ struct Planned {
     n_finished: usize,
     /// Jobs that this version cannot run, with the reason.
     impossible: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Call<'_> {
     fn run(&self, experiments: &[Experiment]) -> Result<ExitCode> {
-        self.check()?;
+        self.check(experiments)?;
         if self.flags.collect {
-            self.write_up(experiments)?;
-            return Ok(ExitCode::SUCCESS);
+            if self.flags.only.is_some() || self.flags.seeds.is_some() {
+                note("--collect writes up every finished cell, whatever --only and --seeds are");
+            }
+            let whole = self.write_up(experiments)? == 0;
+            return Ok(if whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         let planned = self.plan(experiments)?;
+        planned.notes.iter().for_each(|line| note(line));
         for problem in &planned.impossible {
-            crate::stdout::errln!("note: left out: {problem}");
+            note(&format!("left out: {problem}"));
         }
         let n = planned.missing.len() + planned.n_finished;
         crate::stdout::errln!("{}, {} finished before", counted(n, "cell"), planned.n_finished);
@@ -279,11 +294,11 @@ impl Call<'_> {
         let summary = queue::run(&queue, &planned.missing)?;
         // failures are reported even where the report cannot be written either
         let written = self.write_up(experiments);
-        let status = conclude(&summary, &planned);
-        written.map(|()| status)
+        let status = conclude(&summary, &planned, *written.as_ref().unwrap_or(&0));
+        written.map(|_| status)
     }
 
-    fn check(&self) -> Result<()> {
+    fn check(&self, experiments: &[Experiment]) -> Result<()> {
         let flags = self.flags;
         if let Some(jobs) = flags.jobs {
             ensure!((1..=1000).contains(&jobs), "--jobs is {jobs}, expected 1 to 1000");
@@ -293,6 +308,14 @@ impl Call<'_> {
             !asks_slurm || flags.executor == Some(Executor::Slurm),
             "--partition, --gpus, --time, --account, --cpus and --print go with --executor slurm"
         );
+        let known = distinct(experiments.iter().flat_map(Experiment::methods));
+        for name in flags.only.iter().flatten() {
+            ensure!(
+                known.contains(&name.as_str()),
+                "--only has {name:?}, expected methods of the cells that are asked for: {}",
+                known.join(", ")
+            );
+        }
         Ok(())
     }
 
@@ -317,25 +340,29 @@ impl Call<'_> {
         for experiment in experiments {
             let found = experiment.jobs(choice)?;
             planned.impossible.extend(found.impossible);
+            planned.notes.extend(found.notes);
             for mut job in found.jobs {
-                let folder = job.put(&self.out)?;
-                if !folders.contains(&folder) {
-                    folders.push(folder);
-                }
+                folders.push(job.put(&self.out)?);
             }
         }
         // read again: two experiments may ask different things of one cell
-        for folder in folders {
+        for folder in distinct(folders) {
             let job = Job::read(&folder)?;
-            // a result that cannot be read is made again
-            match job.result(&folder) {
-                Ok(Some(_)) => planned.n_finished += 1,
-                _ => planned.missing.push(Task { folder, job }),
+            match job.state(&folder) {
+                Ok(State::Finished(_)) => {
+                    planned.n_finished += 1;
+                    continue;
+                }
+                Ok(State::Damaged(error)) => planned.notes.push(format!("made again: {error}")),
+                // the worker says what hinders it
+                Ok(State::Missing) | Err(_) => {}
             }
+            planned.missing.push(Task { folder, job });
         }
+        let n = planned.missing.len() + planned.n_finished + planned.impossible.len();
+        ensure!(n > 0, "no cells are left of what was asked for, expected one at least");
         planned.missing.sort_by_key(|task| task.job.order());
-        planned.impossible.sort();
-        planned.impossible.dedup();
+        planned.impossible = once(planned.impossible.into_iter());
         Ok(planned)
     }
 
@@ -348,7 +375,7 @@ impl Call<'_> {
     fn submit(&self, planned: &Planned) -> Result<ExitCode> {
         if planned.missing.is_empty() {
             outln!("nothing is missing; write it up with --collect");
-            return Ok(ExitCode::SUCCESS);
+            return Ok(planned.status());
         }
         let out = std::path::absolute(&self.out)?;
         let array = JobArray {
@@ -374,31 +401,43 @@ impl Call<'_> {
         outln!(
             "the same command submits the missing jobs again; --collect writes up the finished ones"
         );
-        Ok(if planned.impossible.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(planned.status())
     }
 
-    fn write_up(&self, experiments: &[Experiment]) -> Result<()> {
-        let reproduction = collect(&self.out, experiments)?;
+    /// Writes the report; the number of results that are not in it because they cannot be read.
+    fn write_up(&self, experiments: &[Experiment]) -> Result<usize> {
+        let (reproduction, unreadable) = collect(&self.out, experiments)?;
         let mut files = vec!["report.html", "report.md", "results.json"];
-        write_results(&self.out.join("results.json"), &reproduction.result_rows())?;
+        write_json(&self.out.join("results.json"), &reproduction.result_rows())?;
         let distances = reproduction.distance_rows();
         if !distances.is_empty() {
             write_json(&self.out.join("distances.json"), &distances)?;
             files.push("distances.json");
         }
-        write_report(&self.out, &reproduction)?;
+        write_atomic(&self.out.join("report.md"), markdown(&reproduction).as_bytes())?;
+        write_atomic(&self.out.join("report.html"), page(&reproduction)?.as_bytes())?;
         out!("{}", terminal(&reproduction));
         for file in files {
             outln!("{}", self.out.join(file).display());
         }
-        Ok(())
+        for error in &unreadable {
+            note(&format!("left out: {error}"));
+        }
+        if !unreadable.is_empty() {
+            crate::stdout::errln!(
+                "error: {} cannot be read; reproduce makes such a result again under the budget of its cell",
+                counted(unreadable.len(), "result")
+            );
+        }
+        Ok(unreadable.len())
     }
 }
 
-fn write_report(out: &Path, reproduction: &Reproduction) -> Result<()> {
-    write_atomic(&out.join("report.md"), markdown(reproduction).as_bytes())?;
-    write_atomic(&out.join("report.html"), page(reproduction)?.as_bytes())?;
-    Ok(())
+impl Planned {
+    /// The status of a call that leaves nothing else undone.
+    fn status(&self) -> ExitCode {
+        if self.impossible.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
 }
 
 /// The variables that the tasks need: they may start in another folder.
@@ -421,7 +460,7 @@ fn free_folder(parent: &Path) -> Result<PathBuf> {
         .context("too many submissions in the output folder")
 }
 
-fn conclude(summary: &Summary, planned: &Planned) -> ExitCode {
+fn conclude(summary: &Summary, planned: &Planned, n_unreadable: usize) -> ExitCode {
     for (cell, reason) in &summary.failed {
         crate::stdout::errln!("failed: {cell}: {reason}");
     }
@@ -429,13 +468,12 @@ fn conclude(summary: &Summary, planned: &Planned) -> ExitCode {
         crate::stdout::errln!("left to another process: {cell}");
     }
     if summary.interrupted {
-        crate::stdout::errln!("interrupted; the same command goes on");
-        return ExitCode::from(interrupt::STATUS);
-    }
-    if summary.failed.is_empty() && planned.impossible.is_empty() {
-        return ExitCode::SUCCESS;
+        return stopped();
     }
     let n = summary.failed.len() + planned.impossible.len();
+    if n == 0 {
+        return if n_unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     crate::stdout::errln!(
         "error: {} not run; the same command tries again what failed",
         counted(n, "cell")

@@ -4,23 +4,23 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use lipconv_datasets::Dataset;
 
 use super::args::{DataArgs, TrainFlags, log_to};
 use crate::config::{DatasetName, RunConfig};
 use crate::experiment::build::{self, check_network, device_name};
-use crate::experiment::training::{TrainJob, Trained, first_network, train};
+use crate::experiment::training::{TrainJob, Trained, first_network, open_trainer, train};
 use crate::files::{Provenance, RunDir};
 use crate::interrupt;
 use crate::progress::{Display, spoken_seconds};
 use crate::stdout::{note, outln};
-use crate::words::percent;
+use crate::words::{percent, shell_quoted};
 
 /// Train a network in a run directory
 ///
 /// The folder holds the configuration, the versions of everything, the history (metrics.jsonl), the checkpoint, the log
-/// and, at the end, the trained network. Ctrl-C saves and stops; so does kill, up to the last few seconds. A resumed run
+/// and, at the end, the trained network. Ctrl-C saves and stops; a killed run loses its last few seconds at most. A resumed run
 /// ends with the same weights, to the bit, as one that was never interrupted. A run that is resumed with more epochs follows
 /// the learning-rate schedule of the longer run from there on.
 #[derive(Debug, clap::Args)]
@@ -64,8 +64,12 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let (run, config, dataset) = match &args.resume {
         Some(dir) => {
             let run = RunDir::resume(dir)?;
-            plan_epochs(&run, &args.flags)?;
-            let config = run.files().config_as_trained()?;
+            let epochs = args.flags.epochs_alone().context(
+                "a resumed run keeps its settings: of the flags of training only --epochs goes with --resume",
+            )?;
+            let mut config = run.files().config_as_trained()?;
+            config.training.epochs = epochs.unwrap_or(config.training.epochs);
+            config.validate()?;
             let dataset = args.data.load(&config, true, display)?;
             (run, config, dataset)
         }
@@ -81,28 +85,22 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
         display,
         checkpoint_every,
     };
+    plan_epochs(&job)?;
     finish(&run, train(&job)?, dataset.is_synthetic())
 }
 
-/// Takes more epochs into the configuration of a run.
-fn plan_epochs(run: &RunDir, flags: &TrainFlags) -> Result<()> {
-    let epochs = flags.epochs_alone().context(
-        "a resumed run keeps its settings: of the flags of training only --epochs goes with --resume",
-    )?;
-    let mut config = run.files().config()?;
-    let Some(epochs) = epochs.filter(|epochs| *epochs != config.training.epochs) else {
-        return Ok(());
-    };
+/// Takes another number of epochs into the configuration of a run, once everything else of it is there.
+fn plan_epochs(job: &TrainJob<'_>) -> Result<()> {
+    let (epochs, mut config) = (job.config.training.epochs, job.run.files().config()?);
     let planned = std::mem::replace(&mut config.training.epochs, epochs);
-    ensure!(
-        epochs > planned,
-        "--epochs is {epochs}, expected at least {planned}, as the run was planned"
-    );
-    config.validate()?;
+    if epochs == planned {
+        return Ok(());
+    }
+    open_trainer(job, &build::device(job.config.device)?)?;
     note(&format!(
         "{epochs} epochs in place of {planned}: further steps take the learning rates of a run of {epochs} epochs"
     ));
-    Ok(run.put_config(&config)?)
+    Ok(job.run.put_config(&config)?)
 }
 
 fn config(args: &Args) -> Result<RunConfig> {
@@ -145,13 +143,18 @@ pub(super) fn checkpoint_interval(seconds: f64) -> Result<Duration> {
     if seconds == f64::INFINITY {
         return Ok(Duration::MAX);
     }
-    Duration::try_from_secs_f64(seconds).map_err(|_| {
-        anyhow::anyhow!("--checkpoint-every is {seconds}, expected a number of seconds not below 0")
-    })
+    let number = |text: String| {
+        anyhow::anyhow!("--checkpoint-every is {text}, expected 0 to 1e18 seconds, or inf")
+    };
+    match seconds {
+        0.0..=1e18 => Ok(Duration::from_secs_f64(seconds)),
+        _ if seconds.abs() > 1e18 => Err(number(format!("{seconds:e}"))),
+        _ => Err(number(seconds.to_string())),
+    }
 }
 
 fn finish(run: &RunDir, trained: Trained, synthetic: bool) -> Result<ExitCode> {
-    let dir = run.files().path().display();
+    let dir = shell_quoted(run.files().path());
     match trained {
         Trained::Finished { network, seconds } => {
             let file = run.files().network();
@@ -177,7 +180,13 @@ fn finish(run: &RunDir, trained: Trained, synthetic: bool) -> Result<ExitCode> {
     }
 }
 
-/// Says how to go on; the status is that of an interrupted program.
+/// Says that the same command goes on; the status is that of an interrupted program.
+pub(super) fn stopped() -> ExitCode {
+    crate::stdout::errln!("interrupted; the same command goes on");
+    ExitCode::from(interrupt::STATUS)
+}
+
+/// Says how to go on, after a step.
 pub(super) fn interrupted(step: u64, total: u64, how: &str) -> ExitCode {
     crate::stdout::errln!(
         "interrupted after step {step} of {total}, which is saved; go on with: {how}"

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{DType, Device};
-use certify::Pixels;
 use certify::verify::{Data, Outline, Report, Selection, outline, verify};
+use certify::{Eps, Pixels};
 use clap::value_parser;
 use lipconv::{PlainNetwork, output};
 use lipconv_datasets::{ImageSet, has_known_hash, published_name, published_test_set};
@@ -19,11 +19,11 @@ use serde::Serialize;
 use super::args::DataArgs;
 use super::model::{assumed_config, tensors, trained_file};
 use crate::config::{DatasetName, RunConfig, ascending};
-use crate::files::{RunFiles, check_output, write_json};
-use crate::progress::{Display, Progress, spoken};
+use crate::files::{RunFiles, check_output, read, write_json};
+use crate::progress::{Display, Stages, spoken};
+use crate::report::table::certified_at;
 use crate::stdout::{out, outln};
-use crate::words::{counted, percent, text_table};
-use certify::Eps;
+use crate::words::counted;
 
 /// Check a certificate file against the weights and the images
 ///
@@ -32,8 +32,8 @@ use certify::Eps;
 /// confirm and exits with status 1. Otherwise it says which images and weights the confirmation is about.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Images come from --dataset, or from the published data set that the run names. Images elsewhere that only a run's
-configuration names are not taken: it came with the certificate.
+Images come from --dataset, or from the published data set that the run names. Other images that only the run's \
+configuration names are refused, because the configuration may have come with the certificate.
 
 Examples:
   lipconv verify certificate.json --model runs/first
@@ -43,7 +43,7 @@ pub(super) struct Args {
     /// The certificate
     #[arg(value_name = "FILE")]
     certificate: PathBuf,
-    /// The network it is about: a run directory, or a file of weights
+    /// The certified network: a run directory, or a file of weights
     #[arg(long, value_name = "RUN")]
     model: PathBuf,
     /// Images: mnist, cifar10, stl10, synthetic, idx:DIR or images:DIR [default: the published data set that the run names]
@@ -137,10 +137,6 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
 /// The images that the person names, or those of the known data set that the run names.
 fn images(
     args: &Args,
@@ -149,9 +145,13 @@ fn images(
     outline: &Outline,
     display: Display,
 ) -> Result<Images> {
-    // a folder that came with the certificate must not choose the images
-    if let (Some(run), None) = (run, &args.dataset) {
-        refuse_named_by_run(&run.config()?.data.dataset)?;
+    // a configuration may have come with the certificate, and must not choose the images that it is checked on
+    if let (Some(run), None) = (run, &args.dataset)
+        && let named @ (DatasetName::Idx(_) | DatasetName::Images(_)) = run.config()?.data.dataset
+    {
+        bail!(
+            "the run's configuration takes its images from {named}; if you trust these images, name them: --dataset {named}"
+        );
     }
     let mut config = match run {
         Some(run) => run.config_as_trained()?,
@@ -181,16 +181,6 @@ fn images(
     let published = published_test_set(&all);
     let (n_all, set) = (all.len(), all.head(outline.n_samples));
     Ok(Images { set, n_all, published, whence, is_data_set, eps })
-}
-
-/// A configuration may have come with the certificate, and must not choose the images that it is checked on.
-fn refuse_named_by_run(dataset: &DatasetName) -> Result<()> {
-    match dataset {
-        DatasetName::Idx(_) | DatasetName::Images(_) => bail!(
-            "the run's configuration takes its images from {dataset}; if you trust these images, name them: --dataset {dataset}"
-        ),
-        _ => Ok(()),
-    }
 }
 
 /// All samples, or some that nobody could foresee.
@@ -223,19 +213,16 @@ fn check(
         _ => (Vec::new(), pixels.to_vec1()?),
     };
     let pixels = if outline.is_narrow { Pixels::F32(&narrow) } else { Pixels::F64(&wide) };
-    let mut bar: Option<Progress> = None;
+    let mut bars = Stages::new(display);
     let data = Data { pixels, labels: &labels };
     let report = verify(certificate, model, &data, selection, &mut |done, all| {
-        let bar = bar.get_or_insert_with(|| Progress::new(display, "verify", 0, all as u64));
-        bar.update(done as u64, "");
+        bars.show("verify", done as u64, all as u64, "");
     });
-    if let Some(bar) = bar {
-        bar.finish();
-    }
+    bars.finish();
     Ok(report?)
 }
 
-/// What may be quoted: about what, and how much of it.
+/// The confirmed statement: which images and weights, and how many of the claims.
 fn statement(report: &Report, images: &Images, selection: Selection, is_replayed: bool) -> String {
     let shown = &images.set;
     let known = match images.published {
@@ -252,17 +239,14 @@ fn statement(report: &Report, images: &Images, selection: Selection, is_replayed
         format!("the first {} of {} images", shown.len(), images.n_all)
     };
     let (n_checked, n_samples) = (report.checked.len(), report.n_samples);
+    let of = format!("the claims about {n_checked} of {n_samples} images");
     let checked = match selection {
-        Selection::All => format!("the claims about {n_checked} of {n_samples} images"),
+        Selection::All => of,
         Selection::Random { seed, .. } if is_replayed => {
-            format!(
-                "the claims about {n_checked} of {n_samples} images, chosen by seed {seed}: not at random for whoever knew the seed"
-            )
+            format!("{of}, chosen by seed {seed}: not at random for whoever knew the seed")
         }
         Selection::Random { seed, .. } => {
-            format!(
-                "the claims about {n_checked} of {n_samples} images, chosen at random (--seed {seed} repeats the choice)"
-            )
+            format!("{of}, chosen at random (--seed {seed} repeats the choice)")
         }
     };
     format!(
@@ -296,8 +280,13 @@ fn confirmed<'a>(report: &'a Report, images: &'a Images, selection: Selection) -
     }
 }
 
+/// In percent of the images that were checked.
+fn share(report: &Report, n: usize) -> f64 {
+    100.0 * n as f64 / report.checked.len().max(1) as f64
+}
+
 fn certified(report: &Report, eps: &[Eps]) -> Vec<CertifiedShare> {
-    let share = |n: usize| 100.0 * n as f64 / report.checked.len().max(1) as f64;
+    let share = |n| share(report, n);
     let at = |eps: &Eps| {
         let executed =
             |name: &str| (name.to_owned(), share(report.n_certified_executed(name, eps.value())));
@@ -311,13 +300,10 @@ fn certified(report: &Report, eps: &[Eps]) -> Vec<CertifiedShare> {
 }
 
 fn table(report: &Report, eps: &[Eps]) -> String {
-    let mut rows = vec![vec!["certified at".to_owned(), "real".to_owned()]];
-    rows[0].extend(report.arithmetics().map(str::to_owned));
-    for row in certified(report, eps) {
-        let executed = report.arithmetics().map(|name| row.executed[name]);
-        let shares = std::iter::once(row.real).chain(executed);
-        let cells = shares.map(|share| percent(Some(share)));
-        rows.push(std::iter::once(row.eps.to_string()).chain(cells).collect());
-    }
-    text_table(&rows)
+    let names: Vec<&str> = std::iter::once("real").chain(report.arithmetics()).collect();
+    let n_held = |i: usize, eps: f64| match i {
+        0 => report.n_certified(eps),
+        _ => report.n_certified_executed(names[i], eps),
+    };
+    certified_at(&names, eps, |i, eps| Some(share(report, n_held(i, eps.value()))))
 }

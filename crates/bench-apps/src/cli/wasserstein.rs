@@ -10,31 +10,32 @@ use certify::{Distribution, MOST_MATCHED, SamplePart, matching_distance};
 use lipconv::{ImageShape, PlainNetwork};
 
 use super::args::{DataArgs, log_to};
-use super::train::checkpoint_interval;
+use super::gan::training_device;
+use super::train::{checkpoint_interval, stopped};
 use crate::config::{Activation, DeviceKind, Method};
-use crate::error::by;
 use crate::experiment::build::{self, device_name};
-use crate::files::{Provenance, check_output, lock_folder, write_atomic, write_json};
-use crate::interrupt;
+use crate::files::{Provenance, check_output, lock_folder, read, write_atomic, write_json};
 use crate::progress::{Display, spoken};
-use crate::report::distance_page::{DistanceReport, Side, curve_svg, render};
-use crate::stdout::{out, outln};
+use crate::report::distance_page::{DistanceReport, Side, curve_svg, rates, render};
+use crate::stdout::{note, out, outln};
 use crate::wasserstein::search::{Found, RateResult, Search, SearchEnd};
 use crate::wasserstein::source::{Loading, check_shapes};
-use crate::wasserstein::{CriticConfig, CriticNetwork, Estimate, Generated, SourceName, estimate};
-use crate::words::{at_least, at_most, text_table};
+use crate::wasserstein::{
+    CriticConfig, CriticNetwork, Estimate, Generated, SourceName, check_own, estimate, number_text,
+};
+use crate::words::{at_least, at_most, shape_text};
 
-/// Bound the Wasserstein distance between two sets of images from below
+/// Lower bound of the Wasserstein distance between two sets of images
 ///
-/// A 1-Lipschitz critic is trained to tell the two apart; what it shows on images that it was not trained on, divided by a rigorous bound of
-/// its Lipschitz constant, is below the distance up to the sampling error that is printed with it. Lengths are L2 norms of
+/// A 1-Lipschitz critic is trained to tell the two apart. Its mean difference on images that it was not trained on, divided by a
+/// rigorous bound of its Lipschitz constant, is a lower bound of the distance, up to the printed sampling error. Lengths are L2 norms of
 /// images with values in [-1, 1]. The folder holds the critic, the estimate over the steps (SVG and in a page of its own) and
 /// wasserstein.json; the same command goes on after an interruption.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A and B are cifar10, stl10, mnist, synthetic, idx:DIR, images:DIR (every PNG and JPEG below DIR) or
-generator:FILE (of lipconv gan). Data sets report on their test images; a folder's images are cut
-into three parts: to train on, to choose a learning rate on, and to report on.
+A and B are cifar10, stl10, mnist, synthetic, idx:DIR, images:DIR (every PNG, JPEG, GIF, WebP, BMP
+or TIFF below DIR) or generator:FILE (of lipconv gan). Data sets report on their test images; the
+images of a folder are cut into three parts: to train on, to choose a rate on, and to report on.
 
 Examples:
   lipconv wasserstein cifar10 generator:runs/gan/generator.safetensors --out runs/distance
@@ -64,7 +65,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "N", default_value_t = 6400)]
     pairs: usize,
     /// Where to compute
-    #[arg(long, value_enum, default_value = "cpu")]
+    #[arg(long, value_parser = training_device(), default_value = "cpu")]
     device: DeviceKind,
     #[command(flatten)]
     training: Training,
@@ -94,7 +95,7 @@ struct Training {
     /// Images of each side in a step
     #[arg(long, value_name = "N", default_value_t = 64)]
     batch_size: usize,
-    /// RMSprop's step size at the start; of several, the best on images kept for choosing
+    /// RMSprop's initial step size; of several, the best on images kept for the choice
     #[arg(
         long,
         value_name = "LIST",
@@ -141,7 +142,7 @@ fn load(name: &SourceName, args: &Args, device: &Device, display: Display) -> Re
             let loading =
                 Loading { size: args.size, population: args.population, options: &options };
             let (images, notes) = loading.images(data)?;
-            notes.iter().for_each(|note| crate::stdout::note(note));
+            notes.iter().for_each(|line| note(line));
             Ok(Box::new(images))
         }
     }
@@ -161,9 +162,9 @@ fn measure(
         bail!(
             "the critic {} is for images of {}, those of {} are {}",
             file.display(),
-            by(&expected),
+            shape_text(&expected),
             a.name(),
-            by(&a.shape())
+            shape_text(&a.shape())
         );
     }
     let json = args.out.as_ref().map(|out| out.join("wasserstein.json"));
@@ -171,7 +172,7 @@ fn measure(
     let found = estimate(&critic, a, b, SamplePart::Report, args.pairs)?;
     out!("{}", summary(args, a, b, &found));
     if let Some(path) = json {
-        write_json(&path, &report(args, a, b, &found, &[], None)?.json())?;
+        write_json(&path, &report(args, a, b, &found, &[], None)?)?;
         outln!("{}", path.display());
     }
     Ok(ExitCode::SUCCESS)
@@ -186,7 +187,8 @@ fn train(
     display: Display,
 ) -> Result<ExitCode> {
     let start = Instant::now();
-    let config = args.training.config()?;
+    let rates = &args.training.learning_rate;
+    let config = args.training.config(rates[0])?;
     // a size that the critic cannot take is refused before the folder is made
     let spec = config.spec(a.shape())?;
     lipconv::Network::new(&spec, candle_core::DType::F32, &Device::Cpu, 0).context(
@@ -194,11 +196,14 @@ fn train(
     )?;
     config.train_config()?;
     let out = args.out.clone().unwrap_or_else(|| "runs/wasserstein".into());
+    // a log in the folder of something else would be added to
+    let foreign = ["config.toml", "gan.json", "cell.json"];
+    check_own(&out, "training/begun.json", &foreign, "results of wasserstein")?;
     let _lock = lock_folder(&out)?;
     log_to(&out.join("log.txt"))?;
     let search = Search {
         config: &config,
-        rates: &args.training.learning_rate,
+        rates,
         a,
         b,
         device,
@@ -211,10 +216,7 @@ fn train(
     };
     let found = match search.run()? {
         SearchEnd::Finished(found) => found,
-        SearchEnd::Interrupted => {
-            crate::stdout::errln!("interrupted; the same command goes on");
-            return Ok(ExitCode::from(interrupt::STATUS));
-        }
+        SearchEnd::Interrupted => return Ok(stopped()),
     };
     write_up(args, a, b, &out, &found)?;
     outln!("in {}", spoken(start.elapsed()));
@@ -244,16 +246,14 @@ fn write_up(
     let best = &found.rates[found.best];
     let shown = best.report.context("the chosen critic was not measured")?;
     let critic = out.join("critic.safetensors");
-    let bytes = std::fs::read(&found.critic)
-        .with_context(|| format!("cannot read {}", found.critic.display()))?;
-    write_atomic(&critic, &bytes)?;
+    write_atomic(&critic, &read(&found.critic)?)?;
     let report = report(args, a, b, &shown, &found.rates, Some(found.best))?;
-    write_json(&out.join("wasserstein.json"), &report.json())?;
+    write_json(&out.join("wasserstein.json"), &report)?;
     write_atomic(&out.join("estimate.svg"), curve_svg(&report)?.as_bytes())?;
     write_atomic(&out.join("report.html"), render(&report)?.as_bytes())?;
     out!("{}", summary(args, a, b, &shown));
     if found.rates.len() > 1 {
-        out!("\n{}", rate_table(&found.rates, found.best));
+        out!("\n{}", rates(&report).terminal());
     }
     if let Some(exact) = report.exact {
         outln!("the exact distance, by the best matching: {exact:.4}");
@@ -277,7 +277,7 @@ fn report(
         a: Side::of(a)?,
         b: Side::of(b)?,
         population: args.population,
-        critic: best.map(|_| args.training.config()).transpose()?,
+        critic: best.map(|best| args.training.config(rates[best].learning_rate)).transpose()?,
         estimate: *found,
         exact: exact(a, b)?,
         rates: rates.to_vec(),
@@ -303,11 +303,11 @@ fn exact(a: &dyn Distribution, b: &dyn Distribution) -> Result<Option<f64>> {
 }
 
 impl Training {
-    fn config(&self) -> Result<CriticConfig> {
+    fn config(&self, learning_rate: f64) -> Result<CriticConfig> {
         let rates = &self.learning_rate;
         let valid = |rate: &&f64| rate.is_finite() && **rate > 0.0;
         if let Some(rate) = rates.iter().find(|rate| !valid(rate)) {
-            bail!("--learning-rate is {rate}, expected positive numbers");
+            bail!("--learning-rate is {}, expected positive numbers", number_text(*rate));
         }
         Ok(CriticConfig {
             network: CriticNetwork::Paper { width: self.width },
@@ -316,7 +316,7 @@ impl Training {
             epochs: self.epochs,
             epoch_steps: self.epoch_steps,
             batch_size: self.batch_size,
-            learning_rate: rates[0],
+            learning_rate,
             seed: self.seed,
         })
     }
@@ -349,25 +349,4 @@ fn summary(args: &Args, a: &dyn Distribution, b: &dyn Distribution, found: &Esti
     text +=
         &format!("\nLipschitz constant of the critic: at most {}\n", at_most(found.lipschitz, 9));
     text
-}
-
-fn rate_table(rates: &[RateResult], best: usize) -> String {
-    let heads = ["rate", "on images for choosing", "reported", "Lipschitz bound", ""];
-    let mut rows = vec![heads.map(str::to_owned).to_vec()];
-    for (i, rate) in rates.iter().enumerate() {
-        let number = |value: Option<f64>| value.map_or_else(String::new, |v| format!("{v:.4}"));
-        let note = match &rate.stopped {
-            Some(reason) => reason.clone(),
-            None if i == best => "chosen".into(),
-            None => String::new(),
-        };
-        rows.push(vec![
-            rate.learning_rate.to_string(),
-            number(rate.select.map(|e| e.value)),
-            number(rate.report.map(|e| e.value)),
-            number(rate.report.map(|e| e.lipschitz)),
-            note,
-        ]);
-    }
-    text_table(&rows)
 }

@@ -1,4 +1,6 @@
-//! What is wrong with a configuration: the line, and the known key that is nearest to an unknown one.
+//! Messages about configurations that cannot be read: the line, and the known key nearest to an unknown one.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use lipconv::{CrossEntropy, LinearMethod, TrainingRadius};
 use toml::Table;
@@ -6,7 +8,7 @@ use toml::Table;
 use super::RunConfig;
 use crate::error::Error;
 
-/// What is wrong with a text that is no configuration.
+/// The error of a text that is not a configuration.
 pub(super) fn explain(origin: &str, text: &str, error: &toml::de::Error) -> Error {
     let written = toml::from_str::<Table>(text).ok();
     let Some((key, known)) = written.and_then(|table| unknown(&table, &known(), "")) else {
@@ -15,6 +17,47 @@ pub(super) fn explain(origin: &str, text: &str, error: &toml::de::Error) -> Erro
     let expected = nearest_or_all(&key, &known);
     let reason = format!("unknown key `{key}`, {expected}");
     Error::ConfigSyntax { origin: line_of(origin, text, error), reason }
+}
+
+/// Settings by their keys, as TOML.
+pub(crate) type Settings = BTreeMap<String, String>;
+
+impl RunConfig {
+    /// What a run keeps from its beginning to its end: all settings of network and training but the number of epochs.
+    pub(crate) fn kept_settings(&self) -> Settings {
+        let mut table = Table::try_from(self).unwrap_or_default();
+        ["device", "data", "evaluation"].iter().for_each(|key| {
+            table.remove(*key);
+        });
+        let mut settings = BTreeMap::new();
+        flatten(&table, "", &mut settings);
+        settings.remove("training.epochs");
+        settings
+    }
+}
+
+/// The first setting that differs, with its value before and now; one that is absent has its default.
+pub(crate) fn changed(before: &Settings, now: &Settings) -> Option<(String, String, String)> {
+    let defaults = RunConfig::default().kept_settings();
+    let value = |settings: &Settings, key| {
+        let value = settings.get(key).or_else(|| defaults.get(key));
+        value.map_or_else(|| "nothing".to_owned(), String::clone)
+    };
+    let keys: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    keys.into_iter()
+        .map(|key| (key.clone(), value(before, key), value(now, key)))
+        .find(|(_, before, now)| before != now)
+}
+
+/// Values as TOML, by their keys with those of their tables.
+fn flatten(table: &Table, prefix: &str, flat: &mut Settings) {
+    for (key, value) in table {
+        let path = format!("{prefix}{key}");
+        match value {
+            toml::Value::Table(inner) => flatten(inner, &format!("{path}."), flat),
+            value => drop(flat.insert(path, value.to_string())),
+        }
+    }
 }
 
 /// The first key of `written` that `known` does not have, and those that it has in the same table, all with their tables.
@@ -69,8 +112,35 @@ pub(crate) fn nearest_or_all(name: &str, known: &[impl AsRef<str>]) -> String {
 }
 
 pub(crate) fn syntax_error(origin: &str, text: &str, error: &toml::de::Error) -> Error {
-    let origin = line_of(origin, text, error);
-    Error::ConfigSyntax { origin, reason: one_line(error.message()) }
+    let reason = in_words(&one_line(error.message()));
+    // a wrong name of something says what it is, a wrong type does not
+    let key =
+        key_of(text, error).filter(|key| reason.starts_with("invalid") && !reason.contains(key));
+    let reason = key.map_or(reason.clone(), |key| format!("{key}: {reason}"));
+    Error::ConfigSyntax { origin: line_of(origin, text, error), reason }
+}
+
+/// The key on the line of an error.
+fn key_of<'a>(text: &'a str, error: &toml::de::Error) -> Option<&'a str> {
+    let start = error.span()?.start.min(text.len());
+    let line = &text[text[..start].rfind('\n').map_or(0, |end| end + 1)..];
+    let key = line.lines().next()?.split_once('=')?.0.trim();
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    Some(key).filter(|key| !key.is_empty() && key.chars().all(is_plain))
+}
+
+/// Types of Rust in the words of TOML.
+fn in_words(message: &str) -> String {
+    let Some((found, expected)) = message.rsplit_once("expected ") else { return message.into() };
+    let words = match expected {
+        "usize" | "u64" | "u32" => "a whole number not below 0",
+        "f64" | "f32" => "a number",
+        other if other.starts_with("internally tagged enum") => {
+            r#"a table such as { type = "adam" } with its settings"#
+        }
+        other => other,
+    };
+    format!("{found}expected {words}")
 }
 
 /// The text's name with the line of an error.

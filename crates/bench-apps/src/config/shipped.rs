@@ -28,7 +28,7 @@ pub struct Recipe {
     name: String,
     /// Where it comes from.
     pub source: String,
-    /// What it gives up for what.
+    /// What it improves, and what it costs.
     pub trade_off: String,
     #[serde(default)]
     target_eps: Option<Targets>,
@@ -51,9 +51,6 @@ impl Recipe {
     }
 
     /// The recipe of a name.
-    ///
-    /// # Errors
-    /// [`Error::ConfigSyntax`] for an unknown name.
     pub fn named(name: &str) -> Result<Self> {
         let Some((_, text)) = FILES.iter().find(|(known, _)| *known == name) else {
             let reason = format!("unknown recipe, {}", nearest_or_all(name, &Self::names()));
@@ -69,9 +66,6 @@ impl Recipe {
     }
 
     /// The configuration for a data set; keys that the recipe does not have take that one's defaults.
-    ///
-    /// # Errors
-    /// Those of [`RunConfig::parse`].
     pub fn config(&self, dataset: DatasetName) -> Result<RunConfig> {
         let targets = self.target_eps.as_ref();
         let target = targets.map(|t| if like_mnist(&dataset) { &t.digits } else { &t.images });
@@ -94,9 +88,6 @@ impl TrainingConfig {
 
 impl RunConfig {
     /// The same network on the same images, for as many epochs and evaluated in the same way, trained by a recipe.
-    ///
-    /// # Errors
-    /// Those of [`Recipe::config`].
     pub fn trained_by(&self, recipe: &Recipe) -> Result<Self> {
         let by = recipe.config(self.data.dataset.clone())?;
         let mut config = self.clone();

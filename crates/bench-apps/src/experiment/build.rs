@@ -1,4 +1,4 @@
-//! What a configuration means: devices, networks, training settings, data.
+//! Devices, networks, training settings and data of a configuration.
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
@@ -7,21 +7,18 @@ use lipconv::{
 };
 use lipconv_datasets::synthetic::{self, SyntheticDigits};
 use lipconv_datasets::{
-    Augmentation, Dataset, DownloadProgress, Fallback, ImageSet, LocateOptions, idx_folder,
-    image_folder_at, locate_cifar10, locate_mnist, locate_stl10, resized,
+    Augmentation, Dataset, Fallback, ImageSet, LocateOptions, Manifest, idx_folder,
+    image_folder_at, locate, resized,
 };
 
 use crate::config::{
     AugmentationKind, DatasetName, DeviceKind, Net, NetworkConfig, RunConfig, ScheduleKind,
     TrainingConfig,
 };
-use crate::progress::{Display, Progress};
+use crate::progress::{Display, Stages};
 use crate::words::counted;
 
 /// The device of a configuration; never another one in its place.
-///
-/// # Errors
-/// When there is no CUDA device, or the program was built without it.
 pub fn device(kind: DeviceKind) -> Result<Device> {
     match kind {
         DeviceKind::Cpu | DeviceKind::Portable => Ok(Device::Cpu),
@@ -32,10 +29,17 @@ pub fn device(kind: DeviceKind) -> Result<Device> {
     }
 }
 
-/// The trainer with what takes the steps of a configuration's device.
-///
-/// # Errors
-/// Running means that cannot be copied; a network that an emulated device does not run.
+/// The device of a generator or a critic, which have one engine for each.
+pub fn distance_device(kind: DeviceKind) -> Result<Device> {
+    match kind {
+        DeviceKind::Cpu | DeviceKind::Cuda => device(kind),
+        other => {
+            bail!("the device is {}; generators and critics take cpu or cuda", device_name(other))
+        }
+    }
+}
+
+/// The trainer with the engine of a configuration's device.
 pub fn on_device(trainer: Trainer, kind: DeviceKind) -> Result<Trainer> {
     Ok(match kind {
         DeviceKind::Portable => trainer.into_portable()?,
@@ -48,9 +52,6 @@ pub fn on_device(trainer: Trainer, kind: DeviceKind) -> Result<Trainer> {
 }
 
 /// The network where a configuration's device evaluates it.
-///
-/// # Errors
-/// A network that an emulated device does not run.
 pub fn evaluated_on(network: PlainNetwork, kind: DeviceKind) -> Result<PlainNetwork> {
     match kind {
         DeviceKind::Cpu | DeviceKind::Cuda | DeviceKind::Portable => Ok(network),
@@ -63,14 +64,10 @@ pub fn evaluated_on(network: PlainNetwork, kind: DeviceKind) -> Result<PlainNetw
 
 /// The device in words, as in "CPU, 2 threads".
 pub fn device_name(kind: DeviceKind) -> String {
+    let cpu = format!("CPU, {}", counted(rayon::current_num_threads(), "thread"));
     match kind {
-        DeviceKind::Cpu => {
-            format!("CPU, {}", counted(rayon::current_num_threads(), "thread"))
-        }
-        DeviceKind::Portable => {
-            let threads = counted(rayon::current_num_threads(), "thread");
-            format!("CPU, {threads}, candle's operations")
-        }
+        DeviceKind::Cpu => cpu,
+        DeviceKind::Portable => format!("{cpu}, candle's operations"),
         DeviceKind::Cuda => "CUDA device 0".into(),
         #[cfg(feature = "cuda-emulation")]
         DeviceKind::Emulated => "emulated CUDA device".into(),
@@ -115,7 +112,6 @@ pub fn check_network(config: &NetworkConfig, images: &ImageSet) -> Result<()> {
     Ok(())
 }
 
-/// The training settings of a configuration.
 pub fn train_config(config: &TrainingConfig) -> TrainConfig {
     TrainConfig {
         epochs: config.epochs,
@@ -140,11 +136,9 @@ pub fn train_config(config: &TrainingConfig) -> TrainConfig {
 pub struct DataOptions {
     /// The folder given by flag.
     pub data_dir: Option<std::path::PathBuf>,
-    /// Whether downloads are forbidden.
     pub offline: bool,
     /// Whether synthetic digits may stand in for MNIST; nothing stands in for other images.
     pub may_be_synthetic: bool,
-    /// How progress is shown.
     pub display: Display,
 }
 
@@ -155,9 +149,9 @@ pub fn dataset(config: &RunConfig, options: &DataOptions) -> Result<Dataset> {
         if options.may_be_synthetic { Fallback::Synthetic(digits) } else { Fallback::Refuse };
     let mut dataset = match &config.data.dataset {
         DatasetName::Synthetic => synthetic::dataset(&digits)?,
-        DatasetName::Mnist => located(fallback, options, locate_mnist)?,
-        DatasetName::Cifar10 => located(Fallback::Refuse, options, locate_cifar10)?,
-        DatasetName::Stl10 => located(Fallback::Refuse, options, locate_stl10)?,
+        DatasetName::Mnist => located(&Manifest::mnist()?, fallback, options)?,
+        DatasetName::Cifar10 => located(&Manifest::cifar10()?, Fallback::Refuse, options)?,
+        DatasetName::Stl10 => located(&Manifest::stl10()?, Fallback::Refuse, options)?,
         DatasetName::Idx(dir) => idx_folder(dir)?,
         DatasetName::Images(dir) => image_folder_at(dir, config.data.size)?,
     };
@@ -187,27 +181,13 @@ fn digits(config: &RunConfig) -> SyntheticDigits {
     }
 }
 
-/// What [`locate_mnist`] is like.
-type Locate =
-    fn(&LocateOptions, &mut dyn FnMut(DownloadProgress<'_>)) -> lipconv_datasets::Result<Dataset>;
-
-fn located(fallback: Fallback, options: &DataOptions, find: Locate) -> Result<Dataset> {
-    let mut locate = LocateOptions::from_environment(options.data_dir.clone(), fallback);
-    locate.offline |= options.offline;
-    let mut current: Option<(String, Progress)> = None;
-    let found = find(&locate, &mut |report| {
-        if current.as_ref().is_none_or(|(file, _)| file != report.file) {
-            let bar = Progress::new(options.display, report.file, report.received, report.total);
-            if let Some((_, finished)) = current.replace((report.file.to_owned(), bar)) {
-                finished.finish();
-            }
-        }
-        if let Some((_, bar)) = &mut current {
-            bar.update(report.received, "bytes");
-        }
+fn located(manifest: &Manifest, fallback: Fallback, options: &DataOptions) -> Result<Dataset> {
+    let mut places = LocateOptions::from_environment(options.data_dir.clone(), fallback);
+    places.offline |= options.offline;
+    let mut bars = Stages::new(options.display);
+    let found = locate(manifest, &places, &mut |report| {
+        bars.show(report.file, report.received, report.total, "bytes");
     });
-    if let Some((_, bar)) = current {
-        bar.finish();
-    }
+    bars.finish();
     Ok(found?)
 }

@@ -8,25 +8,23 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor};
-use certify::batched_logits;
 use certify::{
-    Arithmetic, Attack, AttackProgress, AutoAttack, Evaluation, Evaluator, Fab, Fgsm, Loss,
-    NominalRadius, Pgd, Scope, Stopping, certified_accuracy,
+    Arithmetic, Attack, AttackProgress, AutoAttack, ByEps, Eps, Evaluation, Evaluator, Fab, Fgsm,
+    Loss, NominalRadius, Pgd, Scope, Stopping, batched_logits, certified_accuracy,
 };
 use lipconv::{PlainNetwork, Trainer};
 use lipconv_datasets::ImageSet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{AutoAttackConfig, EvaluationConfig, PgdConfig};
-use crate::progress::{Display, Progress};
+use crate::progress::{Display, Stages};
 use crate::results::{AutoAttacked, Certified, Nearest};
-use certify::{ByEps, Eps};
+use crate::words::attack_name;
 
 /// Clean accuracy and nominal certified accuracy, for the history of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuickTest {
     pub clean: f64,
-    /// Nominal certified accuracy, percent.
     pub certified: ByEps,
 }
 
@@ -52,14 +50,12 @@ pub fn headline(config: &EvaluationConfig) -> Option<&Eps> {
     config.attack_eps.first().or_else(|| config.eps.first())
 }
 
-/// A finished evaluation.
 #[derive(Debug, Clone)]
 pub struct Evaluated {
     /// What `certify` found.
     pub evaluation: Evaluation,
     /// Radii of the certified accuracies, in their order.
     pub eps: Vec<Eps>,
-    /// The attacks in their order.
     pub attacks: Vec<AttackRun>,
     /// Arithmetic in which the network was executed and attacked.
     pub arithmetic: Arithmetic,
@@ -68,7 +64,6 @@ pub struct Evaluated {
     pub seconds: f64,
 }
 
-/// An attack that was run.
 #[derive(Debug, Clone)]
 pub struct AttackRun {
     /// Its name in results.
@@ -78,9 +73,6 @@ pub struct AttackRun {
 }
 
 /// Evaluates with rigorous bounds and attacks.
-///
-/// # Errors
-/// Images that do not fit the network; an attack that refutes a certificate.
 pub fn evaluate(
     network: &PlainNetwork,
     images: &ImageSet,
@@ -91,18 +83,19 @@ pub fn evaluate(
     let (pixels, labels) = whole_set(network, images)?;
     let eps = all_radii(config);
     let mut evaluator = Evaluator::new(network, &pixels, &labels, config.batch_size)?;
-    let mut bars = AttackBars::new(display);
+    let mut bars = Stages::new(display);
     let mut runs = Vec::new();
     for planned in attacks(config) {
         let start = Instant::now();
-        let show = &mut |report| bars.show(planned.named(report));
+        let show = &mut |report| show_attack(&mut bars, planned.named(report));
         evaluator.attack(planned.attack.as_ref(), planned.scope, show)?;
         let PlannedAttack { name, eps, .. } = planned;
         runs.push(AttackRun { name, eps, seconds: start.elapsed().as_secs_f64() });
     }
-    let first = config.auto_attack.images.min(labels.len());
+    let mut n_approached = 0;
     if let Some((fab, scope)) = approach(config) {
-        evaluator.approach(&fab, scope, &mut |report| bars.show(report))?;
+        evaluator.approach(&fab, scope, &mut |report| show_attack(&mut bars, report))?;
+        n_approached = config.auto_attack.images.min(labels.len());
     }
     bars.finish();
     let values: Vec<f64> = eps.iter().map(Eps::value).collect();
@@ -111,42 +104,17 @@ pub fn evaluate(
         eps,
         attacks: runs,
         arithmetic: Arithmetic::of_network(network)?,
-        n_approached: first,
+        n_approached,
         seconds: start.elapsed().as_secs_f64(),
     })
 }
 
-/// A progress bar for each attack in turn.
-pub(crate) struct AttackBars {
-    display: Display,
-    shown: Option<(&'static str, Progress)>,
-}
-
-impl AttackBars {
-    pub(crate) fn new(display: Display) -> Self {
-        Self { display, shown: None }
-    }
-
-    pub(crate) fn show(&mut self, report: AttackProgress) {
-        const WHOLE: u64 = 1000;
-        if self.shown.as_ref().is_none_or(|(name, _)| *name != report.attack) {
-            let label = crate::words::attack_name(report.attack);
-            let next = (report.attack, Progress::new(self.display, label, 0, WHOLE));
-            if let Some((_, finished)) = self.shown.replace(next) {
-                finished.finish();
-            }
-        }
-        if let Some((_, bar)) = &mut self.shown {
-            let done = (report.fraction * WHOLE as f64) as u64;
-            bar.update(done, &format!("{} of {} broken", report.n_broken, report.n_samples));
-        }
-    }
-
-    pub(crate) fn finish(self) {
-        if let Some((_, bar)) = self.shown {
-            bar.finish();
-        }
-    }
+/// Shows how an attack goes.
+pub(crate) fn show_attack(bars: &mut Stages, report: AttackProgress) {
+    const WHOLE: u64 = 1000;
+    let done = (report.fraction * WHOLE as f64) as u64;
+    let message = format!("{} of {} broken", report.n_broken, report.n_samples);
+    bars.show(attack_name(report.attack), done, WHOLE, &message);
 }
 
 /// Radii of certified accuracy: those asked for and those of the attacks, ascending.
@@ -214,6 +182,17 @@ pub(crate) fn attacks(config: &EvaluationConfig) -> Vec<PlannedAttack> {
     plan
 }
 
+/// Accuracies by the attack's name and the radius.
+pub(crate) fn by_attack(
+    rows: impl IntoIterator<Item = (&'static str, Eps, f64)>,
+) -> BTreeMap<String, ByEps> {
+    let mut pairs: BTreeMap<String, Vec<(Eps, f64)>> = BTreeMap::new();
+    for (name, eps, accuracy) in rows {
+        pairs.entry(name.to_owned()).or_default().push((eps, accuracy));
+    }
+    pairs.into_iter().map(|(name, pairs)| (name, pairs.into_iter().collect())).collect()
+}
+
 /// FAB to the end, for the nearest adversarial examples, where the configuration has AutoAttack.
 fn approach(config: &EvaluationConfig) -> Option<(Fab, Scope)> {
     let AutoAttackConfig { images, steps, .. } = config.auto_attack;
@@ -232,12 +211,9 @@ fn whole_set(network: &PlainNetwork, images: &ImageSet) -> Result<(Tensor, Vec<u
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EvalSummary {
     pub dataset: String,
-    /// Whether they were drawn by a program.
     pub synthetic: bool,
-    /// SHA-256 of the images and labels.
     pub data_sha256: String,
     pub n_samples: usize,
-    /// Time it took, seconds.
     pub seconds: f64,
     pub clean: f64,
     /// Certified accuracy: nominal, in exact arithmetic, and as executed.
@@ -246,15 +222,12 @@ pub struct EvalSummary {
     pub executed: BTreeMap<Arithmetic, ByEps>,
     /// Nominal, with the pairs of the last layer in place of √2.
     pub nominal_pairwise: ByEps,
-    /// Accuracy under each attack.
     pub attacks: BTreeMap<String, ByEps>,
-    /// AutoAttack, at each radius.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub auto_attack: Vec<AutoAttacked>,
     /// The first images with their nearest adversarial examples.
     #[serde(default, skip_serializing_if = "Nearest::is_empty")]
     pub nearest: Nearest,
-    /// Rigorous bound of each layer's norm.
     pub layers: Vec<LayerSummary>,
     pub lipschitz: f64,
 }
@@ -268,11 +241,6 @@ pub struct LayerSummary {
 }
 
 impl Evaluated {
-    /// Clean accuracy, percent.
-    pub fn clean(&self) -> f64 {
-        self.evaluation.clean
-    }
-
     /// Certified accuracies, by what the certificate assumes.
     pub fn certified(&self) -> Certified {
         Certified {
@@ -290,13 +258,9 @@ impl Evaluated {
 
     /// Accuracy of all images under each attack, by its name.
     pub fn attacked(&self) -> BTreeMap<String, ByEps> {
-        let mut pairs: BTreeMap<String, Vec<(Eps, f64)>> = BTreeMap::new();
         let rows = self.attacks.iter().zip(&self.evaluation.attacks);
-        for (run, found) in rows.filter(|(_, row)| row.n_samples == self.evaluation.n_samples) {
-            let pair = (run.eps.clone(), found.accuracy);
-            pairs.entry(run.name.to_owned()).or_default().push(pair);
-        }
-        pairs.into_iter().map(|(name, pairs)| (name, pairs.into_iter().collect())).collect()
+        let whole = rows.filter(|(_, row)| row.n_samples == self.evaluation.n_samples);
+        by_attack(whole.map(|(run, row)| (run.name, run.eps.clone(), row.accuracy)))
     }
 
     /// AutoAttack beside what is certified of the same images.
@@ -326,8 +290,8 @@ impl Evaluated {
         }
     }
 
-    /// The summary for `eval.json`.
     pub fn summary(&self, images: &ImageSet) -> EvalSummary {
+        let layers = self.evaluation.layers.iter();
         let arithmetics = self.evaluation.samples.certificates.executed.keys();
         EvalSummary {
             dataset: images.name().to_owned(),
@@ -335,17 +299,14 @@ impl Evaluated {
             data_sha256: images.sha256(),
             n_samples: self.evaluation.n_samples,
             seconds: self.seconds,
-            clean: self.clean(),
+            clean: self.evaluation.clean,
             certified: self.certified(),
             executed: arithmetics.map(|&a| (a, self.executed(a))).collect(),
             nominal_pairwise: self.by_eps(|c| Some(c.nominal_pairwise)),
             attacks: self.attacked(),
             auto_attack: self.auto_attacked(),
             nearest: self.nearest(),
-            layers: self
-                .evaluation
-                .layers
-                .iter()
+            layers: layers
                 .map(|layer| LayerSummary { name: layer.name.clone(), lipschitz: layer.lipschitz })
                 .collect(),
             lipschitz: self.evaluation.lipschitz,
@@ -358,34 +319,18 @@ impl Evaluated {
     }
 }
 
-/// A network with where it came from.
-#[derive(Debug)]
-pub struct Loaded {
-    pub network: PlainNetwork,
-    /// Steps trained, where the file is a training checkpoint.
-    pub step: Option<u64>,
-    /// Whether it is the checkpoint of a run that has not ended.
-    pub unfinished: bool,
-}
-
-/// Reads a network: a materialised one, or the present state of a training checkpoint.
-///
-/// # Errors
-/// Those of the two formats; for a file that is neither, that of the materialised one.
-pub fn load_network(path: &Path, device: &Device) -> Result<Loaded> {
+/// Reads a network: a materialised one, or the present state of a training checkpoint, with its step if the run has not ended.
+pub fn load_network(path: &Path, device: &Device) -> Result<(PlainNetwork, Option<u64>)> {
     let plain = match PlainNetwork::load(path, device) {
-        Ok(network) => return Ok(Loaded { network, step: None, unfinished: false }),
+        Ok(network) => return Ok((network, None)),
         Err(error) => error,
     };
     if !plain.to_string().contains("holds `training`") {
         return Err(plain).context("cannot load a network");
     }
     let trainer = Trainer::resume(path, device).context("cannot load a network")?;
-    Ok(Loaded {
-        network: trainer.averaged_network()?.materialize()?,
-        step: Some(trainer.n_steps()),
-        unfinished: !trainer.is_finished(),
-    })
+    let step = (!trainer.is_finished()).then(|| trainer.n_steps());
+    Ok((trainer.averaged_network()?.materialize()?, step))
 }
 
 /// Logits of a batch of images, row by row in f64.

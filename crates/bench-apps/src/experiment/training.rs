@@ -7,7 +7,6 @@
 //! Not here: the step itself (`lipconv::Trainer`).
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -18,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::build::{augmentation, device, network_spec, on_device, train_config};
 use super::evaluation::{headline, quick_test};
-use crate::config::RunConfig;
+use crate::config::{RunConfig, require};
 use crate::files::{EpochMetrics, JsonLines, RunDir, RunFiles, read_json, write_json};
 use crate::interrupt::Watch;
 use crate::progress::{Display, Progress};
@@ -28,36 +27,26 @@ use crate::words::decimals;
 /// What training needs besides the run directory.
 #[derive(Debug)]
 pub struct TrainJob<'a> {
-    /// The configuration of the run.
     pub config: &'a RunConfig,
     pub dataset: &'a Dataset,
     /// What its progress is called: training, or the search of a rate.
     pub label: &'static str,
-    /// Where the run lives.
     pub run: &'a RunDir,
-    /// How progress is shown.
     pub display: Display,
     /// Time between checkpoints within an epoch.
     pub checkpoint_every: Duration,
 }
 
-/// How it ended.
 #[derive(Debug)]
 pub enum Trained {
     /// All epochs are done.
     Finished {
-        /// The trained network.
         network: Network,
         /// Time spent, without interruptions and evaluations.
         seconds: f64,
     },
     /// A request to stop came; the checkpoint is written.
-    Interrupted {
-        /// Steps done.
-        step: u64,
-        /// Steps of the whole run.
-        total: u64,
-    },
+    Interrupted { step: u64, total: u64 },
 }
 
 /// Time spent at a step, kept beside the checkpoint.
@@ -68,10 +57,6 @@ struct Clock {
 }
 
 /// Trains to the end or to an interruption, from the checkpoint where there is one.
-///
-/// # Errors
-/// A checkpoint that does not fit, a network that does not fit the images, values that are not finite, files that cannot be
-/// written.
 pub fn train(job: &TrainJob<'_>) -> Result<Trained> {
     let watch = Watch::begin(job.checkpoint_every);
     let device = device(job.config.device)?;
@@ -88,8 +73,8 @@ pub fn train(job: &TrainJob<'_>) -> Result<Trained> {
         monitor.save(&trainer)?;
     }
     let outcome = trainer.fit(&mut source, &mut monitor);
-    monitor.watch.check()?;
-    outcome?;
+    let outcome = monitor.watch.check().and(outcome.map_err(anyhow::Error::from));
+    outcome.map_err(|error| explained(error, trainer.n_steps()))?;
     let seconds = monitor.seconds();
     if trainer.is_finished() {
         monitor.progress.finish();
@@ -102,7 +87,29 @@ pub fn train(job: &TrainJob<'_>) -> Result<Trained> {
     Ok(Trained::Interrupted { step: trainer.n_steps(), total })
 }
 
-fn open_trainer(job: &TrainJob<'_>, device: &Device) -> Result<Trainer> {
+/// The error of a training, with its reason where its numbers are none any more.
+fn explained(error: anyhow::Error, step: u64) -> anyhow::Error {
+    if error.downcast_ref().is_some_and(is_of_numbers) {
+        let advice = "try a smaller learning rate";
+        return error.context(format!("training has diverged after step {step}; {advice}"));
+    }
+    error
+}
+
+/// Whether an error says that parameters or gradients are no numbers any more, or zero.
+pub(crate) fn is_of_numbers(error: &lipconv::Error) -> bool {
+    use lipconv::Error as E;
+    match error {
+        E::Step { source, .. } => is_of_numbers(source),
+        E::NonFinite { .. } | E::NonFiniteSomewhere { .. } => true,
+        E::ZeroWeight { .. } | E::ZeroRow { .. } => true,
+        E::Algebra { .. } | E::Orthonormalisation { .. } => true,
+        _ => false,
+    }
+}
+
+/// The trainer of a run, from the checkpoint where there is one.
+pub fn open_trainer(job: &TrainJob<'_>, device: &Device) -> Result<Trainer> {
     let checkpoint = job.run.files().checkpoint();
     let settings = train_config(&job.config.training);
     if !checkpoint.is_file() {
@@ -111,8 +118,16 @@ fn open_trainer(job: &TrainJob<'_>, device: &Device) -> Result<Trainer> {
     }
     let spec = network_spec(&job.config.network, &job.dataset.train)?;
     let mut trainer = Trainer::resume(&checkpoint, device)?;
-    // a run may go on for more epochs than its checkpoint was planned for
-    if settings.epochs > trainer.config().epochs {
+    // a run may be planned for other epochs than its checkpoint was, but not for fewer than are done
+    let n_batches = job.dataset.train.len().div_ceil(job.config.training.batch_size);
+    let done = trainer.n_steps().div_ceil(n_batches.max(1) as u64);
+    require(
+        settings.epochs as u64 >= done,
+        "training.epochs",
+        settings.epochs,
+        &format!("at least {done}, which are begun"),
+    )?;
+    if settings.epochs != trainer.config().epochs {
         trainer = trainer.planned_for(settings.epochs, settings.schedule)?;
     }
     let fits = *trainer.network().spec() == spec && *trainer.config() == settings;
@@ -125,9 +140,6 @@ fn open_trainer(job: &TrainJob<'_>, device: &Device) -> Result<Trainer> {
 }
 
 /// The network that a run begins with.
-///
-/// # Errors
-/// The run that it is taken from has no checkpoint, or another network than this run's.
 pub fn first_network(config: &RunConfig, images: &ImageSet, device: &Device) -> Result<Network> {
     let spec = network_spec(&config.network, images)?;
     let Some(from) = &config.init_from else {
@@ -152,8 +164,6 @@ pub fn first_network(config: &RunConfig, images: &ImageSet, device: &Device) -> 
 struct Monitor<'a> {
     job: &'a TrainJob<'a>,
     watch: Watch,
-    checkpoint: PathBuf,
-    clock: PathBuf,
     log: JsonLines<EpochMetrics>,
     progress: Progress,
     n_batches: usize,
@@ -189,10 +199,8 @@ impl<'a> Monitor<'a> {
         total: u64,
         n_batches: usize,
     ) -> Result<Self> {
-        let files = job.run.files();
-        let clock = files.clock();
         // without a readable clock the time spent so far is unknown, and training goes on
-        let before: Clock = read_json(&clock).ok().flatten().unwrap_or_default();
+        let before: Clock = read_json(&job.run.files().clock()).ok().flatten().unwrap_or_default();
         let seconds_before = if trainer.n_steps() == 0 { 0.0 } else { before.seconds.max(0.0) };
         let log = job.run.metrics_at(trainer.n_steps())?;
         let path = trainer.path();
@@ -200,8 +208,6 @@ impl<'a> Monitor<'a> {
         Ok(Self {
             job,
             watch,
-            checkpoint: files.checkpoint(),
-            clock,
             log,
             progress: Progress::new(job.display, job.label, trainer.n_steps(), total),
             n_batches,
@@ -217,9 +223,10 @@ impl<'a> Monitor<'a> {
     }
 
     fn save(&mut self, trainer: &Trainer) -> Result<()> {
-        trainer.save(&self.checkpoint)?;
+        let files = self.job.run.files();
+        trainer.save(&files.checkpoint())?;
         let clock = Clock { step: trainer.n_steps(), seconds: self.seconds() };
-        write_json(&self.clock, &clock)?;
+        write_json(&files.clock(), &clock)?;
         self.watch.saved();
         Ok(())
     }
@@ -300,12 +307,10 @@ fn epoch_line(row: &EpochMetrics, config: &RunConfig) -> String {
     )
 }
 
-/// Steps of a device between two looks: a tenth of a second of the slowest network.
-const STEPS_BETWEEN: usize = 32;
-
 impl Observer for Monitor<'_> {
     fn steps_between(&self) -> usize {
-        STEPS_BETWEEN
+        // a tenth of a second of the slowest network
+        32
     }
 
     fn after_step(

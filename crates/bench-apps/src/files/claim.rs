@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::{open_own, read_json, write_json};
 use crate::error::{Error, Result};
+use crate::stdout::errln;
 
 const LOCK: &str = "run.lock";
 
@@ -51,8 +52,15 @@ pub fn lock_folder(path: &Path) -> Result<File> {
     }
 }
 
+/// Moves a folder aside and says why: what is written there from now on is new.
+pub fn begin_anew(path: &Path, why: &str) -> Result<()> {
+    let aside = move_aside(path)?;
+    errln!("starting anew, {why}; the old run is now {}", aside.display());
+    Ok(())
+}
+
 /// Renames a folder to a free name beside it, which is returned.
-pub fn move_aside(path: &Path) -> Result<PathBuf> {
+fn move_aside(path: &Path) -> Result<PathBuf> {
     let write_error = Error::write(path);
     // "." has no name of its own
     let path = match path.file_name() {

@@ -36,6 +36,11 @@ pub fn open_own(path: &Path) -> Result<File> {
     output::open_own(path).map_err(Error::write(path))
 }
 
+/// Reads a file that must be there.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(Error::read(path))
+}
+
 fn read_text(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),

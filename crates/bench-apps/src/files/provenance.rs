@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use crate::stdout::escaped;
 
@@ -20,7 +21,6 @@ const DEPENDENCIES: [&str; 7] =
 /// Everything a reader needs to run the same again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// Version of this workspace.
     pub version: String,
     /// Commit of the source tree, where it is known.
     pub commit: Option<String>,
@@ -39,7 +39,7 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    /// Collects what there is to know; `device` is the device in words.
+    /// Collects all of it; `device` is the device in words.
     pub fn collect(device: &str) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -50,7 +50,7 @@ impl Provenance {
             threads: rayon::current_num_threads(),
             platform: format!("{} {}", env::consts::OS, env::consts::ARCH),
             command: command_line(env::args_os()),
-            started: utc(SystemTime::now()),
+            started: now(),
         }
     }
 }
@@ -72,7 +72,7 @@ fn dependency_versions(lock: &str) -> BTreeMap<String, Vec<String>> {
     versions
 }
 
-/// The arguments as a person would type them; what is not UTF-8 or no letter is escaped.
+/// The arguments as a person would type them; invalid UTF-8 and control characters are escaped.
 fn command_line(mut args: impl Iterator<Item = OsString>) -> String {
     let program = args.next().unwrap_or_default();
     let program = Path::new(&program).file_name().unwrap_or_default().to_owned();
@@ -83,51 +83,18 @@ fn command_line(mut args: impl Iterator<Item = OsString>) -> String {
     std::iter::once(program).chain(args).map(quote).collect::<Vec<_>>().join(" ")
 }
 
-/// `time` as in "2019-12-08 14:30:00 UTC".
-pub fn utc(time: SystemTime) -> String {
-    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    format!(
-        "{year}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
-}
-
-/// Year, month and day of the Gregorian calendar, from days since 1970-01-01.
-fn civil(days: u64) -> (u64, u64, u64) {
-    // days since 0000-03-01, so that the leap day ends a year; 146,097 days are 400 years
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let month_day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + 400 * era + u64::from(month <= 2), month, month_day)
+/// The present time as in "2019-12-08 14:30:00 UTC".
+fn now() -> String {
+    let mut text = String::new();
+    // as the log has it: 2019-12-08T14:30:00.123456Z
+    SystemTime.format_time(&mut Writer::new(&mut text)).expect("a String takes every text");
+    text.truncate(19);
+    text.replace('T', " ") + " UTC"
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        let cases = [
-            (0, "1970-01-01 00:00:00 UTC"),
-            (951_782_399, "2000-02-28 23:59:59 UTC"),
-            (951_782_400, "2000-02-29 00:00:00 UTC"),
-            (1_575_815_400, "2019-12-08 14:30:00 UTC"),
-            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
-        ];
-        for (seconds, expected) in cases {
-            assert_eq!(utc(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
-        }
-    }
 
     #[test]
     fn versions_come_from_the_lock_file() {

@@ -1,7 +1,7 @@
 //! The folder of a run.
 //!
 //! Definition: a run directory holds `config.toml` (every key written out), `versions.json` ([`Provenance`]), `metrics.jsonl`
-//! ([`EpochMetrics`]), `checkpoint.safetensors`, `data.json` (hashes of the images), `clock.json` (time spent), `log.txt`, after
+//! ([`EpochMetrics`]), `checkpoint.safetensors`, `data.json` (hashes of the images, and the settings at the start), `clock.json` (time spent), `log.txt`, after
 //! training `network.safetensors` and, after an evaluation, `eval.json`.
 //!
 //! Guarantee: one writer at a time ([`super::lock_folder`]). Files are replaced atomically. `config.toml` is written last, so a
@@ -17,8 +17,10 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::claim::{Claim, claim, lock_folder};
 use super::json::{JsonLines, read_lines};
 use super::{Provenance, read_json, write_atomic, write_json};
+use crate::config::keys::{Settings, changed};
 use crate::config::{DatasetName, RunConfig};
 use crate::error::{Error, Result};
+use crate::stdout::note;
 use certify::ByEps;
 
 const CONFIG: &str = "config.toml";
@@ -40,14 +42,16 @@ struct DataIdentity {
     /// What the classes are called, where they have names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     classes: Vec<String>,
+    /// Settings with which the run began; runs of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    settings: Option<Settings>,
 }
 
-/// Names do not change the images; runs of earlier versions have none.
+/// Names do not change the images, and settings are compared key by key.
 impl PartialEq for DataIdentity {
     fn eq(&self, other: &Self) -> bool {
-        let key =
-            |data: &Self| (data.synthetic, data.train_sha256.clone(), data.test_sha256.clone());
-        key(self) == key(other)
+        let same = self.train_sha256 == other.train_sha256 && self.test_sha256 == other.test_sha256;
+        same && self.synthetic == other.synthetic
     }
 }
 
@@ -67,7 +71,6 @@ pub struct EpochMetrics {
     pub learning_rate: f64,
     /// Training time since the run's start, without interruptions and evaluations.
     pub seconds: f64,
-    /// Test accuracy after the epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_clean: Option<f64>,
     /// Nominal certified test accuracy after the epoch.
@@ -115,13 +118,11 @@ impl RunFiles {
         RunConfig::read(&self.path.join(CONFIG))
     }
 
-    /// The versions the run was started with.
     pub fn provenance(&self) -> Result<Provenance> {
         let path = self.path.join(VERSIONS);
         read_json(&path)?.ok_or_else(|| Error::read(&path)(ErrorKind::NotFound.into()))
     }
 
-    /// The history so far.
     pub fn metrics(&self) -> Result<Vec<EpochMetrics>> {
         read_lines(&self.path.join(METRICS))
     }
@@ -129,29 +130,41 @@ impl RunFiles {
     /// The configuration with the images that the run was trained on: where synthetic digits stood in for others, the digits.
     pub fn config_as_trained(&self) -> Result<RunConfig> {
         let mut config = self.config()?;
-        if self.is_synthetic() == Some(true) {
+        let data = self.data()?;
+        if data.as_ref().is_some_and(|data| data.synthetic) {
             config.data.dataset = DatasetName::Synthetic;
+        }
+        let is_trained = self.checkpoint().is_file() || self.network().is_file();
+        if data.is_none() && is_trained && config.data.dataset == DatasetName::Mnist {
+            let file = self.path.join(DATA).display().to_string();
+            note(&format!("{file} is missing: synthetic digits may have stood in for MNIST"));
         }
         Ok(config)
     }
 
-    /// Whether the run was trained on synthetic images; `None` where that is not recorded.
-    pub fn is_synthetic(&self) -> Option<bool> {
-        self.data().map(|data| data.synthetic)
-    }
-
     /// What the classes are called; empty where they have no names.
-    pub fn classes(&self) -> Vec<String> {
-        self.data().map(|data| data.classes).unwrap_or_default()
+    pub fn classes(&self) -> Result<Vec<String>> {
+        Ok(self.data()?.map(|data| data.classes).unwrap_or_default())
     }
 
-    fn data(&self) -> Option<DataIdentity> {
-        read_json(&self.path.join(DATA)).ok()?
+    /// What was recorded of the images; None before the first step.
+    fn data(&self) -> Result<Option<DataIdentity>> {
+        read_json(&self.path.join(DATA))
     }
 
-    /// Where the checkpoint is, or will be.
     pub fn checkpoint(&self) -> PathBuf {
         self.path.join(CHECKPOINT)
+    }
+
+    /// The present weights: the trained network, or the checkpoint of a run that has not ended, or has been extended; None before both.
+    pub fn weights(&self) -> Result<Option<PathBuf>> {
+        let (network, checkpoint) = (self.network(), self.checkpoint());
+        if !network.is_file() {
+            return Ok(Some(checkpoint).filter(|file| file.is_file()));
+        }
+        let planned = self.config()?.training.epochs;
+        let is_older = self.metrics()?.last().is_some_and(|row| row.epoch < planned);
+        Ok(Some(if is_older && checkpoint.is_file() { checkpoint } else { network }))
     }
 
     /// Where the trained network is, or will be: weights by value, without the state of training.
@@ -159,17 +172,14 @@ impl RunFiles {
         self.path.join(NETWORK)
     }
 
-    /// Where the time spent is, or will be.
     pub fn clock(&self) -> PathBuf {
         self.path.join(CLOCK)
     }
 
-    /// Where the log is, or will be.
     pub fn log(&self) -> PathBuf {
         self.path.join(LOG)
     }
 
-    /// Where the evaluation is, or will be.
     pub fn eval(&self) -> PathBuf {
         self.path.join(EVAL)
     }
@@ -201,7 +211,6 @@ impl RunDir {
         Self::locked(path)
     }
 
-    /// Replaces the configuration.
     pub fn put_config(&self, config: &RunConfig) -> Result<()> {
         write_atomic(&self.files.path.join(CONFIG), config.to_toml()?.as_bytes())
     }
@@ -217,7 +226,6 @@ impl RunDir {
         }
     }
 
-    /// What can be read.
     pub fn files(&self) -> &RunFiles {
         &self.files
     }
@@ -227,13 +235,21 @@ impl RunDir {
         JsonLines::open(&self.files.path.join(METRICS), |row: &EpochMetrics| row.step <= step)
     }
 
-    /// Records which images the run is trained on, or checks that they are those it began with.
+    /// Records on which images and with which settings the run is trained, or checks that they are those it began with.
     pub fn bind_data(&self, dataset: &Dataset) -> Result<()> {
+        let settings = self.files.config()?.kept_settings();
+        if let Some(before) = self.files.data()?.and_then(|data| data.settings)
+            && let Some((key, before, now)) = changed(&before, &settings)
+        {
+            let what = format!("{key} is {now}, expected {before}, with which the run began");
+            return Err(Error::malformed(&self.files.path.join(CONFIG), what));
+        }
         let present = DataIdentity {
             synthetic: dataset.is_synthetic(),
             train_sha256: dataset.train.sha256(),
             test_sha256: dataset.test.sha256(),
             classes: dataset.classes.clone(),
+            settings: Some(settings),
         };
         if claim(&self.files.path.join(DATA), &present)? != Claim::Other {
             return Ok(());

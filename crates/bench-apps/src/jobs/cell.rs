@@ -8,14 +8,14 @@ use super::costs::Costs;
 use super::evidence::{
     AdversarialSample, CertifiedCurve, DecisionEffort, FirstImages, LayerFact, Spectra,
 };
-use super::search::Search;
-use crate::config::{DatasetName, DecisionAttack, Method, Net, RunConfig};
+use crate::config::{DatasetName, DecisionAttack, Method, Net, RunConfig, count, positive};
+use crate::error::Result;
 use crate::experiment::evaluation::headline;
 use crate::files::{EpochMetrics, Provenance};
 use crate::results::{Nearest, ResultRow};
 use certify::{ByEps, Eps};
 
-/// What tells one classifier from another.
+/// The identity of a classifier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cell {
     pub dataset: DatasetName,
@@ -38,17 +38,45 @@ pub struct ClassifierJob {
     pub config: RunConfig,
     /// Images for the attacks that see decisions alone.
     pub decision_images: usize,
-    /// Steps of the boundary attack.
     pub boundary_steps: usize,
     /// How the learning rate and the epochs are found; those of a result are what was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<Search>,
 }
 
-/// The result of a cell.
+/// How a learning rate and a number of epochs are found, and the time of the training that follows.
+///
+/// With each rate the network is trained on the first training images; the last ones are held out. The rate with the best nominal
+/// certified accuracy on these at the radius of the tables is taken, the first of equals. The training has the number of epochs
+/// whose time, by that of the search's steps, is nearest to the given one, at most the budget's. Where not one fits, it is one
+/// epoch on the first images, as many as fit and one batch at least.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Search {
+    pub learning_rates: Vec<f64>,
+    /// Epochs of each.
+    pub epochs: usize,
+    /// Images that they are trained on.
+    pub images: usize,
+    /// Images to choose by.
+    pub held_out: usize,
+    /// Time of the training that follows.
+    pub minutes: f64,
+}
+
+impl Search {
+    pub(super) fn validate(&self) -> Result<()> {
+        count("number of search.learning_rates", self.learning_rates.len())?;
+        count("search.epochs", self.epochs)?;
+        count("search.images", self.images)?;
+        count("search.held_out", self.held_out)?;
+        positive("search.minutes", self.minutes)?;
+        self.learning_rates.iter().try_for_each(|&rate| positive("search.learning_rates", rate))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellResult {
-    /// The job that was run.
     pub plan: ClassifierJob,
     /// The row of `results.json`, without the experiment's name.
     pub row: ResultRow,
@@ -56,12 +84,10 @@ pub struct CellResult {
     pub best: Option<BestEpoch>,
     /// Accuracy on the first test images under the attacks that see decisions alone.
     pub first_images: Option<FirstImages>,
-    /// Certified accuracy over the radius.
     pub curve: CertifiedCurve,
     /// The first images with their nearest adversarial examples, where they were looked for.
     #[serde(default, skip_serializing_if = "Nearest::is_empty")]
     pub nearest: Nearest,
-    /// Training, epoch by epoch.
     pub history: Vec<EpochMetrics>,
     /// Singular values of the second convolution, where there is one.
     pub spectra: Option<Spectra>,
@@ -81,9 +107,7 @@ pub struct CellResult {
     /// What it costs, where rate and epochs were searched for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub costs: Option<Costs>,
-    /// Versions, commit, command, machine.
     pub provenance: Provenance,
-    /// Lines that a reader should see.
     pub notes: Vec<String>,
 }
 
@@ -118,13 +142,11 @@ impl Cell {
         format!("{}-{network}-{method}-{recipe}seed{seed}", dataset.file_name())
     }
 
-    /// The cell's name.
     pub fn id(&self) -> String {
         let recipe = self.recipe.as_deref();
         Self::name(&self.dataset, self.network, &self.method.to_string(), recipe, self.seed)
     }
 
-    /// The recipe in words.
     pub fn recipe_title(&self) -> String {
         self.recipe
             .as_ref()

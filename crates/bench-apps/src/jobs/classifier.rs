@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
-use anyhow::Result;
-use candle_core::{DType, Device};
+use anyhow::{Context, Result};
+use candle_core::Device;
 use certify::Arithmetic;
-use lipconv::{Network, PlainNetwork};
+use lipconv::PlainNetwork;
 use lipconv_datasets::Dataset;
 
 use super::cell::{BestEpoch, CellResult, ClassifierJob, DataFacts};
@@ -17,26 +17,23 @@ use super::evidence::{
     AdversarialSample, adversarial_samples, certified_curve, first_images, layer_facts, spectra,
 };
 use super::job::{End, Job, JobResult, Reuse, Work};
-use super::quantity::What;
 use super::spec::published_figure;
 use super::trials::{open_run, settled};
 use crate::config::{Activation, DatasetName, Net, RunConfig};
-use crate::experiment::build::{self, check_network, device_name, network_spec};
+use crate::experiment::build::{self, check_network, device_name};
 use crate::experiment::evaluation::{Evaluated, evaluate, headline};
-use crate::experiment::training::{TrainJob, Trained, train};
+use crate::experiment::training::{Trained, first_network, train};
 use crate::files::{EpochMetrics, Provenance, RunDir, write_json};
 use crate::interrupt;
 use crate::progress::Display;
 use crate::results::{PaperFigures, ResultRow};
-use crate::statistic::Figure;
+use crate::statistic::{Figure, What};
+use crate::stdout::note;
 use crate::words::counted;
 
-/// Trains from the last checkpoint, evaluates, and writes the result.
 pub(super) fn run(plan: &ClassifierJob, folder: &Path, work: &Work) -> Result<End> {
     let dataset = build::dataset(&plan.config, &work.data)?;
-    for note in &dataset.notes {
-        crate::stdout::errln!("note: {note}");
-    }
+    dataset.notes.iter().for_each(|line| note(line));
     check_network(&plan.config.network, &dataset.train)?;
     let provenance = Provenance::collect(&device_name(plan.config.device));
     let settled = match &plan.search {
@@ -46,6 +43,9 @@ pub(super) fn run(plan: &ClassifierJob, folder: &Path, work: &Work) -> Result<En
     let Some(plan) = &settled else { return Ok(End::Interrupted) };
     let n_train = plan.config.data.train_limit.unwrap_or(usize::MAX);
     let dataset = Dataset { train: dataset.train.head(n_train), ..dataset };
+    // another run's network is read now: that run may be gone, or trained further, when this one ends
+    let begun_with = plan.config.init_from.is_some();
+    let begun_with = begun_with.then(|| before_training(&plan.config, &dataset)).transpose()?;
     announce(plan, &dataset, &provenance);
     let run = open_run(plan, &folder.join("run"), work.reuse, &provenance)?;
     // another worker may have finished while this one looked for its data
@@ -55,17 +55,8 @@ pub(super) fn run(plan: &ClassifierJob, folder: &Path, work: &Work) -> Result<En
     }
     (work.log)(&run.files().log())?;
     run.bind_data(&dataset)?;
-    let (config, display) = (&plan.config, work.display);
-    let checkpoint_every = work.checkpoint_every;
-    let job = TrainJob {
-        config,
-        dataset: &dataset,
-        label: "training",
-        run: &run,
-        display,
-        checkpoint_every,
-    };
-    let (n_parameters, network, seconds) = match train(&job)? {
+    let training = work.training("training", &plan.config, &dataset, &run);
+    let (n_parameters, network, seconds) = match train(&training)? {
         Trained::Finished { network, seconds } => {
             (network.n_parameters(), network.materialize()?, seconds)
         }
@@ -82,8 +73,13 @@ pub(super) fn run(plan: &ClassifierJob, folder: &Path, work: &Work) -> Result<En
         Some(_) => Some(costs(&folder.join("costs.json"), n_parameters, &network, &dataset.test)?),
         None => None,
     };
-    let trained = TrainedCell { job: plan, dataset: &dataset, run: &run, network, seconds, costs };
-    JobResult::Classifier(Box::new(trained.evaluate(display)?)).put(folder)?;
+    let initial = match begun_with {
+        Some(network) => network,
+        None => before_training(&plan.config, &dataset)?,
+    };
+    let (job, dataset, run) = (plan, &dataset, &run);
+    let trained = TrainedCell { job, dataset, run, initial, network, seconds, costs };
+    JobResult::Classifier(Box::new(trained.evaluate(work.display)?)).put(folder)?;
     Ok(End::Finished)
 }
 
@@ -119,11 +115,24 @@ pub(super) fn data_facts(dataset: &Dataset) -> DataFacts {
     }
 }
 
-/// A trained cell.
+/// The network before the first step: another run's, or the one that the seed decides.
+fn before_training(config: &RunConfig, dataset: &Dataset) -> Result<PlainNetwork> {
+    let network = first_network(config, &dataset.train, &Device::Cpu).with_context(|| {
+        let Some(from) = &config.init_from else { return "the network before training".into() };
+        format!(
+            "init_from is {}, expected the run that training begins with: the singular values of its network are shown",
+            from.display()
+        )
+    })?;
+    Ok(network.materialize()?)
+}
+
 struct TrainedCell<'a> {
     job: &'a ClassifierJob,
     dataset: &'a Dataset,
     run: &'a RunDir,
+    /// The network before training.
+    initial: PlainNetwork,
     network: PlainNetwork,
     seconds: f64,
     costs: Option<Costs>,
@@ -145,7 +154,7 @@ impl TrainedCell<'_> {
             first_images: first_images(&self.network, &first, &self.job.effort())?,
             curve: certified_curve(&evaluated),
             nearest: evaluated.nearest(),
-            spectra: spectra(&self.initial()?, &self.network)?,
+            spectra: spectra(&self.initial, &self.network)?,
             samples: self.samples(&evaluated)?,
             lipschitz: Some(evaluated.evaluation.lipschitz),
             layers: layer_facts(&self.network, &evaluated),
@@ -182,20 +191,12 @@ impl TrainedCell<'_> {
             device: provenance.device,
             commit: provenance.commit,
             seconds: self.seconds + evaluated.seconds,
-            clean: evaluated.clean(),
+            clean: evaluated.evaluation.clean,
             certified: evaluated.certified(),
             attacks: evaluated.attacked(),
             auto_attack: evaluated.auto_attacked(),
             paper: paper(self.job, synthetic),
         })
-    }
-
-    /// The network before the first step, which its seed decides.
-    fn initial(&self) -> Result<PlainNetwork> {
-        let config = &self.job.config;
-        let spec = network_spec(&config.network, &self.dataset.train)?;
-        let network = Network::new(&spec, DType::F32, &Device::Cpu, config.training.seed)?;
-        Ok(network.materialize()?)
     }
 
     fn samples(&self, evaluated: &Evaluated) -> Result<Vec<AdversarialSample>> {

@@ -15,21 +15,18 @@ use certify::LogitBound;
 use super::cell::{Cell, CellResult};
 use super::collect_distances::{DistanceJson, DistanceSection};
 use super::evidence::Spectra;
-use super::job::JobResult;
-use super::quantity::What;
+use super::job::{Job, JobResult};
 use super::spec::Experiment;
 use crate::config::{DatasetName, DecisionAttack};
 use crate::error::{Error, Result};
 use crate::results::ResultRow;
-use crate::statistic::{Figure, Statistic};
-use crate::words::once;
+use crate::statistic::{Figure, Statistic, What};
+use crate::words::{distinct, once};
 
 /// Everything that is written up.
 #[derive(Debug, Clone)]
 pub struct Reproduction {
-    /// A section for each experiment.
     pub sections: Vec<Section>,
-    /// Lines that a reader should see.
     pub notes: Vec<String>,
 }
 
@@ -40,7 +37,6 @@ pub struct Section {
     pub results: Vec<CellResult>,
     /// The same in groups, in the experiment's order.
     pub groups: Vec<Group>,
-    /// Distances, where the experiment measures any.
     pub distances: Option<DistanceSection>,
 }
 
@@ -49,14 +45,11 @@ pub struct Section {
 pub struct Group {
     /// The first seed's cell.
     pub cell: Cell,
-    /// Whether the images were drawn by a program.
     pub synthetic: bool,
-    /// The extent of training and evaluation.
     pub extent: Extent,
     /// Radius of the certified accuracy and of the attacks.
     pub eps: String,
     pub seeds: Vec<u64>,
-    /// Devices in words, each once.
     pub devices: Vec<String>,
     pub commits: Vec<String>,
     /// Time of training and evaluation, seconds, mean over the seeds.
@@ -103,15 +96,13 @@ impl Group {
     pub fn dataset(&self) -> String {
         dataset_title(&self.cell.dataset, self.synthetic)
     }
+}
 
-    fn takes(&self, result: &CellResult) -> bool {
-        let cell = Cell {
-            seed: self.cell.seed,
-            attacks: self.cell.attacks.clone(),
-            ..result.plan.cell.clone()
-        };
-        cell == self.cell && result.row.synthetic == self.synthetic && extent(result) == self.extent
-    }
+/// Whether two results differ in their seed alone, whatever other attacks there were.
+fn are_alike(a: &CellResult, b: &CellResult) -> bool {
+    let own = &a.plan.cell;
+    let cell = Cell { seed: own.seed, attacks: own.attacks.clone(), ..b.plan.cell.clone() };
+    cell == *own && a.row.synthetic == b.row.synthetic && extent(a) == extent(b)
 }
 
 /// The name of a data set in tables.
@@ -122,7 +113,12 @@ pub fn dataset_title(dataset: &DatasetName, synthetic: bool) -> String {
 impl Section {
     /// The spectra of a group's first seed.
     pub fn spectra(&self, group: &Group) -> Option<&Spectra> {
-        self.results.iter().find(|result| group.takes(result))?.spectra.as_ref()
+        let is_first = |result: &&CellResult| {
+            let (plan, row) = (&result.plan, &result.row);
+            let same = plan.cell == group.cell && row.synthetic == group.synthetic;
+            same && extent(result) == group.extent
+        };
+        self.results.iter().find(is_first)?.spectra.as_ref()
     }
 
     /// The quantities to show: those that are wanted and that some group has.
@@ -160,23 +156,29 @@ impl Reproduction {
     }
 }
 
-/// Reads every finished job under `dir` and sorts them into the experiments.
-///
-/// # Errors
-/// [`crate::Error::Read`] when a folder cannot be listed.
-pub fn collect(dir: &Path, experiments: &[Experiment]) -> Result<Reproduction> {
-    let (mut results, mut notes) = (Vec::new(), Vec::new());
+/// Reads every finished job under `dir` and sorts them into the experiments. With them, why results that belong there, or may
+/// do so, cannot be read.
+pub fn collect(dir: &Path, experiments: &[Experiment]) -> Result<(Reproduction, Vec<Error>)> {
+    let (mut results, mut notes, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+    // what the result is of, the job beside it says
+    let belongs = |folder: &Path| {
+        let job = Job::read(folder).ok();
+        job.is_none_or(|job| experiments.iter().any(|experiment| experiment.shows(&job)))
+    };
     for kind in ["cells", "distances"] {
         for budget in folders(&dir.join(kind))? {
             for folder in folders(&budget)? {
                 match JobResult::read(&folder) {
                     Ok(found) => results.extend(found),
-                    Err(error) => notes.push(format!("left out: {error}")),
+                    Err(error) => {
+                        notes.push(format!("left out: {error}"));
+                        unreadable.extend(belongs(&folder).then_some(error));
+                    }
                 }
             }
         }
     }
-    Ok(sorted(results, notes, experiments))
+    Ok((sorted(results, notes, experiments), unreadable))
 }
 
 /// The folders in a folder, in order; none where it is missing.
@@ -193,7 +195,6 @@ fn folders(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Sorts results into the experiments.
 pub fn sorted(
     results: Vec<JobResult>,
     mut notes: Vec<String>,
@@ -206,11 +207,8 @@ pub fn sorted(
             other => distances.push(other),
         }
     }
-    for note in cells.iter().flat_map(|result| &result.notes) {
-        if !notes.contains(note) {
-            notes.push(note.clone());
-        }
-    }
+    notes.extend(cells.iter().flat_map(|result| result.notes.clone()));
+    let notes = distinct(notes);
     let section = |experiment: &Experiment| {
         let distances = DistanceSection::new(experiment, &distances);
         Section { distances, ..section(experiment, &cells) }
@@ -226,47 +224,32 @@ fn section(experiment: &Experiment, results: &[CellResult]) -> Section {
         let cell = &result.plan.cell;
         (position(result), cell.budget.clone(), cell.seed)
     });
-    let mut groups: Vec<(Group, Vec<&CellResult>)> = Vec::new();
+    let mut groups: Vec<Vec<&CellResult>> = Vec::new();
     for result in &mine {
-        match groups.iter_mut().find(|(group, _)| group.takes(result)) {
-            Some((_, members)) => members.push(result),
-            None => groups.push((empty_group(result), vec![result])),
+        match groups.iter_mut().find(|members| are_alike(members[0], result)) {
+            Some(members) => members.push(result),
+            None => groups.push(vec![result]),
         }
     }
-    let groups = groups.into_iter().map(|(group, of)| filled(experiment, group, &of)).collect();
+    let groups = groups.iter().map(|members| group(experiment, members)).collect();
     Section { experiment: experiment.clone(), groups, results: mine, distances: None }
 }
 
-fn empty_group(result: &CellResult) -> Group {
-    Group {
-        cell: result.plan.cell.clone(),
-        synthetic: result.row.synthetic,
-        extent: extent(result),
-        eps: result.eps().to_owned(),
-        seeds: Vec::new(),
-        devices: Vec::new(),
-        commits: Vec::new(),
-        seconds: 0.0,
-        values: Vec::new(),
-        radii: result.row.certified.nominal.iter().map(|(eps, _)| eps.to_string()).collect(),
-        curves: Vec::new(),
-        pairwise: result.row.certified.nominal_bound == LogitBound::Pairwise,
-    }
-}
-
-fn filled(experiment: &Experiment, group: Group, members: &[&CellResult]) -> Group {
+fn group(experiment: &Experiment, members: &[&CellResult]) -> Group {
+    let (first, cell) = (members[0], &members[0].plan.cell);
+    let certified = &first.row.certified;
+    let radii: Vec<String> = certified.nominal.iter().map(|(eps, _)| eps.to_string()).collect();
     let ours = |what: What, eps: &str| {
         let values: Vec<f64> =
             members.iter().filter_map(|result| measured(result, what, eps)).collect();
         Statistic::of(&values)
     };
     let at = |what: What| {
-        let radii = group.radii.iter();
-        radii.filter_map(move |eps| Some((what, eps.clone(), ours(what, eps)?)))
+        radii.iter().filter_map(move |eps| Some((what, eps.clone(), ours(what, eps)?)))
     };
     let value = |what: What| {
-        let paper = experiment.paper(&group.cell, what).filter(|_| !group.synthetic);
-        (what, ours(what, &group.eps), paper)
+        let paper = experiment.paper(cell, what).filter(|_| !first.row.synthetic);
+        (what, ours(what, first.eps()), paper)
     };
     Group {
         curves: [What::Certified, What::Real, What::Executed].into_iter().flat_map(at).collect(),
@@ -275,7 +258,12 @@ fn filled(experiment: &Experiment, group: Group, members: &[&CellResult]) -> Gro
         devices: once(members.iter().map(|r| r.row.device.clone())),
         commits: once(members.iter().filter_map(|r| r.row.commit.clone())),
         seconds: members.iter().map(|r| r.row.seconds).sum::<f64>() / members.len() as f64,
-        ..group
+        cell: cell.clone(),
+        synthetic: first.row.synthetic,
+        extent: extent(first),
+        eps: first.eps().to_owned(),
+        pairwise: certified.nominal_bound == LogitBound::Pairwise,
+        radii,
     }
 }
 

@@ -16,18 +16,14 @@ use crate::config::{Activation, DatasetName, Method};
 use crate::statistic::{Figure, Statistic};
 use crate::words::once;
 
-/// The finished cells of an experiment with distances.
 #[derive(Debug, Clone)]
 pub struct DistanceSection {
-    /// The distances of the experiment.
     pub distances: Distances,
     /// Published estimates, for the data set of each row that has some.
     pub paper: Vec<(DatasetName, PublishedDistances)>,
-    /// Rows of the table.
     pub rows: Vec<DistanceRow>,
     /// Finished critics, in the order of the rows.
     pub critics: Vec<CriticResult>,
-    /// The generators that they saw.
     pub generators: Vec<GeneratorResult>,
     /// Anchors, one for each budget.
     pub anchors: Vec<AnchorsResult>,
@@ -36,28 +32,15 @@ pub struct DistanceSection {
 /// Critics that differ in method and seed alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DistanceRow {
-    /// What they have in common.
-    pub key: DistanceKey,
+    /// One of them; the others have its generator and its plan but for method, seed and device.
+    pub first: CriticResult,
     pub seeds: Vec<u64>,
-    /// Devices in words, each once.
     pub devices: Vec<String>,
     pub commits: Vec<String>,
     /// Time of one critic with all its rates, seconds, mean.
     pub seconds: f64,
     /// One for each method of the experiment.
     pub cells: Vec<DistanceCell>,
-}
-
-/// What the critics of a row have in common.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DistanceKey {
-    /// The plan, with method, seed and device of whichever cell was first.
-    plan: CriticJob,
-    /// The images, by name.
-    pub dataset: String,
-    /// Whether they were drawn by a program.
-    pub synthetic: bool,
-    generator_sha256: String,
 }
 
 /// A method's place in a row.
@@ -73,10 +56,8 @@ pub struct DistanceCell {
     pub rates: Vec<RateCell>,
 }
 
-/// A learning rate of a method.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RateCell {
-    /// The rate at the start.
     pub learning_rate: f64,
     pub ours: Option<Statistic>,
     /// Seeds for which it was the best on the samples kept for choosing.
@@ -132,58 +113,34 @@ struct RateJson {
     stopped: Option<String>,
 }
 
-impl DistanceKey {
-    fn of(result: &CriticResult) -> Self {
-        Self {
-            plan: result.plan.clone(),
-            dataset: result.dataset.clone(),
-            synthetic: result.synthetic,
-            generator_sha256: result.generator_sha256.clone(),
-        }
-    }
-
+impl DistanceRow {
     /// Whether a result belongs to the row.
     fn takes(&self, result: &CriticResult) -> bool {
-        let mut plan = result.plan.clone();
-        (plan.method, plan.seed) = (self.plan.method, self.plan.seed);
-        plan.generator.device = self.plan.generator.device;
-        plan == self.plan && result.generator_sha256 == self.generator_sha256
+        is_alike(&self.first, result, false)
     }
 
-    /// Name of the budget.
-    pub fn budget(&self) -> &str {
-        &self.plan.generator.budget
+    /// What tells the row's images and budget from those of other rows, where there are others.
+    fn prefix(&self, rows: &[Self]) -> String {
+        let own = &self.first.plan.generator;
+        let is_alike = |row: &Self| {
+            let generator = &row.first.plan.generator;
+            generator.dataset == own.dataset && generator.budget == own.budget
+        };
+        if rows.iter().all(is_alike) {
+            return String::new();
+        }
+        format!("{}, {}: ", self.first.dataset, own.budget)
     }
+}
 
-    /// The images.
-    pub fn source(&self) -> &DatasetName {
-        &self.plan.generator.dataset
+/// Whether two critics of one generator differ in method, seed and device alone, or in the nonlinearity as well.
+fn is_alike(a: &CriticResult, b: &CriticResult, any_activation: bool) -> bool {
+    let mut plan = CriticJob { method: a.plan.method, seed: a.plan.seed, ..b.plan.clone() };
+    plan.generator.device = a.plan.generator.device;
+    if any_activation {
+        plan.activation = a.plan.activation;
     }
-
-    /// Height and width of the images.
-    pub fn size(&self) -> usize {
-        self.plan.generator.size
-    }
-
-    /// The nonlinearity.
-    pub fn activation(&self) -> Activation {
-        self.plan.activation
-    }
-
-    /// Width of the critics; 1 is the paper's.
-    pub fn width(&self) -> f64 {
-        self.plan.width
-    }
-
-    /// Steps of each critic.
-    pub fn steps(&self) -> usize {
-        self.plan.epochs * self.plan.epoch_steps
-    }
-
-    /// Pairs that are reported, where the data have as many.
-    pub fn pairs(&self) -> usize {
-        self.plan.n_report
-    }
+    plan == a.plan && a.generator_sha256 == b.generator_sha256
 }
 
 impl DistanceSection {
@@ -210,30 +167,30 @@ impl DistanceSection {
         generators.retain(|g: &GeneratorResult| {
             distances.datasets.contains(&g.plan.dataset) && g.plan.size == distances.size
         });
-        let mut keys: Vec<DistanceKey> = Vec::new();
+        let mut firsts: Vec<&CriticResult> = Vec::new();
         for critic in &critics {
-            if !keys.iter().any(|key| key.takes(critic)) {
-                keys.push(DistanceKey::of(critic));
+            if !firsts.iter().any(|first| is_alike(first, critic, false)) {
+                firsts.push(critic);
             }
         }
+        let firsts: Vec<CriticResult> = firsts.into_iter().cloned().collect();
         let paper = |dataset: &DatasetName| {
             Some((dataset.clone(), experiment.paper_distances(dataset)?.clone()))
         };
         let paper = distances.datasets.iter().filter_map(paper).collect();
         let (distances, rows) = (distances.clone(), Vec::new());
         let mut section = Self { distances, paper, rows, critics, generators, anchors };
-        section.rows = keys.into_iter().map(|key| section.row(key)).collect();
+        section.rows = firsts.into_iter().map(|first| section.row(first)).collect();
         Some(section)
     }
 
-    /// The published estimates for a data set.
     pub fn published(&self, dataset: &DatasetName) -> Option<&PublishedDistances> {
         self.paper.iter().find_map(|(of, paper)| (of == dataset).then_some(paper))
     }
 
     /// The first seed's critic of a method in a row.
     pub fn critic(&self, row: &DistanceRow, method: &str) -> Option<&CriticResult> {
-        let mut of_row = self.critics.iter().filter(|critic| row.key.takes(critic));
+        let mut of_row = self.critics.iter().filter(|critic| row.takes(critic));
         of_row.find(|critic| critic.plan.method.to_string() == method)
     }
 
@@ -241,24 +198,22 @@ impl DistanceSection {
     pub fn orders(&self) -> Vec<Order> {
         let mut orders = Vec::new();
         for row in &self.rows {
-            let name = row.key.activation().title();
+            let name = row.first.plan.activation.title();
             for pair in row.cells.windows(2) {
                 if let (Some(less), Some(more)) = (&pair[0].ours, &pair[1].ours) {
                     let (a, b) = (pair[1].method.to_uppercase(), pair[0].method.to_uppercase());
-                    let statement = format!("{}{a} > {b} with {name}", row.key.prefix(&self.rows));
+                    let statement = format!("{}{a} > {b} with {name}", row.prefix(&self.rows));
                     orders.push(Order { statement, holds: more.mean > less.mean });
                 }
             }
         }
-        for pair in
-            self.rows.windows(2).filter(|pair| pair[0].key.differs_in_activation(&pair[1].key))
-        {
+        let alike = |pair: &&[DistanceRow]| is_alike(&pair[0].first, &pair[1].first, true);
+        for pair in self.rows.windows(2).filter(alike) {
             for (maxmin, relu) in pair[0].cells.iter().zip(&pair[1].cells) {
                 if let (Some(more), Some(less)) = (&maxmin.ours, &relu.ours) {
-                    let prefix = pair[0].key.prefix(&self.rows);
+                    let prefix = pair[0].prefix(&self.rows);
                     let method = maxmin.method.to_uppercase();
-                    let (a, b) = (pair[0].key.activation(), pair[1].key.activation());
-                    let (a, b) = (a.title(), b.title());
+                    let [a, b] = [0, 1].map(|i| pair[i].first.plan.activation.title());
                     let statement = format!("{prefix}{a} > {b} with {method}");
                     orders.push(Order { statement, holds: more.mean > less.mean });
                 }
@@ -267,48 +222,44 @@ impl DistanceSection {
         orders
     }
 
-    /// Rows of `distances.json`.
     pub fn json(&self, experiment: &str) -> Vec<DistanceJson> {
         self.critics.iter().map(|critic| self.critic_json(experiment, critic)).collect()
     }
 
-    fn row(&self, key: DistanceKey) -> DistanceRow {
-        let mine: Vec<&CriticResult> =
-            self.critics.iter().filter(|critic| key.takes(critic)).collect();
+    fn row(&self, first: CriticResult) -> DistanceRow {
+        let mine = self.critics.iter().filter(|critic| is_alike(&first, critic, false));
+        let mine: Vec<&CriticResult> = mine.collect();
         let mut seeds: Vec<u64> = mine.iter().map(|critic| critic.plan.seed).collect();
         seeds.sort_unstable();
         seeds.dedup();
         let seconds = mine.iter().map(|c| c.seconds).sum::<f64>() / mine.len().max(1) as f64;
+        let methods = self.distances.methods.iter();
         DistanceRow {
             seeds,
             devices: once(mine.iter().map(|c| c.provenance.device.clone())),
             commits: once(mine.iter().filter_map(|c| c.provenance.commit.clone())),
             seconds,
-            cells: self
-                .distances
-                .methods
-                .iter()
-                .map(|method| self.cell(&key, method, &mine))
-                .collect(),
-            key,
+            cells: methods.map(|method| self.cell(&first.plan, method, &mine)).collect(),
+            first,
         }
     }
 
-    fn cell(&self, key: &DistanceKey, method: &str, row: &[&CriticResult]) -> DistanceCell {
+    fn cell(&self, plan: &CriticJob, method: &str, row: &[&CriticResult]) -> DistanceCell {
         let mine: Vec<&CriticResult> =
             row.iter().copied().filter(|critic| critic.plan.method.to_string() == method).collect();
         let found: Vec<_> = mine.iter().filter_map(|critic| critic.estimate()).collect();
         let values: Vec<f64> = found.iter().map(|e| e.value).collect();
         let errors: Vec<f64> = found.iter().map(|e| e.standard_error).collect();
-        let rates = key.plan.learning_rates.iter().enumerate();
+        let rates = plan.learning_rates.iter().enumerate();
+        let paper = self.published(&plan.generator.dataset);
+        let is_synthetic = row.iter().any(|critic| critic.synthetic);
         DistanceCell {
             method: method.to_owned(),
             ours: Statistic::of(&values),
             standard_error: Statistic::of(&errors).map(|s| s.mean),
-            published: self
-                .published(key.source())
-                .and_then(|paper| paper.figure(method, key.activation()))
-                .filter(|_| !key.synthetic),
+            published: paper
+                .and_then(|paper| paper.figure(method, plan.activation))
+                .filter(|_| !is_synthetic),
             rates: rates.map(|(i, &rate)| rate_cell(i, rate, &mine)).collect(),
         }
     }
@@ -353,26 +304,6 @@ impl DistanceSection {
             rates: rates.collect(),
             paper: paper.filter(|_| !critic.synthetic).map(|figure| figure.mean()),
         }
-    }
-}
-
-impl DistanceKey {
-    fn differs_in_activation(&self, other: &Self) -> bool {
-        let mut plan = other.plan.clone();
-        (plan.method, plan.seed) = (self.plan.method, self.plan.seed);
-        (plan.activation, plan.generator.device) =
-            (self.plan.activation, self.plan.generator.device);
-        self.plan.activation != other.plan.activation
-            && plan == self.plan
-            && self.generator_sha256 == other.generator_sha256
-    }
-
-    /// What tells the row's images and budget from those of other rows, where there are others.
-    fn prefix(&self, rows: &[DistanceRow]) -> String {
-        let alone = rows
-            .iter()
-            .all(|row| row.key.source() == self.source() && row.key.budget() == self.budget());
-        if alone { String::new() } else { format!("{}, {}: ", self.dataset, self.budget()) }
     }
 }
 

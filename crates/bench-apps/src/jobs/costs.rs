@@ -1,9 +1,10 @@
-//! What a trained classifier costs.
+//! The costs of a trained classifier: parameters, memory, time of an image.
 //!
 //! Definition. The peak of memory is that of the process that trained, read when training has ended; systems without
 //! `/proc/self/status` have none. An image takes the median time of some forward passes of the plain network, by the images in one.
 //!
-//! Guarantee: measured once and kept in a file, so that a job that goes on after its training reports what was measured then.
+//! Guarantee: measured once and kept in a file, so that a job that goes on after its training reports what was measured then. Where
+//! that file is damaged, the peak of memory is absent: this process may not have trained.
 
 use std::fs;
 use std::path::Path;
@@ -16,15 +17,14 @@ use lipconv_datasets::ImageSet;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{read_json, write_json};
+use crate::stdout::note;
 
 /// Costs of a classifier, those of a training step aside: they are in its history.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Costs {
-    /// Parameters of the network that was trained.
     pub n_parameters: usize,
     /// Largest resident memory until the end of training, in MiB.
     pub peak_mib: Option<f64>,
-    /// Time of inference for an image, in milliseconds.
     pub image_ms: f64,
 }
 
@@ -32,17 +32,21 @@ pub struct Costs {
 const BATCH: usize = 100;
 const PASSES: usize = 5;
 
-/// The costs in a file, measured where it is missing.
+/// The costs in a file, measured where it is missing or damaged.
 pub(super) fn costs(
     path: &Path,
     n_parameters: usize,
     network: &PlainNetwork,
     images: &ImageSet,
 ) -> Result<Costs> {
-    if let Some(before) = read_json(path)? {
-        return Ok(before);
-    }
-    let peak_mib = peak_mib();
+    let peak_mib = match read_json(path) {
+        Ok(Some(before)) => return Ok(before),
+        Ok(None) => peak_mib(),
+        Err(error) => {
+            note(&format!("measured again: {error}"));
+            None
+        }
+    };
     let n = images.len().min(BATCH);
     let batch = images.tensor(0..n, network.dtype(), &Device::Cpu)?;
     let pass = |_| {

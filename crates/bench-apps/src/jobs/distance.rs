@@ -16,23 +16,17 @@ pub(super) const ANCHOR_STEPS: usize = 25;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GeneratorJob {
-    /// Name of the budget.
     pub budget: String,
     pub dataset: DatasetName,
-    /// Their height and width.
     pub size: usize,
     pub device: DeviceKind,
     pub settings: GanSettings,
 }
 
-/// A trained generator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GeneratorResult {
-    /// The job that was run.
     pub plan: GeneratorJob,
-    /// The images, by name.
     pub dataset: String,
-    /// Whether they were drawn by a program.
     pub synthetic: bool,
     /// SHA-256 of the frozen generator's file.
     pub sha256: String,
@@ -42,9 +36,7 @@ pub struct GeneratorResult {
     pub images: String,
     /// Time of training by the process that finished it.
     pub seconds: f64,
-    /// Versions, commit, command, machine.
     pub provenance: Provenance,
-    /// Lines that a reader should see.
     pub notes: Vec<String>,
 }
 
@@ -52,48 +44,38 @@ pub struct GeneratorResult {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AnchorsJob {
-    /// Name of the budget.
     pub budget: String,
     pub seeds: Vec<u64>,
     pub methods: Vec<Method>,
     pub activations: Vec<Activation>,
     /// Epochs of 25 steps.
     pub epochs: usize,
-    /// Rates to choose from.
     pub learning_rates: Vec<f64>,
 }
 
-/// What a critic makes of an anchor.
+/// A critic's estimate of an anchor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AnchorResult {
-    /// The anchor's name.
     pub name: String,
-    /// Method of the critic.
     pub method: Method,
     pub activation: Activation,
-    /// The known distance.
     pub exact: f64,
-    /// What the critic shows.
     pub estimate: Estimate,
     pub seed: u64,
 }
 
 impl AnchorResult {
-    /// Estimate over exact value.
     pub fn ratio(&self) -> f64 {
         self.estimate.value / self.exact
     }
 }
 
-/// Critics on known distances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AnchorsResult {
-    /// The job that was run.
     pub plan: AnchorsJob,
     /// One for each anchor, method, nonlinearity and seed.
     pub rows: Vec<AnchorResult>,
     pub seconds: f64,
-    /// Versions, commit, command, machine.
     pub provenance: Provenance,
 }
 
@@ -104,7 +86,6 @@ impl AnchorsResult {
     }
 }
 
-/// A critic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CriticJob {
@@ -119,21 +100,16 @@ pub struct CriticJob {
     pub epoch_steps: usize,
     /// Samples of each side in a step.
     pub batch_size: usize,
-    /// Rates to choose from.
     pub learning_rates: Vec<f64>,
     /// Pairs to choose on.
     pub n_select: usize,
     pub n_report: usize,
 }
 
-/// A trained critic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CriticResult {
-    /// The job that was run.
     pub plan: CriticJob,
-    /// The images, by name.
     pub dataset: String,
-    /// Whether they were drawn by a program.
     pub synthetic: bool,
     /// SHA-256 of the frozen generator's file.
     pub generator_sha256: String,
@@ -142,7 +118,6 @@ pub struct CriticResult {
     pub best: usize,
     /// Time of training and measuring, all rates together.
     pub seconds: f64,
-    /// Versions, commit, command, machine.
     pub provenance: Provenance,
 }
 
@@ -176,7 +151,6 @@ impl GeneratorJob {
         format!("{}-{}px", self.dataset.file_name(), self.size)
     }
 
-    /// The job's name.
     pub fn id(&self) -> String {
         format!("{}-generator", self.stem())
     }
@@ -189,7 +163,6 @@ impl GeneratorJob {
 }
 
 impl CriticJob {
-    /// The job's name.
     pub fn id(&self) -> String {
         let Self { method, activation, seed, .. } = self;
         format!("{}-{method}-{}-seed{seed}", self.generator.stem(), activation)

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::distance::{AnchorsJob, CriticJob, GeneratorJob};
 use super::job::{Choice, Job};
-use crate::config::{Activation, DatasetName, Method};
+use crate::config::{Activation, DatasetName, Method, require};
 use crate::error::{Error, Result};
 use crate::statistic::Figure;
 use crate::wasserstein::gan::GanSettings;
@@ -16,7 +16,6 @@ use crate::wasserstein::gan::GanSettings;
 #[serde(deny_unknown_fields)]
 pub struct Distances {
     pub datasets: Vec<DatasetName>,
-    /// Height and width of the images.
     pub size: usize,
     /// Methods of the critics, by the names that network files give them.
     pub methods: Vec<String>,
@@ -41,16 +40,13 @@ pub struct PublishedDistances {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DistanceBudget {
-    /// Seeds of the critics.
     pub seeds: Vec<u64>,
     /// Width of the critics; 1 is the paper's.
     pub width: f64,
-    /// Epochs of a critic.
     pub epochs: usize,
     pub epoch_steps: usize,
     /// Samples of each side in a step.
     pub batch_size: usize,
-    /// Rates to choose from.
     pub learning_rates: Vec<f64>,
     /// Pairs to choose on.
     pub n_select: usize,
@@ -66,15 +62,14 @@ pub struct AnchorBudget {
     pub seeds: Vec<u64>,
     /// Epochs of 25 steps.
     pub epochs: usize,
-    /// Rates to choose from.
     pub learning_rates: Vec<f64>,
     /// Whether all methods and nonlinearities are run, rather than BCOP with MaxMin alone.
     pub all: bool,
 }
 
 impl Distances {
-    /// The jobs under a budget: generators, anchors, then critics, those of the first seed first. With them, the methods that
-    /// this version does not have.
+    /// The jobs under a budget: generators, anchors, then critics, those of the first seed first; none where no method is left.
+    /// With them, the methods that this version does not have.
     pub fn jobs(&self, budget: &DistanceBudget, choice: Choice<'_>) -> (Vec<Job>, Vec<Error>) {
         let (mut methods, mut unknown) = (Vec::new(), Vec::new());
         for method in self.methods.iter().filter(|method| choice.takes(method)) {
@@ -82,6 +77,9 @@ impl Distances {
                 Ok(kind) => methods.push(kind),
                 Err(error) => unknown.push(error),
             }
+        }
+        if methods.is_empty() {
+            return (Vec::new(), unknown);
         }
         let generators: Vec<GeneratorJob> =
             self.datasets.iter().map(|dataset| self.generator(dataset, budget, choice)).collect();
@@ -145,7 +143,6 @@ impl Distances {
 }
 
 impl PublishedDistances {
-    /// The estimate for a method and a nonlinearity.
     pub fn figure(&self, method: &str, activation: Activation) -> Option<Figure> {
         self.by_activation.get(&activation)?.get(method).copied()
     }
@@ -173,20 +170,12 @@ fn critic(
 impl DistanceBudget {
     /// Checks the values that the settings of critics do not check.
     pub fn validate(&self) -> Result<()> {
-        let refuse = |key, got: String, expected: &str| {
-            Err(Error::ConfigValue { key, got, expected: expected.into() })
-        };
-        let valid = |rate: &f64| rate.is_finite() && *rate > 0.0;
         for rates in [&self.learning_rates, &self.anchors.learning_rates] {
-            if rates.is_empty() || !rates.iter().all(valid) {
-                let key = "wasserstein.learning_rates";
-                return refuse(key, format!("{rates:?}"), "at least one, all positive");
-            }
+            let fits = !rates.is_empty() && rates.iter().all(|r| r.is_finite() && *r > 0.0);
+            let (key, expected) = ("wasserstein.learning_rates", "at least one, all positive");
+            require(fits, key, format!("{rates:?}"), expected)?;
         }
-        if self.n_select < 2 || self.n_report < 2 {
-            let got = self.n_select.min(self.n_report).to_string();
-            return refuse("wasserstein.n_select or n_report", got, "at least 2");
-        }
-        Ok(())
+        let least = self.n_select.min(self.n_report);
+        require(least >= 2, "wasserstein.n_select or n_report", least, "at least 2")
     }
 }

@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use blockconv::spectrum::layer_singular_values;
 use candle_core::{DType, Tensor};
-use certify::batched_logits;
 use certify::{
-    Attack, AttackStart, AttackTarget, Boundary, Classifier, Loss, Pgd, Pointwise, Stopping,
+    Attack, AttackStart, AttackTarget, Boundary, Classifier, Eps, Loss, Pgd, Pointwise, Stopping,
+    batched_logits,
 };
 use lipconv::{PlainLayer, PlainNetwork, SignalShape};
 use lipconv_datasets::{ImageSet, data_url, png};
@@ -27,13 +27,11 @@ use serde::{Deserialize, Serialize};
 use crate::config::{DecisionAttack, EvaluationConfig};
 use crate::experiment::evaluation::Evaluated;
 use crate::words::shape_text;
-use certify::Eps;
 
 /// Images shown of each cell.
 pub const N_SHOWN: usize = 16;
 /// Points of the certified-accuracy curve.
 const N_POINTS: usize = 160;
-/// Bins of a histogram.
 const N_BINS: usize = 60;
 /// Radii at which adversarial examples are looked for, in units of the headline radius.
 const LADDER: [f64; 10] = [0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 9.0, 14.0];
@@ -58,13 +56,11 @@ pub struct Histogram {
     /// Values in each bin; the last one holds its upper end as well.
     pub counts: Vec<u64>,
     pub min: f64,
-    /// Mean of the values.
     pub mean: f64,
     pub max: f64,
 }
 
 impl Histogram {
-    /// Counts values in [0, end].
     pub fn of(values: &[f64], end: f64) -> Self {
         let mut counts = vec![0; N_BINS];
         for value in values {
@@ -122,9 +118,14 @@ fn second_convolution(network: &PlainNetwork) -> Result<Option<Spectrum>> {
     Ok(None)
 }
 
-fn singular_values(weight: &Tensor, size: (usize, usize)) -> Result<Vec<f64>> {
+/// Those of a layer that sees this height and width; a dense weight is a 1 x 1 convolution.
+pub fn singular_values(weight: &Tensor, size: (usize, usize)) -> Result<Vec<f64>> {
+    let dims = match *weight.dims() {
+        [c_out, c_in] => (c_out, c_in, 1, 1),
+        _ => weight.dims4()?,
+    };
     let values = weight.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-    let oihw = Array4::from_shape_vec(weight.dims4()?, values)?;
+    let oihw = Array4::from_shape_vec(dims, values)?;
     Ok(layer_singular_values(oihw.view(), size)?.to_vec())
 }
 
@@ -192,29 +193,22 @@ pub struct AdversarialSample {
     /// The image, as a `data:` address.
     pub image: String,
     pub label: usize,
-    /// Class that the network gives.
     pub predicted: usize,
     /// Executed radius; 0 where the network is wrong.
     pub radius: f64,
-    /// The adversarial example, where one was found.
     pub adversarial: Option<Adversarial>,
 }
 
-/// An adversarial example.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Adversarial {
     /// The image, rounded to 8 bits, as a `data:` address.
     pub image: String,
-    /// Class that the network gives.
     pub predicted: usize,
     /// Its distance from the original in L2, before rounding to 8 bits.
     pub distance: f64,
 }
 
 /// The first test images with their radii (one for each test image) and nearest adversarial examples.
-///
-/// # Errors
-/// Images that do not fit the network; an adversarial example inside a radius.
 pub fn adversarial_samples(
     network: &PlainNetwork,
     test: &ImageSet,
@@ -240,19 +234,15 @@ pub fn adversarial_samples(
             );
         }
         let address = |pixels: &[u8]| png(test.shape(), pixels).map(|png| data_url(&png));
+        let shown = |Found { pixels, predicted, distance }| -> Result<Adversarial> {
+            Ok(Adversarial { image: address(&rounded(&pixels))?, predicted, distance })
+        };
         samples.push(AdversarialSample {
             image: address(test.image(i)?)?,
             label: labels[i],
             predicted: predicted[i],
             radius: radii[i],
-            adversarial: match adversarial {
-                None => None,
-                Some(found) => Some(Adversarial {
-                    image: address(&rounded(&found.pixels))?,
-                    predicted: found.predicted,
-                    distance: found.distance,
-                }),
-            },
+            adversarial: adversarial.map(shown).transpose()?,
         });
     }
     Ok(samples)
@@ -373,7 +363,6 @@ fn classes(network: &PlainNetwork, images: &Tensor) -> Result<Vec<usize>> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FirstImages {
     pub n: usize,
-    /// Radius of the attacks.
     pub eps: String,
     pub clean: f64,
     /// Accuracy under each attack, percent.
@@ -386,7 +375,6 @@ pub struct DecisionEffort<'a> {
     pub attacks: &'a [DecisionAttack],
     /// Radius, seed and batch size.
     pub evaluation: &'a EvaluationConfig,
-    /// Steps of the boundary attack.
     pub boundary_steps: usize,
 }
 

@@ -8,6 +8,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lipconv_datasets::Dataset;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -15,10 +16,11 @@ use super::cell::{CellResult, ClassifierJob};
 use super::distance::{
     AnchorsJob, AnchorsResult, CriticJob, CriticResult, GeneratorJob, GeneratorResult,
 };
-use crate::config::{DeviceKind, Net};
+use crate::config::{DeviceKind, Net, RunConfig};
 use crate::error::{Error, Result};
 use crate::experiment::build::DataOptions;
-use crate::files::{read_json, write_json};
+use crate::experiment::training::TrainJob;
+use crate::files::{RunDir, read_json, write_json};
 use crate::progress::{Display, Report};
 
 const PLAN: &str = "cell.json";
@@ -28,7 +30,6 @@ const RESULT: &str = "result.json";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Job {
-    /// Train and evaluate a classifier.
     Classifier(Box<ClassifierJob>),
     /// Evaluate a published classifier.
     Published(Box<ClassifierJob>),
@@ -39,20 +40,27 @@ pub enum Job {
     Critic(CriticJob),
 }
 
-/// The result of a job.
+/// How far a job is, by the result in its folder.
+#[derive(Debug)]
+pub enum State {
+    Finished(Box<JobResult>),
+    /// There is no result, or that of a job with other settings.
+    Missing,
+    /// The file is there and holds no result, as when it was cut off; with the reason.
+    Damaged(Error),
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum JobResult {
     Classifier(Box<CellResult>),
     Published(Box<CellResult>),
     Generator(GeneratorResult),
-    /// Critics on known distances.
     Anchors(AnchorsResult),
     Critic(CriticResult),
 }
 
 impl Job {
-    /// The job of a cell.
     pub fn of(job: ClassifierJob) -> Self {
         match job.cell.network {
             Net::KwSmall => Self::Published(Box::new(job)),
@@ -81,7 +89,6 @@ impl Job {
         dir.join(kind).join(budget).join(self.id())
     }
 
-    /// Reads the job of a folder.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(PLAN);
         read_kind(&path)?.ok_or_else(|| Error::Read { path, source: ErrorKind::NotFound.into() })
@@ -111,10 +118,22 @@ impl Job {
         Ok(())
     }
 
-    /// The result in a folder, if it was made by this job, on any device.
+    /// The result in a folder, if it was made by this job, on any device. A damaged one counts as none: it is made again.
     pub fn result(&self, folder: &Path) -> Result<Option<JobResult>> {
-        let found = JobResult::read(folder)?;
-        Ok(found.filter(|result| self.is_fulfilled_by(&result.job())))
+        match self.state(folder)? {
+            State::Finished(result) => Ok(Some(*result)),
+            State::Missing | State::Damaged(_) => Ok(None),
+        }
+    }
+
+    /// How far the job in a folder is.
+    pub fn state(&self, folder: &Path) -> Result<State> {
+        let found = match JobResult::read(folder) {
+            Err(error) if is_damage(&error) => return Ok(State::Damaged(error)),
+            found => found?,
+        };
+        let own = found.filter(|result| self.is_fulfilled_by(&result.job()));
+        Ok(own.map_or(State::Missing, |result| State::Finished(Box::new(result))))
     }
 
     fn is_fulfilled_by(&self, done: &Self) -> bool {
@@ -127,7 +146,6 @@ impl Job {
         }
     }
 
-    /// The same job for another device.
     pub fn on(&self, device: DeviceKind) -> Self {
         let mut job = self.clone();
         match &mut job {
@@ -186,7 +204,6 @@ impl JobResult {
         write_json(&folder.join(RESULT), self)
     }
 
-    /// The job that was run.
     pub fn job(&self) -> Job {
         match self {
             Self::Classifier(result) => Job::Classifier(Box::new(result.plan.clone())),
@@ -194,14 +211,6 @@ impl JobResult {
             Self::Generator(result) => Job::Generator(result.plan.clone()),
             Self::Anchors(result) => Job::Anchors(result.plan.clone()),
             Self::Critic(result) => Job::Critic(result.plan.clone()),
-        }
-    }
-
-    /// The classifier's result.
-    pub fn classifier(self) -> Option<CellResult> {
-        match self {
-            Self::Classifier(result) | Self::Published(result) => Some(*result),
-            _ => None,
         }
     }
 
@@ -213,6 +222,16 @@ impl JobResult {
             Self::Anchors(result) => result.headline(),
             Self::Critic(result) => result.headline(),
         }
+    }
+}
+
+/// Whether a file was read and holds nothing of the kind, rather than that the system refused to read it.
+fn is_damage(error: &Error) -> bool {
+    match error {
+        Error::Malformed { .. } => true,
+        // bytes that are no text
+        Error::Read { source, .. } => source.kind() == ErrorKind::InvalidData,
+        _ => false,
     }
 }
 
@@ -231,34 +250,42 @@ fn read_kind<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 /// Which jobs of an experiment, and where they compute.
 #[derive(Debug, Clone, Copy)]
 pub struct Choice<'a> {
-    /// Name of the budget.
     pub budget: &'a str,
-    /// Other seeds than the budget's.
+    /// Other seeds than the budget's, for cells that have no seeds of their own.
     pub seeds: Option<&'a [u64]>,
     pub only: Option<&'a [String]>,
     pub device: DeviceKind,
 }
 
 impl Choice<'_> {
-    /// Whether a method is wanted.
     pub(super) fn takes(&self, method: &str) -> bool {
         self.only.is_none_or(|only| only.iter().any(|name| name == method))
     }
 }
 
-/// How a worker works.
 #[derive(Debug, Clone)]
 pub struct Work {
-    /// Where images may come from.
     pub data: DataOptions,
-    /// Time between checkpoints within an epoch.
     pub checkpoint_every: Duration,
-    /// How progress is shown.
     pub display: Display,
     /// Which earlier work is used.
     pub reuse: Reuse,
     /// Opens the log of a run.
     pub log: fn(&Path) -> anyhow::Result<()>,
+}
+
+impl Work {
+    /// The training of a run, shown under a label.
+    pub(super) fn training<'a>(
+        &self,
+        label: &'static str,
+        config: &'a RunConfig,
+        dataset: &'a Dataset,
+        run: &'a RunDir,
+    ) -> TrainJob<'a> {
+        let (display, checkpoint_every) = (self.display, self.checkpoint_every);
+        TrainJob { config, dataset, label, run, display, checkpoint_every }
+    }
 }
 
 /// Which earlier work of a job is used.
@@ -271,12 +298,10 @@ pub enum Reuse {
     Nothing,
 }
 
-/// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// The result is written.
     Finished,
-    /// There was a result already.
     FinishedBefore,
     /// A request to stop came; training is saved.
     Interrupted,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use certify::AttackTarget;
+use certify::{AttackTarget, ByEps};
 use interchange::{Description, described};
 use lipconv::PlainNetwork;
 use lipconv_datasets::{Dataset, Fallback, LocateOptions};
@@ -22,18 +22,14 @@ use super::evidence::{CertifiedCurve, clean_accuracy, first_images};
 use super::job::{End, JobResult, Work};
 use crate::config::{Activation, DeviceKind};
 use crate::experiment::build::{self, DataOptions, device_name};
-use crate::experiment::evaluation::{AttackBars, PlannedAttack, attacks};
-use crate::files::Provenance;
-use crate::progress::Display;
+use crate::experiment::evaluation::{PlannedAttack, attacks, by_attack, show_attack};
+use crate::files::{Provenance, read};
+use crate::progress::{Display, Stages};
 use crate::results::{AutoAttacked, Certified, Nearest, ResultRow};
-use certify::{ByEps, Eps};
 
 const KW_SMALL: &str = "models/kw_cifar10_small_36px.safetensors";
 
 /// Evaluates the network and writes the result.
-///
-/// # Errors
-/// A network that is not there; those of the attacks.
 pub(super) fn run(job: &ClassifierJob, folder: &Path, work: &Work) -> Result<End> {
     let dataset = build::dataset(&job.config, &work.data)?;
     let result = evaluate(job, &dataset, work)?;
@@ -45,7 +41,7 @@ fn evaluate(job: &ClassifierJob, dataset: &Dataset, work: &Work) -> Result<CellR
     let cell = &job.cell;
     let start = Instant::now();
     let network = load(&find(&work.data)?)?;
-    let (clean, Attacked { whole, auto }) = accuracies(&network, job, dataset, work.display)?;
+    let (clean, attacks, auto_attack) = accuracies(&network, job, dataset, work.display)?;
     let first = first_images(&network, &dataset.test.head(job.decision_images), &job.effort())?;
     let provenance = Provenance::collect(&device_name(DeviceKind::Cpu));
     let row = ResultRow {
@@ -64,11 +60,8 @@ fn evaluate(job: &ClassifierJob, dataset: &Dataset, work: &Work) -> Result<CellR
         seconds: start.elapsed().as_secs_f64(),
         clean,
         certified: Certified::default(),
-        attacks: whole
-            .into_iter()
-            .map(|(name, pairs)| (name, pairs.into_iter().collect()))
-            .collect(),
-        auto_attack: auto,
+        attacks,
+        auto_attack,
         paper: paper(job, dataset.is_synthetic()),
     };
     Ok(CellResult {
@@ -92,13 +85,9 @@ fn evaluate(job: &ClassifierJob, dataset: &Dataset, work: &Work) -> Result<CellR
 }
 
 /// The network, from the file of its weights.
-///
-/// # Errors
-/// A file that cannot be read, or that is not of this network.
 pub fn load(path: &Path) -> Result<PlainNetwork> {
-    let name = || path.display().to_string();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", name()))?;
-    described(&Description::kw_small(), &bytes).with_context(name)
+    let network = described(&Description::kw_small(), &read(path)?);
+    network.with_context(|| path.display().to_string())
 }
 
 fn find(data: &DataOptions) -> Result<PathBuf> {
@@ -113,37 +102,31 @@ fn find(data: &DataOptions) -> Result<PathBuf> {
     })
 }
 
-/// Accuracies of all images under each attack by name and radius, and of the first ones under AutoAttack.
-#[derive(Default)]
-struct Attacked {
-    whole: BTreeMap<String, Vec<(Eps, f64)>>,
-    auto: Vec<AutoAttacked>,
-}
-
-/// Clean accuracy, and accuracy under the attacks.
+/// Clean accuracy, accuracies of all images under each attack, and of the first ones under AutoAttack.
 fn accuracies(
     network: &PlainNetwork,
     job: &ClassifierJob,
     dataset: &Dataset,
     display: Display,
-) -> Result<(f64, Attacked)> {
+) -> Result<(f64, BTreeMap<String, ByEps>, Vec<AutoAttacked>)> {
     let test = &dataset.test;
     let evaluation = &job.config.evaluation;
     let images = test.tensor(0..test.len(), network.dtype(), network.device())?;
     let labels = test.classes();
     let clean = clean_accuracy(network, &images, &labels, evaluation.batch_size)?;
-    let mut attacked = Attacked::default();
-    let mut bars = AttackBars::new(display);
+    let (mut whole, mut auto) = (Vec::new(), Vec::new());
+    let mut bars = Stages::new(display);
     for planned in attacks(evaluation) {
         let PlannedAttack { name, eps, attack, scope } = &planned;
         let start = Instant::now();
         let n = scope.first.map_or(labels.len(), |n| n.min(labels.len()));
         let (images, labels) = (images.narrow(0, 0, n)?, &labels[..n]);
         let target = AttackTarget::new(network, &images, labels);
-        let outcome = attack.run(target, &mut |report| bars.show(planned.named(report)))?;
+        let show = &mut |report| show_attack(&mut bars, planned.named(report));
+        let outcome = attack.run(target, show)?;
         let accuracy = outcome.accuracy();
         if *name == "auto" {
-            attacked.auto.push(AutoAttacked {
+            auto.push(AutoAttacked {
                 eps: eps.to_string(),
                 n_images: n,
                 clean: clean_accuracy(network, &images, labels, evaluation.batch_size)?,
@@ -155,9 +138,9 @@ fn accuracies(
             });
         }
         if n == test.len() {
-            attacked.whole.entry((*name).to_owned()).or_default().push((eps.clone(), accuracy));
+            whole.push((*name, eps.clone(), accuracy));
         }
     }
     bars.finish();
-    Ok((clean, attacked))
+    Ok((clean, by_attack(whole), auto))
 }

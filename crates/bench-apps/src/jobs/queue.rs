@@ -24,41 +24,27 @@ use crate::progress::{Display, Progress, Report};
 /// Exit status of a worker whose cell is held by another process.
 pub const BUSY: u8 = 75;
 
-/// A job to run.
 #[derive(Debug, Clone)]
 pub struct Task {
     pub folder: PathBuf,
     pub job: Job,
 }
 
-impl Task {
-    /// The result in a few words, once there is one.
-    fn headline(&self) -> Option<String> {
-        Some(self.job.result(&self.folder).ok()??.headline())
-    }
-}
-
-/// How cells are run.
 #[derive(Debug, Clone)]
 pub struct Queue {
     /// Cells at a time, at least 1.
     pub jobs: usize,
     /// Arguments of every worker after `experiment run FOLDER`.
     pub arguments: Vec<OsString>,
-    /// How progress is shown.
     pub display: Display,
 }
 
-/// The outcome of a queue.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Cells finished by this call.
-    pub n_finished: usize,
     /// Cells held by other processes.
     pub busy: Vec<String>,
     /// Cells that failed, with the reason.
     pub failed: Vec<(String, String)>,
-    /// Whether a request to stop came.
     pub interrupted: bool,
 }
 
@@ -69,7 +55,6 @@ enum Event {
 
 /// A worker at work; its standard input stays open as long as this lives.
 struct Worker {
-    id: usize,
     task: usize,
     stdin: Option<ChildStdin>,
     log: PathBuf,
@@ -78,11 +63,8 @@ struct Worker {
 }
 
 /// Runs all tasks.
-///
-/// # Errors
-/// When a worker cannot be started; cells that fail are in the summary.
 pub fn run(queue: &Queue, tasks: &[Task]) -> Result<Summary> {
-    let deferred = Deferred::begin();
+    let _deferred = Deferred::begin();
     let (sender, events) = channel();
     let total: u64 = tasks.iter().map(|task| task.job.cost()).sum();
     let progress = Progress::new(queue.display, "cells", 0, total);
@@ -95,7 +77,7 @@ pub fn run(queue: &Queue, tasks: &[Task]) -> Result<Summary> {
         summary: Summary::default(),
     };
     loop {
-        if deferred.requested() && !state.summary.interrupted {
+        if interrupt::requested() && !state.summary.interrupted {
             state.stop();
         }
         while !state.summary.interrupted
@@ -137,9 +119,10 @@ impl State<'_> {
         self.next += 1;
         let log = task.folder.join("worker.log");
         let (stderr, log_start) = log_end(&log);
+        let threads = (rayon::current_num_threads() / queue.jobs).max(1).to_string();
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut child = Command::new(program)
-            .args(["--threads", &threads_each(queue.jobs).to_string(), "experiment", "run"])
+            .args(["--threads", &threads, "experiment", "run"])
             .arg(&task.folder)
             .arg("--supervised")
             .args(&queue.arguments)
@@ -153,21 +136,21 @@ impl State<'_> {
         let stdin = child.stdin.take();
         let sender = sender.clone();
         thread::spawn(move || listen(id, child, &sender));
-        self.workers.push(Worker { id, task: id, stdin, log, log_start, fraction: 0.0 });
+        self.workers.push(Worker { task: id, stdin, log, log_start, fraction: 0.0 });
         Ok(())
     }
 
     fn wait(&mut self, events: &Receiver<Event>) {
         match events.recv_timeout(Duration::from_millis(200)) {
             Ok(Event::Progress { worker, report }) => {
-                if let Some(worker) = self.workers.iter_mut().find(|w| w.id == worker) {
+                if let Some(worker) = self.workers.iter_mut().find(|w| w.task == worker) {
                     worker.fraction =
                         self.tasks[worker.task].job.fraction(&report).max(worker.fraction);
                 }
                 self.show(&report);
             }
             Ok(Event::Ended { worker, status }) => {
-                if let Some(position) = self.workers.iter().position(|w| w.id == worker) {
+                if let Some(position) = self.workers.iter().position(|w| w.task == worker) {
                     let worker = self.workers.remove(position);
                     self.end(&worker, status);
                 }
@@ -199,8 +182,8 @@ impl State<'_> {
         let code = status.as_ref().ok().and_then(ExitStatus::code);
         match code {
             Some(0) => {
-                self.summary.n_finished += 1;
-                let line = task.headline().unwrap_or_else(|| "finished".into());
+                let result = task.job.result(&task.folder).ok().flatten();
+                let line = result.map_or_else(|| "finished".into(), |result| result.headline());
                 self.progress.note(&format!("{id}: {line}"));
             }
             // Ctrl-C reaches the workers too, and may have ended them before it was seen here
@@ -252,8 +235,4 @@ fn listen(worker: usize, mut child: Child, sender: &Sender<Event>) {
         }
     }
     let _ = sender.send(Event::Ended { worker, status: child.wait() });
-}
-
-fn threads_each(jobs: usize) -> usize {
-    (rayon::current_num_threads() / jobs).max(1)
 }

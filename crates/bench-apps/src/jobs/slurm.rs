@@ -32,8 +32,8 @@ pub struct SlurmOptions {
     #[arg(long, value_name = "NAME")]
     pub account: Option<String>,
     /// Processor cores of each task
-    #[arg(long, value_name = "N")]
-    pub cpus: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub cpus: Option<u32>,
 }
 
 /// A job array, before it is submitted.
@@ -41,15 +41,12 @@ pub struct SlurmOptions {
 pub struct JobArray {
     /// Folder for script, list and logs.
     pub folder: PathBuf,
-    /// Folders of the cells.
     pub cells: Vec<PathBuf>,
-    /// This program.
     pub program: PathBuf,
     /// Arguments of every worker after `experiment run FOLDER`.
     pub arguments: Vec<String>,
     /// Variables that the tasks need.
     pub environment: Vec<(String, String)>,
-    /// Requests.
     pub options: SlurmOptions,
     /// Tasks at a time.
     pub at_a_time: Option<usize>,
@@ -61,9 +58,6 @@ impl JobArray {
     }
 
     /// The script.
-    ///
-    /// # Errors
-    /// See the module.
     pub fn script(&self) -> Result<String> {
         let options = &self.options;
         let limit = self.at_a_time.map_or(String::new(), |n| format!("%{n}"));
@@ -102,9 +96,6 @@ impl JobArray {
     }
 
     /// Writes list and script, hands the script to `sbatch` and returns the job's number.
-    ///
-    /// # Errors
-    /// See the module.
     pub fn submit(&self) -> Result<String> {
         let script = self.script()?;
         let lines = self.cells.iter().map(|cell| Ok(format!("{}\n", text(cell)?)));

@@ -3,7 +3,9 @@
 //! The files of the repository's `experiments/` folder are compiled in, with the paper's figures for their cells: the build
 //! script lists them. A file of one's own has the same form and may bring its own budgets.
 //!
-//! Errors: [`Error::Read`], [`Error::ConfigSyntax`] with the line, [`Error::ConfigValue`].
+//! Errors: [`Error::Read`], [`Error::ConfigSyntax`] with the line or the table, [`Error::ConfigValue`].
+
+mod checks;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,16 +14,14 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
-use super::cell::{Cell, ClassifierJob};
+use super::cell::{Cell, ClassifierJob, Search};
 use super::distance_spec::{DistanceBudget, Distances, PublishedDistances};
 use super::job::{Choice, Job};
-use super::quantity::What;
-use super::search::Search;
 use crate::config::{
     DatasetName, DecisionAttack, Method, Net, PgdConfig, Recipe, RunConfig, ScheduleKind,
 };
 use crate::error::{Error, Result};
-use crate::statistic::Figure;
+use crate::statistic::{Figure, What};
 use certify::Eps;
 
 /// Names and texts of the folder's files.
@@ -29,10 +29,6 @@ const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/experiments.r
 /// The file that holds no experiment.
 const BUDGETS: &str = "budgets";
 
-/// Jobs of an experiment.
-const MOST_JOBS: usize = 100_000;
-
-/// Published figures by quantity.
 pub type Figures = BTreeMap<What, Figure>;
 
 /// A table or a figure.
@@ -75,10 +71,9 @@ pub struct Experiment {
     /// Recipes of its own, which its cells may name like those that ship with the program.
     #[serde(default)]
     pub recipes: BTreeMap<String, Recipe>,
-    /// Distances that it measures.
     #[serde(default)]
     pub wasserstein: Option<Distances>,
-    /// Budgets that replace those of the same name.
+    /// Budgets that replace the compiled-in ones of the same name.
     #[serde(default)]
     pub budgets: BTreeMap<String, Budget>,
 }
@@ -120,9 +115,7 @@ pub struct CellBlock {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub struct Budget {
-    /// Seeds of each cell.
     pub seeds: Vec<u64>,
-    /// How the learning rate falls.
     pub schedule: ScheduleKind,
     /// Steps of PGD, each of 2.5 ε / steps; the paper's 200 steps of 0.01 where absent.
     #[serde(default)]
@@ -133,7 +126,6 @@ pub struct Budget {
     /// Images for the attacks that see decisions alone.
     #[serde(default = "hundred")]
     pub decision_images: usize,
-    /// Steps of the boundary attack.
     #[serde(default = "foolbox_steps")]
     pub boundary_steps: usize,
     #[serde(default)]
@@ -158,7 +150,6 @@ fn foolbox_steps() -> usize {
     5000
 }
 
-/// Epochs and images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extent {
@@ -187,13 +178,12 @@ pub struct Jobs {
     /// To run: those of the first seed first.
     pub jobs: Vec<Job>,
     pub impossible: Vec<String>,
+    /// What the choice does not reach.
+    pub notes: Vec<String>,
 }
 
 impl Experiment {
     /// The compiled-in experiment `name`, or the file of that path.
-    ///
-    /// # Errors
-    /// Those of the module; [`Error::InvalidArgument`] for a name that is neither.
     pub fn find(name: &str) -> Result<Self> {
         if let Some((_, text)) = experiments().find(|(known, _)| *known == name) {
             return Self::parse(&format!("{name}.toml"), text);
@@ -232,7 +222,29 @@ impl Experiment {
                 block.datasets.iter().try_for_each(|d| recipe.config(d.clone()).map(drop))?;
             }
         }
-        Ok(experiment)
+        match experiment.fault() {
+            Some(reason) => Err(Error::ConfigSyntax { origin: origin.to_owned(), reason }),
+            None => Ok(experiment),
+        }
+    }
+
+    /// The methods of its cells, each as often as a list has it.
+    pub fn methods(&self) -> impl Iterator<Item = &str> {
+        let cells = self.cells.iter().flat_map(|block| &block.methods);
+        cells.chain(self.wasserstein.iter().flat_map(|of| &of.methods)).map(String::as_str)
+    }
+
+    /// Whether a result of the job has a place in its tables, whatever seed and budget.
+    pub fn shows(&self, job: &Job) -> bool {
+        let measured = self.wasserstein.as_ref();
+        match job {
+            Job::Classifier(job) | Job::Published(job) => self.position(&job.cell).is_some(),
+            Job::Generator(job) => {
+                measured.is_some_and(|of| of.size == job.size && of.datasets.contains(&job.dataset))
+            }
+            Job::Anchors(_) => measured.is_some_and(|of| of.anchors),
+            Job::Critic(job) => measured.is_some_and(|of| of.position(job).is_some()),
+        }
     }
 
     /// The recipe of a name: its own, or one that ships with the program.
@@ -280,32 +292,20 @@ impl Experiment {
     }
 
     /// The budget `name`: the experiment's own, or the compiled-in one.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] where neither exists.
     pub fn budget(&self, name: &str) -> Result<Budget> {
         if let Some(own) = self.budgets.get(name) {
             return Ok(own.clone());
         }
-        let (_, text) = FILES.iter().find(|(name, _)| *name == BUDGETS).expect("a file of budgets");
-        let budgets: BTreeMap<String, Budget> = parse("budgets.toml", text)?;
-        budgets.get(name).cloned().ok_or_else(|| Error::InvalidArgument {
-            name: "budget",
-            got: name.to_owned(),
-            expected: budgets.into_keys().collect::<Vec<_>>().join(", "),
-        })
+        let shipped = shipped_budgets().get(name).cloned();
+        shipped.ok_or_else(|| Error::argument("budget", name, budget_names()))
     }
 
     /// The jobs under a budget.
-    ///
-    /// # Errors
-    /// [`Error::InvalidArgument`] for an unknown budget; [`Error::ConfigValue`] for a budget without distances where the
-    /// experiment measures some.
     pub fn jobs(&self, choice: Choice<'_>) -> Result<Jobs> {
         let budget = self.budget(choice.budget)?;
         self.check_number(&budget, choice)?;
         budget.search.iter().try_for_each(Search::validate)?;
-        let mut found = Jobs::default();
+        let mut found = Jobs { notes: self.unreached(&budget, choice), ..Jobs::default() };
         for block in &self.cells {
             let recipe = block.recipe.as_deref().map(|name| self.recipe(name)).transpose()?;
             block.jobs((&budget, recipe.as_ref()), choice, &mut found);
@@ -323,26 +323,6 @@ impl Experiment {
             found.impossible.extend(unknown.iter().map(|e| format!("{}: {e}", self.name)));
         }
         Ok(found)
-    }
-
-    /// A few lists of some length have a product that nobody can run.
-    fn check_number(&self, budget: &Budget, choice: Choice<'_>) -> Result<()> {
-        let product = |sides: [usize; 4]| sides.into_iter().fold(1, usize::saturating_mul);
-        let n_seeds = |own: &[u64]| choice.seeds.unwrap_or(own).len();
-        let cells = self.cells.iter().map(|block| {
-            let seeds = block.seeds.as_ref().map_or_else(|| n_seeds(&budget.seeds), Vec::len);
-            product([block.datasets.len(), block.networks.len(), block.methods.len(), seeds])
-        });
-        let distances = self.wasserstein.iter().zip(&budget.wasserstein).map(|(of, budget)| {
-            let seeds = n_seeds(&budget.seeds);
-            product([of.datasets.len(), of.methods.len(), of.activations.len(), seeds])
-        });
-        let n = cells.chain(distances).fold(0, usize::saturating_add);
-        if n <= MOST_JOBS {
-            return Ok(());
-        }
-        let (key, expected) = ("number of cells", format!("at most {MOST_JOBS}"));
-        Err(Error::ConfigValue { key, got: n.to_string(), expected })
     }
 }
 
@@ -397,9 +377,6 @@ impl CellBlock {
 
 impl Budget {
     /// The configuration of a cell that is trained by a recipe, or by the paper's.
-    ///
-    /// # Errors
-    /// [`Error::ConfigValue`] for a method that the network does not take.
     pub fn config(&self, cell: &Cell, recipe: Option<&Recipe>) -> Result<RunConfig> {
         let mut config = match recipe {
             Some(recipe) => recipe.config(cell.dataset.clone())?,
@@ -450,11 +427,22 @@ fn compiled_in() -> &'static [Experiment] {
     })
 }
 
+fn shipped_budgets() -> &'static BTreeMap<String, Budget> {
+    static ALL: OnceLock<BTreeMap<String, Budget>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let (_, text) = FILES.iter().find(|(name, _)| *name == BUDGETS).expect("a file of budgets");
+        parse("budgets.toml", text).expect("the compiled-in budgets are valid")
+    })
+}
+
+fn budget_names() -> String {
+    shipped_budgets().keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
 fn experiments() -> impl Iterator<Item = (&'static str, &'static str)> {
     FILES.iter().copied().filter(|(name, _)| *name != BUDGETS)
 }
 
-/// The names of the compiled-in experiments.
 pub fn names() -> Vec<&'static str> {
     experiments().map(|(name, _)| name).collect()
 }

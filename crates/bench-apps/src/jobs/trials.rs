@@ -1,20 +1,19 @@
 //! The runs of a classifier: opened, or tried with several learning rates first.
 //!
 //! Guarantee: no test image takes part in a choice. The runs of a search are run directories: an interrupted search goes on, a
-//! finished one has the same outcome again. A rate at which training fails is out of the question.
+//! finished one has the same outcome again. A rate at which training fails is not chosen.
 
 use std::path::Path;
 
 use anyhow::{Result, bail};
 use lipconv_datasets::Dataset;
 
-use super::cell::ClassifierJob;
+use super::cell::{ClassifierJob, Search};
 use super::job::{Reuse, Work};
-use super::search::Search;
-use crate::error::Error;
+use crate::config::require;
 use crate::experiment::evaluation::headline;
-use crate::experiment::training::{TrainJob, Trained, train};
-use crate::files::{Provenance, RunDir, RunFiles, move_aside};
+use crate::experiment::training::{Trained, train};
+use crate::files::{Provenance, RunDir, RunFiles, begin_anew};
 
 /// The run, continued where it may be, else new; an old one is moved aside.
 pub(super) fn open_run(
@@ -41,9 +40,8 @@ pub(super) fn open_run(
         }
         Err(_) => "its configuration cannot be read",
     };
-    let aside = move_aside(path)?;
+    begin_anew(path, why)?;
     drop(lock);
-    crate::stdout::errln!("starting anew, {why}; the old run is now {}", aside.display());
     Ok(RunDir::create(path, &job.config, provenance)?)
 }
 
@@ -55,10 +53,9 @@ pub(super) fn settled(
     (folder, work, provenance): (&Path, &Work, &Provenance),
 ) -> Result<Option<ClassifierJob>> {
     let n = dataset.train.len();
-    let Some(rest) = n.checked_sub(search.held_out).filter(|&rest| rest > 0) else {
-        let (key, expected) = ("search.held_out", format!("fewer than {n} training images"));
-        bail!(Error::ConfigValue { key, got: search.held_out.to_string(), expected });
-    };
+    let (held_out, expected) = (search.held_out, format!("fewer than {n} training images"));
+    require(held_out < n, "search.held_out", held_out, &expected)?;
+    let rest = n - held_out;
     let (fit, choose) =
         (dataset.train.head(rest.min(search.images)), dataset.train.subset(rest..n)?);
     let split = Dataset { train: fit, test: choose, ..dataset.clone() };
@@ -71,17 +68,7 @@ pub(super) fn settled(
         let path = folder.join("search").join(rate.to_string());
         let run = open_run(&trial, &path, work.reuse, provenance)?;
         run.bind_data(&split)?;
-        let (config, display) = (&trial.config, work.display);
-        let checkpoint_every = work.checkpoint_every;
-        let job = TrainJob {
-            config,
-            dataset: &split,
-            label: "search",
-            run: &run,
-            display,
-            checkpoint_every,
-        };
-        match train(&job) {
+        match train(&work.training("search", &trial.config, &split, &run)) {
             Ok(Trained::Interrupted { .. }) => return Ok(None),
             Err(error) if error.is::<lipconv::Error>() => {
                 tracing::warn!(rate, "left out: {error:#}");
@@ -91,7 +78,7 @@ pub(super) fn settled(
         };
         let Some(last) = run.files().metrics()?.pop() else { continue };
         (seconds, steps) = (seconds + last.seconds, steps + last.step);
-        let eps = headline(&config.evaluation);
+        let eps = headline(&trial.config.evaluation);
         let certified = last.test_certified.zip(eps).and_then(|(all, eps)| all.get(eps.text()));
         if best.is_none_or(|(score, _)| certified > score) {
             best = Some((certified, rate));

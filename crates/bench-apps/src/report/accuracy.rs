@@ -11,11 +11,10 @@ use super::document::SYNTHETIC;
 use super::table::{Cell, Head, Row, Table};
 use crate::config::{Method, Net};
 use crate::jobs::collect::{Group, Section};
-use crate::jobs::quantity::What;
 use crate::jobs::spec::{Figures, SideBySide};
-use crate::words::{counted, once, sentence};
+use crate::statistic::{Figure, Statistic, What};
+use crate::words::{counted, distinct, once, sentence};
 
-/// Explanation of the certified accuracies.
 const CERTIFIED_NOTE: &str = "Nominal certificates take a Lipschitz constant of 1 for granted and ignore rounding, as in the paper. \
     Certificates as executed hold for this program's computation in f32: they use a rigorous bound of the constant and of every \
     rounding error. Where the bound is well below 1, they certify more.";
@@ -27,7 +26,6 @@ const PAIRWISE_NOTE: &str = "Where the norm of the last layer exceeds 1, as with
 const PAPER_NOTE: &str = "With our number stand the paper's figure and the difference. The paper's figures are means of 5 seeds after \
     200 epochs; a figure without ± is one released run.";
 
-/// The table of a section.
 pub(super) fn table(section: &Section) -> Table {
     let layout = Layout::new(section);
     let conditions = Conditions::of(&layout);
@@ -126,19 +124,10 @@ impl<'a> Layout<'a> {
                 SideBySide::Networks => (block, network, method),
             }
         });
-        let mut columns: Vec<Column> = Vec::new();
-        for of in in_order.into_iter().map(column) {
-            if !columns.contains(&of) {
-                columns.push(of);
-            }
-        }
+        let mut columns = distinct(in_order.into_iter().map(column));
         let n_run = columns.len();
         let quoted = experiment.quoted.values().flat_map(|by_name| by_name.keys().cloned());
-        for of in quoted.map(Column::Quoted) {
-            if !columns.contains(&of) {
-                columns.push(of);
-            }
-        }
+        columns.extend(distinct(quoted.map(Column::Quoted)));
         let mut blocks: Vec<Block<'_>> = Vec::new();
         for group in &section.groups {
             let place = columns.iter().position(|c| *c == column(group)).unwrap_or_default();
@@ -239,7 +228,7 @@ impl<'a> Layout<'a> {
         i: usize,
         column: &Column,
         Line { what, eps }: Line<'_>,
-    ) -> (Option<crate::statistic::Statistic>, Option<crate::statistic::Figure>) {
+    ) -> (Option<Statistic>, Option<Figure>) {
         match column {
             Column::Quoted(name) => {
                 let dataset = block.first.cell.dataset.to_string();

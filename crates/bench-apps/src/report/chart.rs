@@ -69,7 +69,7 @@ pub(super) struct Marker {
 }
 
 /// A chart without its size: it is drawn once wide and once narrow.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Chart {
     pub(super) name: &'static str,
     pub(super) x_label: &'static str,
@@ -100,6 +100,21 @@ pub(super) fn y_range(lines: &[Line]) -> Range<f64> {
         || lines.iter().flat_map(|line| &line.points).map(|p| p.1).filter(|y| y.is_finite());
     let (bottom, top) = (values().fold(0.0, f64::min), values().fold(0.0, f64::max));
     1.08 * bottom..if top > 0.0 { 1.08 * top } else { 1.0 }
+}
+
+/// The estimates of a distance over the steps of its critics.
+pub(super) fn over_steps(name: &'static str, lines: Vec<Line>) -> Chart {
+    let last = lines.iter().flat_map(|line| &line.points).map(|p| p.0).fold(1.0, f64::max);
+    let (x_range, y_range) = (0.0..last, y_range(&lines));
+    Chart {
+        name,
+        x_label: "step",
+        y_label: "estimate",
+        x_range,
+        y_range,
+        lines,
+        ..Chart::default()
+    }
 }
 
 const TEXT: f64 = 15.0;

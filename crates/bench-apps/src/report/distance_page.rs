@@ -10,7 +10,7 @@ use lipconv_datasets::{data_url, png_grid};
 use maud::{Markup, html};
 use serde::Serialize;
 
-use super::chart::{Chart, Legend, Line, Mark, Role, y_range};
+use super::chart::{Chart, Legend, Line, Mark, Role, over_steps};
 use super::document::{document, facts, figure, header, headlines};
 use super::table::Table;
 use crate::error::Result;
@@ -28,9 +28,7 @@ const N_SHOWN: usize = 32;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Side {
     pub name: String,
-    /// Channels, height and width.
     pub shape: [usize; 3],
-    /// Whether the images were drawn by the program.
     pub synthetic: bool,
     /// Some of them, a PNG as a `data:` address; absent where they have neither 1 nor 3 channels.
     #[serde(skip)]
@@ -38,7 +36,6 @@ pub struct Side {
 }
 
 impl Side {
-    /// Of a distribution.
     pub fn of(distribution: &dyn Distribution) -> Result<Self> {
         let images = png_grid(&distribution.draw(N_SHOWN, 1)?, 8).ok();
         Ok(Self {
@@ -50,55 +47,21 @@ impl Side {
     }
 }
 
-/// What a report shows.
-#[derive(Debug, Clone)]
+/// `wasserstein.json`, and the content of the page.
+#[derive(Debug, Clone, Serialize)]
 pub struct DistanceReport {
     pub a: Side,
     pub b: Side,
     /// Whether the images are the distributions themselves.
     pub population: bool,
-    /// How the critic was trained; absent for one from a file.
-    pub critic: Option<CriticConfig>,
     pub estimate: Estimate,
     /// The exact distance, where it could be computed.
     pub exact: Option<f64>,
-    /// Learning rates that were tried.
-    pub rates: Vec<RateResult>,
-    /// Index of the best.
+    /// How the critic was trained; absent for one from a file.
+    pub critic: Option<CriticConfig>,
     pub best: Option<usize>,
-    /// Versions, commit, command, machine.
+    pub rates: Vec<RateResult>,
     pub provenance: Provenance,
-}
-
-/// `wasserstein.json`.
-#[derive(Debug, Serialize)]
-pub struct DistanceJson<'a> {
-    a: &'a Side,
-    b: &'a Side,
-    population: bool,
-    estimate: &'a Estimate,
-    exact: Option<f64>,
-    critic: Option<&'a CriticConfig>,
-    best: Option<usize>,
-    rates: &'a [RateResult],
-    provenance: &'a Provenance,
-}
-
-impl DistanceReport {
-    /// The machine-readable form.
-    pub fn json(&self) -> DistanceJson<'_> {
-        DistanceJson {
-            a: &self.a,
-            b: &self.b,
-            population: self.population,
-            estimate: &self.estimate,
-            exact: self.exact,
-            critic: self.critic.as_ref(),
-            best: self.best,
-            rates: &self.rates,
-            provenance: &self.provenance,
-        }
-    }
 }
 
 /// The page as one HTML document that needs nothing else.
@@ -147,18 +110,7 @@ fn curve(report: &DistanceReport) -> (Chart, Legend) {
         lines.push(Line::new(Role::Ink, points).dashed(true));
         legend.push(("exact".into(), Role::Ink, Mark::Dashed));
     }
-    let chart = Chart {
-        name: "estimate over the steps",
-        x_label: "step",
-        y_label: "estimate",
-        x_range: 0.0..last,
-        y_range: y_range(&lines),
-        lines,
-        markers: Vec::new(),
-        dots: Vec::new(),
-        rule: None,
-    };
-    (chart, legend)
+    (over_steps("estimate over the steps", lines), legend)
 }
 
 fn numbers(report: &DistanceReport) -> Vec<(&'static str, String, &'static str, String)> {
@@ -177,7 +129,8 @@ fn numbers(report: &DistanceReport) -> Vec<(&'static str, String, &'static str, 
     items.into_iter().map(|(name, value, meaning)| (name, value, "", meaning.to_owned())).collect()
 }
 
-fn rates(report: &DistanceReport) -> Table {
+/// The learning rates that were tried.
+pub fn rates(report: &DistanceReport) -> Table {
     let number = |value: Option<f64>| value.map_or_else(String::new, |v| format!("{v:.4}"));
     let row = |(i, rate): (usize, &RateResult)| {
         let chosen = if Some(i) == report.best { "chosen" } else { "" };
@@ -190,7 +143,7 @@ fn rates(report: &DistanceReport) -> Table {
             format!("{chosen} {stopped}").trim().to_owned(),
         ]
     };
-    let head = ["Rate", "for choosing", "reported", "Lipschitz bound", ""];
+    let head = ["rate", "on images for choosing", "reported", "Lipschitz bound", ""];
     Table::plain(&head, report.rates.iter().enumerate().map(row).collect())
 }
 

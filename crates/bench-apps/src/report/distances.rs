@@ -2,15 +2,15 @@
 
 use maud::{Markup, html};
 
-use super::chart::{Chart, Legend, Line, Mark, Role, y_range};
+use super::chart::{Chart, Legend, Line, Mark, Role, over_steps};
 use super::document::figure;
 use super::table::{Cell, Head, Row, Table};
 use crate::config::{Activation, Method};
 use crate::error::Result;
 use crate::jobs::collect_distances::{DistanceCell, DistanceRow, DistanceSection, RateCell};
-use crate::jobs::distance::{AnchorResult, AnchorsResult, GeneratorResult};
+use crate::jobs::distance::{AnchorResult, AnchorsResult, GeneratorJob, GeneratorResult};
 use crate::statistic::Statistic;
-use crate::words::{at_most, at_most_scientific, counted, once, sentence};
+use crate::words::{at_most, at_most_scientific, counted, distinct, once, sentence};
 
 const DISTANCE_NOTE: &str = "Pixel values lie in [-1, 1]. An estimate is the mean difference of the critic's values on pairs that it was \
     not trained on, less the rounding error, divided by a rigorous bound of the critic's Lipschitz constant. Its \
@@ -38,9 +38,7 @@ pub(super) fn tables(section: &DistanceSection) -> Vec<(&'static str, Table)> {
 /// A column for each method, a row for each nonlinearity.
 fn estimates(section: &DistanceSection) -> Table {
     let mut head = vec![Head::from("W1 is at least")];
-    head.extend(
-        section.distances.methods.iter().map(|m| Head { text: title_of(m), small: String::new() }),
-    );
+    head.extend(section.distances.methods.iter().map(|m| Head::from(title_of(m).as_str())));
     let budgets = once(section.rows.iter().map(budget_text));
     let shared = budgets.len() == 1;
     let mut rows = Vec::new();
@@ -48,7 +46,7 @@ fn estimates(section: &DistanceSection) -> Table {
         let mut row = Row {
             group: images_text(of),
             small: if shared { String::new() } else { budget_text(of) },
-            label: of.key.activation().title().to_owned(),
+            label: of.first.plan.activation.title().to_owned(),
             cells: of.cells.iter().map(estimate).collect(),
         };
         let means: Vec<_> = of.cells.iter().map(|cell| cell.ours.map(|ours| ours.mean)).collect();
@@ -96,9 +94,7 @@ fn rates(section: &DistanceSection) -> Table {
     rates.sort_by(|a, b| b.total_cmp(a));
     rates.dedup();
     let mut head = vec![Head::from("Estimate (largest Lipschitz bound)")];
-    head.extend(
-        rates.iter().map(|rate| Head { text: format!("rate {rate}"), small: String::new() }),
-    );
+    head.extend(rates.iter().map(|rate| Head::from(format!("rate {rate}").as_str())));
     let mut rows = Vec::new();
     for row in &section.rows {
         for cell in &row.cells {
@@ -107,8 +103,8 @@ fn rates(section: &DistanceSection) -> Table {
                 found(rate).map_or_else(String::new, |r| rate_text(r, row.seeds.len()))
             };
             rows.push(Row {
-                group: format!("{}, {}", images_text(row), row.key.budget()),
-                label: format!("{} {}", title_of(&cell.method), row.key.activation().title()),
+                group: format!("{}, {}", images_text(row), row.first.plan.generator.budget),
+                label: format!("{} {}", title_of(&cell.method), row.first.plan.activation.title()),
                 cells: rates.iter().map(|rate| text(rate).into()).collect(),
                 ..Row::default()
             });
@@ -123,44 +119,30 @@ fn title_of(method: &str) -> String {
 
 fn anchors(section: &DistanceSection) -> Table {
     let head = ["Distribution", "critic", "exact", "estimate", "standard error", "ratio"];
-    let mut rows = Vec::new();
-    for result in &section.anchors {
-        for row in anchor_rows(result) {
-            let numbers = [row.exact, row.estimate, row.standard_error].map(|v| format!("{v:.4}"));
-            let critic = format!("{} {}", row.method.title(), row.activation.title());
-            let cells =
-                [vec![critic], numbers.to_vec(), vec![format!("{:.3}", row.ratio)]].concat();
-            rows.push(Row {
-                group: format!("{} budget, {}", result.plan.budget, counted(row.n, "seed")),
-                label: row.name,
-                cells: cells.into_iter().map(Cell::from).collect(),
-                ..Row::default()
-            });
-        }
-    }
+    let rows = section.anchors.iter().flat_map(anchor_rows).collect();
     Table { head: head.map(Head::from).to_vec(), rows, note: ANCHOR_NOTE.into() }
 }
 
 /// "CIFAR-10, 32 px".
 fn images_text(row: &DistanceRow) -> String {
-    let synthetic = if row.key.synthetic { " (synthetic)" } else { "" };
-    format!("{}{synthetic}, {} px", row.key.dataset, row.key.size())
+    let synthetic = if row.first.synthetic { " (synthetic)" } else { "" };
+    format!("{}{synthetic}, {} px", row.first.dataset, row.first.plan.generator.size)
 }
 
 /// "default budget: width 0.25, 800 steps, 3 seeds, 6400 pairs".
 fn budget_text(row: &DistanceRow) -> String {
-    let key = &row.key;
+    let plan = &row.first.plan;
     format!(
         "{} budget: width {}, {}, {}, {}",
-        key.budget(),
-        key.width(),
-        counted(key.steps(), "step"),
+        plan.generator.budget,
+        plan.width,
+        counted(plan.epochs * plan.epoch_steps, "step"),
         counted(row.seeds.len(), "seed"),
-        counted(key.pairs(), "pair")
+        counted(plan.n_report, "pair")
     )
 }
 
-/// "5.12 ± 0.03 (1.0000), chosen 2 times of 3, 1 ended early".
+/// "5.12 ± 0.03 (1.0000), chosen 2 of 3, 1 ended early".
 fn rate_text(rate: &RateCell, n_seeds: usize) -> String {
     let mut text = rate.ours.as_ref().map_or_else(|| "none".into(), Statistic::text);
     if let Some(lipschitz) = rate.lipschitz {
@@ -183,45 +165,28 @@ fn rate_text(rate: &RateCell, n_seeds: usize) -> String {
     text
 }
 
-/// An anchor under one kind of critic, means over the seeds.
-struct AnchorRow {
-    name: String,
-    method: Method,
-    activation: Activation,
-    n: usize,
-    exact: f64,
-    estimate: f64,
-    standard_error: f64,
-    ratio: f64,
-}
-
-/// Rows by anchor, then as they were run.
-fn anchor_rows(result: &AnchorsResult) -> Vec<AnchorRow> {
+/// An anchor under one kind of critic is a row, means over the seeds: by anchor, then as they were run.
+fn anchor_rows(result: &AnchorsResult) -> Vec<Row> {
     let kind = |r: &AnchorResult| (r.name.clone(), r.method, r.activation);
-    let mut kinds: Vec<(String, Method, Activation)> = Vec::new();
-    for row in &result.rows {
-        if !kinds.contains(&kind(row)) {
-            kinds.push(kind(row));
-        }
-    }
-    let mut names: Vec<String> = kinds.iter().map(|k| k.0.clone()).collect();
-    names.dedup();
-    let first = |name: &String| names.iter().position(|n| n == name);
+    let mut kinds = distinct(result.rows.iter().map(kind));
+    let first = |name: &String| result.rows.iter().position(|row| row.name == *name);
     kinds.sort_by_key(|(name, ..)| first(name));
     let row = |wanted: (String, Method, Activation)| {
         let of: Vec<&AnchorResult> = result.rows.iter().filter(|r| kind(r) == wanted).collect();
         let mean = |value: &dyn Fn(&AnchorResult) -> f64| {
             of.iter().map(|r| value(r)).sum::<f64>() / of.len().max(1) as f64
         };
-        AnchorRow {
-            n: of.len(),
-            exact: mean(&|r| r.exact),
-            estimate: mean(&|r| r.estimate.value),
-            standard_error: mean(&|r| r.estimate.standard_error),
-            ratio: mean(&AnchorResult::ratio),
-            name: wanted.0,
-            method: wanted.1,
-            activation: wanted.2,
+        let (name, method, activation) = wanted;
+        let mut cells = vec![format!("{} {}", method.title(), activation.title())];
+        let (exact, estimate) = (mean(&|r| r.exact), mean(&|r| r.estimate.value));
+        let error = mean(&|r| r.estimate.standard_error);
+        cells.extend([exact, estimate, error].map(|value| format!("{value:.4}")));
+        cells.push(format!("{:.3}", mean(&AnchorResult::ratio)));
+        Row {
+            group: format!("{} budget, {}", result.plan.budget, counted(of.len(), "seed")),
+            label: name,
+            cells: cells.into_iter().map(Cell::from).collect(),
+            ..Row::default()
         }
     };
     kinds.into_iter().map(row).collect()
@@ -229,22 +194,18 @@ fn anchor_rows(result: &AnchorsResult) -> Vec<AnchorRow> {
 
 /// The estimate over the steps: a chart for each generator, a colour for each method.
 pub(super) fn charts(section: &DistanceSection) -> Result<Markup> {
+    let key = |row: &DistanceRow| {
+        let GeneratorJob { dataset, budget, .. } = &row.first.plan.generator;
+        (dataset.clone(), budget.clone())
+    };
     let mut charts = Vec::new();
-    let mut shown: Vec<&DistanceRow> = Vec::new();
-    for row in &section.rows {
-        let same = |other: &&DistanceRow| {
-            other.key.source() == row.key.source() && other.key.budget() == row.key.budget()
-        };
-        if shown.iter().any(same) {
-            continue;
-        }
-        shown.push(row);
-        let rows: Vec<&DistanceRow> = section.rows.iter().filter(|r| same(r)).collect();
+    for of in distinct(section.rows.iter().map(key)) {
+        let rows: Vec<&DistanceRow> = section.rows.iter().filter(|row| key(row) == of).collect();
         let (chart, legend) = curves(section, &rows);
         let caption = format!(
             "{}, {} budget: the estimate over the steps, on the samples for choosing, with the chosen learning rate and the first seed. MaxMin is solid, ReLU dashed.",
-            images_text(row),
-            row.key.budget()
+            images_text(rows[0]),
+            of.1
         );
         charts.push(figure(&chart, &legend, (760, 380), &caption)?);
     }
@@ -261,7 +222,7 @@ fn curves(section: &DistanceSection, rows: &[&DistanceRow]) -> (Chart, Legend) {
                 (p.step as f64, p.estimate.unwrap_or(f64::NAN))
             };
             let role = Role::Series(i as u8);
-            let dashed = row.key.activation() == Activation::RELU;
+            let dashed = row.first.plan.activation == Activation::RELU;
             lines.push(Line::new(role, curve.iter().map(point).collect()).dashed(dashed));
             let name = title_of(&cell.method);
             if !legend.iter().any(|(known, ..)| *known == name) {
@@ -269,19 +230,7 @@ fn curves(section: &DistanceSection, rows: &[&DistanceRow]) -> (Chart, Legend) {
             }
         }
     }
-    let last = lines.iter().flat_map(|line| &line.points).map(|p| p.0).fold(1.0, f64::max);
-    let chart = Chart {
-        name: "estimate over the steps, by method",
-        x_label: "step",
-        y_label: "estimate",
-        x_range: 0.0..last,
-        y_range: y_range(&lines),
-        lines,
-        markers: Vec::new(),
-        dots: Vec::new(),
-        rule: None,
-    };
-    (chart, legend)
+    (over_steps("estimate over the steps, by method", lines), legend)
 }
 
 /// Images of a generator beside those of the data.

@@ -28,7 +28,6 @@ pub(super) fn document(title: &str, body: &Markup) -> String {
     page.into_string()
 }
 
-/// The beginning of a page.
 pub(super) fn header(
     kicker: &str,
     title: &str,
@@ -101,7 +100,6 @@ fn swatch(role: Role, mark: Mark) -> String {
     format!("swatch {colour} {mark}")
 }
 
-/// A list of labels and values.
 pub(super) fn facts(facts: &[(&str, String)]) -> Markup {
     html! { dl { @for (label, value) in facts { dt { (label) } dd { (value) } } } }
 }

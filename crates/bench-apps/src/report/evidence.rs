@@ -18,7 +18,7 @@ const N_SERIES: usize = 6;
 
 /// Networks of one kind on the same images with the same budget, each method once: they share a chart.
 pub(super) struct Group<'a> {
-    results: Vec<&'a CellResult>,
+    pub(super) results: Vec<&'a CellResult>,
 }
 
 impl<'a> Group<'a> {
@@ -47,10 +47,6 @@ impl<'a> Group<'a> {
         if !present && self.results.len() < N_SERIES {
             self.results.push(result);
         }
-    }
-
-    pub(super) fn results(&self) -> &[&'a CellResult] {
-        &self.results
     }
 
     pub(super) fn title(&self) -> String {
@@ -135,9 +131,8 @@ fn over_the_radius(results: &[&CellResult], lines: Vec<Line>) -> Chart {
         x_range: 0.0..if end > 0.0 { end } else { 1.0 },
         y_range: 0.0..100.0,
         lines,
-        markers: Vec::new(),
-        dots: Vec::new(),
         rule: eps.map(|eps| (eps.value(), format!("ε = {eps}"))),
+        ..Chart::default()
     }
 }
 
@@ -219,9 +214,7 @@ fn accuracy_over_epochs(group: &Group<'_>) -> Option<(Chart, Legend)> {
         x_range: 1.0..last as f64,
         y_range: 0.0..100.0,
         lines,
-        markers: Vec::new(),
-        dots: Vec::new(),
-        rule: None,
+        ..Chart::default()
     };
     (last > 1).then(|| (chart, group.legend()))
 }
@@ -241,9 +234,7 @@ pub(super) fn loss(result: &CellResult, of: &str) -> Result<Markup> {
         x_range: history[0].epoch as f64..history[history.len() - 1].epoch as f64,
         y_range: y_range(&lines),
         lines,
-        markers: Vec::new(),
-        dots: Vec::new(),
-        rule: None,
+        ..Chart::default()
     };
     let legend = vec![("training loss".into(), Role::Series(0), Mark::Solid)];
     let caption = "Mean over each epoch, measured while the weights change.";
@@ -311,9 +302,7 @@ fn histogram(spectra: &Spectra) -> (Chart, Legend) {
         x_range: 0.0..spectra.trained.end,
         y_range: y_range(&lines),
         lines,
-        markers: Vec::new(),
-        dots: Vec::new(),
-        rule: None,
+        ..Chart::default()
     };
     let legend = vec![
         ("at initialisation".into(), Role::Series(0), Mark::Dashed),

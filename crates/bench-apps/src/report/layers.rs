@@ -12,7 +12,7 @@ use super::table::Table;
 use crate::error::Result;
 use crate::jobs::cell::CellResult;
 use crate::jobs::collect::Section;
-use crate::jobs::quantity::What;
+use crate::statistic::What;
 
 /// A row for each result, in the order of the experiment.
 pub(super) fn table(section: &Section) -> Table {
@@ -92,10 +92,8 @@ pub(super) fn charts(section: &Section) -> Result<Markup> {
         y_label: "test images, %",
         x_range: 0.0..last(&mut markers.iter().map(|marker| marker.at.0)),
         y_range: 0.0..100.0,
-        lines: Vec::new(),
         markers,
-        dots: Vec::new(),
-        rule: None,
+        ..Chart::default()
     };
     let over_time = Chart {
         name: "certified accuracy over training time",

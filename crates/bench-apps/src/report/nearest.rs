@@ -1,6 +1,6 @@
 //! Certified radii against the nearest adversarial examples.
 //!
-//! Definition. Each image that the network takes for what it is gives a point: its certified radius as executed, and the distance of
+//! Definition. Each correctly classified image gives a point: its certified radius as executed, and the distance of
 //! the nearest image of another class that any attack found. The distance to the decision boundary lies between the two.
 //!
 //! Guarantee: a point under the diagonal refutes a certificate, and the page says so in front of the figure.
@@ -23,7 +23,7 @@ pub(super) fn nearest(results: &[&CellResult]) -> Result<Markup> {
     let mut charts = Vec::new();
     for group in Group::all(&with) {
         let (chart, legend) = scatter(&group);
-        let caption = group.results().iter().map(|result| summary(result)).collect::<String>();
+        let caption = group.results.iter().map(|result| summary(result)).collect::<String>();
         charts.push((group.title(), figure(&chart, &legend, (460, 400), &caption)?));
     }
     Ok(html! {
@@ -39,7 +39,7 @@ pub(super) fn nearest(results: &[&CellResult]) -> Result<Markup> {
                 }
                 div.pair { @for (name, chart) in &charts { div { h3 { (name) } (chart) } } }
                 p.fine {
-                    "Each point is a test image that the network takes for what it is. Its radius is certified as executed; its distance is \
+                    "Each point is a correctly classified test image. Its radius is certified as executed; its distance is \
                     that of the nearest image of another class that any attack found: FGSM, PGD, the parts of AutoAttack, and FAB, which goes \
                     on to the end and attacks certified images too. The true distance of the next class lies between the two, so that no point \
                     may lie under the diagonal."
@@ -52,7 +52,7 @@ pub(super) fn nearest(results: &[&CellResult]) -> Result<Markup> {
 fn scatter(group: &Group<'_>) -> (Chart, Legend) {
     let mut legend: Legend = Vec::new();
     let mut dots = Vec::new();
-    for (i, result) in group.results().iter().enumerate() {
+    for (i, result) in group.results.iter().enumerate() {
         let role = Role::Series(i as u8);
         legend.push((result.plan.cell.title(), role, Mark::Dot));
         dots.push((role, result.nearest.points().collect::<Vec<_>>()));
@@ -73,9 +73,8 @@ fn scatter(group: &Group<'_>) -> (Chart, Legend) {
         x_range: 0.0..x,
         y_range: 0.0..y,
         lines,
-        markers: Vec::new(),
         dots,
-        rule: None,
+        ..Chart::default()
     };
     (chart, legend)
 }

@@ -3,8 +3,6 @@
 //! Guarantee: every number stands with its budget, seeds and images, and beside the paper's where that has one. A number that
 //! was not computed is an empty cell. Synthetic images are announced at the top and under every table.
 
-use std::time::Duration;
-
 use lipconv::{CrossEntropy, Optimizer};
 use lipconv_datasets::RandAugment;
 use maud::{Markup, html};
@@ -16,18 +14,18 @@ use crate::config::{AugmentationKind, RunConfig, ScheduleKind};
 use crate::error::Result;
 use crate::jobs::cell::CellResult;
 use crate::jobs::collect::{Reproduction, Section};
-use crate::progress::spoken;
+use crate::progress::spoken_seconds;
 use crate::words::{counted, percent};
 
 /// The page as one HTML document that needs nothing else.
 pub fn page(reproduction: &Reproduction) -> Result<String> {
     let results = unique(reproduction);
-    // a heading names the recipe where there are several
-    let of = |result: &CellResult| {
-        let several = self::alone(reproduction).len() > 1;
-        if several { format!(", {}", result.plan.cell.recipe_title()) } else { String::new() }
-    };
     let alone = alone(reproduction);
+    // a heading names the recipe where there are several
+    let of = |result: &CellResult| match alone.len() {
+        0 | 1 => String::new(),
+        _ => format!(", {}", result.plan.cell.recipe_title()),
+    };
     let sections = reproduction.sections.iter().map(section).collect::<Result<Vec<_>>>()?;
     let body = html! {
         (beginning(reproduction, alone, &results))
@@ -67,13 +65,10 @@ fn title(alone: &[CellResult]) -> String {
 
 /// Every finished cell once, in the order of the sections.
 fn unique(reproduction: &Reproduction) -> Vec<&CellResult> {
+    let key = |result: &CellResult| (result.plan.cell.id(), result.plan.cell.budget.clone());
     let mut results: Vec<&CellResult> = Vec::new();
     for result in reproduction.sections.iter().flat_map(|section| &section.results) {
-        let same = |other: &&CellResult| {
-            other.plan.cell.id() == result.plan.cell.id()
-                && other.plan.cell.budget == result.plan.cell.budget
-        };
-        if !results.iter().any(same) {
+        if results.iter().all(|other| key(other) != key(result)) {
             results.push(result);
         }
     }
@@ -83,19 +78,15 @@ fn unique(reproduction: &Reproduction) -> Vec<&CellResult> {
 fn is_synthetic(reproduction: &Reproduction) -> bool {
     let distances = reproduction.sections.iter().filter_map(|section| section.distances.as_ref());
     reproduction.sections.iter().flat_map(|s| &s.results).any(|result| result.row.synthetic)
-        || distances.flat_map(|d| &d.rows).any(|row| row.key.synthetic)
+        || distances.flat_map(|d| &d.rows).any(|row| row.first.synthetic)
 }
 
 fn beginning(reproduction: &Reproduction, alone: &[CellResult], results: &[&CellResult]) -> Markup {
     let synthetic = is_synthetic(reproduction);
     let notes = &reproduction.notes;
     let Some(first) = alone.first() else {
-        let n_critics: usize = reproduction
-            .sections
-            .iter()
-            .filter_map(|s| s.distances.as_ref())
-            .map(|d| d.critics.len())
-            .sum();
+        let distances = reproduction.sections.iter().filter_map(|s| s.distances.as_ref());
+        let n_critics: usize = distances.map(|distances| distances.critics.len()).sum();
         let mut lead = format!("Results of {}", counted(results.len(), "trained network"));
         if n_critics > 0 {
             lead += &format!(" and {}", counted(n_critics, "critic"));
@@ -110,7 +101,7 @@ fn beginning(reproduction: &Reproduction, alone: &[CellResult], results: &[&Cell
         counted(row.epochs, "epoch"),
         row.seed,
         row.device,
-        spoken(seconds(alone.iter().map(|result| result.row.seconds).sum()))
+        spoken_seconds(alone.iter().map(|result| result.row.seconds).sum())
     );
     html! {
         (header("reproduce", &title(alone), &lead, synthetic, notes))
@@ -139,10 +130,6 @@ fn headline_numbers(result: &CellResult) -> Vec<(&'static str, String, &'static 
     ];
     let known = items.into_iter().filter(|(_, value, _)| value.is_some());
     known.map(|(name, value, meaning)| (name, percent(value), "%", meaning)).collect()
-}
-
-fn seconds(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }
 
 /// The tables of a section, each with its heading; the first has none.
@@ -248,22 +235,19 @@ fn provenance(reproduction: &Reproduction) -> Table {
                 seeds(&group.seeds),
                 group.devices.join("; "),
                 commits(&group.commits),
-                spoken(seconds(group.seconds)),
+                spoken_seconds(group.seconds),
             ]);
         }
         for row in section.distances.iter().flat_map(|d| &d.rows) {
-            let (key, activation) = (&row.key, row.key.activation().title());
+            let (dataset, plan) = (&row.first.dataset, &row.first.plan);
+            let (activation, generator) = (plan.activation.title(), &plan.generator);
+            let (size, budget) = (generator.size, &generator.budget);
             rows.push(vec![
-                format!(
-                    "{name}: {activation}, {} {} px, {}",
-                    key.dataset,
-                    key.size(),
-                    key.budget()
-                ),
+                format!("{name}: {activation}, {dataset} {size} px, {budget}"),
                 seeds(&row.seeds),
                 row.devices.join("; "),
                 commits(&row.commits),
-                spoken(seconds(row.seconds)),
+                spoken_seconds(row.seconds),
             ]);
         }
     }
@@ -273,7 +257,6 @@ fn provenance(reproduction: &Reproduction) -> Table {
     table
 }
 
-/// The conditions of a single result.
 fn conditions(result: &CellResult) -> Vec<(&'static str, String)> {
     let (config, provenance) = (&result.plan.config, &result.provenance);
     let versions =
@@ -285,7 +268,7 @@ fn conditions(result: &CellResult) -> Vec<(&'static str, String)> {
         ("started", provenance.started.clone()),
         ("training", training_text(config)),
         ("attacks", attacks_text(result)),
-        ("time", spoken(seconds(result.row.seconds))),
+        ("time", spoken_seconds(result.row.seconds)),
         ("data", result.row.dataset.clone()),
     ];
     if let Some(data) = &result.data {

@@ -8,23 +8,21 @@
 //!
 //! Not here: the tables' contents.
 
+use certify::Eps;
 use maud::{Markup, html};
 
 use crate::statistic::{Figure, Statistic};
-use crate::words::text_table;
+use crate::words::{percent, text_table};
 
-/// A table.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Table {
     /// Headings, that of the rows' labels first.
     pub head: Vec<Head>,
-    /// Rows, in their order.
     pub rows: Vec<Row>,
     /// Conditions that all numbers share.
     pub note: String,
 }
 
-/// A column's heading.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Head {
     pub text: String,
@@ -32,7 +30,6 @@ pub struct Head {
     pub small: String,
 }
 
-/// A row.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Row {
     /// What the row shares with its neighbours, such as a data set; empty where there are no groups.
@@ -44,7 +41,6 @@ pub struct Row {
     pub cells: Vec<Cell>,
 }
 
-/// A cell.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Cell {
     /// Our number, or words.
@@ -52,7 +48,6 @@ pub struct Cell {
     pub paper: String,
     /// Ours less the published one.
     pub difference: String,
-    /// Whether ours is the best of the row.
     pub best: bool,
 }
 
@@ -170,7 +165,6 @@ impl Table {
         text
     }
 
-    /// The table for a terminal.
     pub fn terminal(&self) -> String {
         let indent = if self.has_groups() { "  " } else { "" };
         let mut lines = vec![self.head.iter().map(|head| head.text.clone()).collect::<Vec<_>>()];
@@ -190,6 +184,19 @@ impl Table {
         let text = text_table(&lines);
         text + &wrapped(&self.note)
     }
+}
+
+/// Shares in percent for a terminal: a row for each radius, a column for each name.
+pub fn certified_at(
+    names: &[&str],
+    eps: &[Eps],
+    share: impl Fn(usize, &Eps) -> Option<f64>,
+) -> String {
+    let row = |eps: &Eps| {
+        let shares = (0..names.len()).map(|i| percent(share(i, eps)));
+        std::iter::once(eps.to_string()).chain(shares).collect()
+    };
+    Table::plain(&[&["certified at"][..], names].concat(), eps.iter().map(row).collect()).terminal()
 }
 
 /// A paragraph in lines of at most 100 characters.

@@ -22,15 +22,14 @@ use certify::{Distribution, SamplePart};
 use lipconv::loss::{DISTRIBUTION_A, DISTRIBUTION_B};
 use lipconv::optim::PAPER_GAMMA;
 use lipconv::{
-    Activation, Batch, BatchSource, EpochReport, ImageShape, LayerSpec, Loss, Methods, Network,
-    NetworkSpec, Observer, Optimizer, Outcome, PlainNetwork, RmsPropConfig, Schedule, StepReport,
-    TrainConfig, Trainer,
+    Activation, Batch, EpochReport, ImageShape, LayerSpec, Loss, Methods, Network, NetworkSpec,
+    Observer, Optimizer, Outcome, PlainNetwork, RmsPropConfig, Schedule, StepReport, TrainConfig,
+    Trainer,
 };
 use serde::{Deserialize, Serialize};
 
-use super::distribution::{Estimate, batch_seed, estimate};
-use crate::config::{self, Method};
-use crate::error::Error;
+use super::distribution::{Drawn, Estimate, batch_seed, estimate};
+use crate::config::{self, Method, require};
 use crate::files::{read_json, write_json};
 use crate::interrupt::Watch;
 use crate::progress::Progress;
@@ -38,7 +37,6 @@ use crate::progress::Progress;
 /// Epochs of the paper's critics.
 pub const PAPER_EPOCHS: usize = 256;
 
-/// Which network.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CriticNetwork {
@@ -67,7 +65,6 @@ pub struct CriticConfig {
     pub batch_size: usize,
     /// RMSprop's step size at the start, positive.
     pub learning_rate: f64,
-    /// Seed of initialisation and samples.
     pub seed: u64,
 }
 
@@ -85,26 +82,16 @@ impl CriticConfig {
 
     fn methods(&self) -> Result<Methods> {
         let constrained = self.method.conv().is_some() && !self.method.is_unconstrained();
-        if constrained {
-            return Ok(self.method.methods());
-        }
-        Err(Error::ConfigValue {
-            key: "critic.method",
-            got: self.method.to_string(),
-            expected: "a method that constrains convolutions, such as bcop, rko or ossn".into(),
-        }
-        .into())
+        let expected = "a method that constrains convolutions, such as bcop, rko or ossn";
+        require(constrained, "critic.method", self.method, expected)?;
+        Ok(self.method.methods())
     }
 
-    /// The training settings.
     pub fn train_config(&self) -> Result<TrainConfig> {
         for (key, value) in
             [("critic.epoch_steps", self.epoch_steps), ("critic.batch_size", self.batch_size)]
         {
-            if !(1..=1_000_000).contains(&value) {
-                let (got, expected) = (value.to_string(), "1 to 1000000".into());
-                return Err(Error::ConfigValue { key, got, expected }.into());
-            }
+            require((1..=1_000_000).contains(&value), key, value, "1 to 1000000")?;
         }
         let config = TrainConfig {
             epochs: self.epochs,
@@ -119,7 +106,6 @@ impl CriticConfig {
         Ok(config)
     }
 
-    /// Steps of the whole training.
     pub fn n_steps(&self) -> u64 {
         (self.epochs * self.epoch_steps) as u64
     }
@@ -155,7 +141,6 @@ const N_POINTS: usize = 12;
 /// Largest number of pairs that a point is measured on. With few pairs, the brightness of the sample hides the critic.
 const POINT_PAIRS: usize = 1024;
 
-/// A point of the curve.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CurvePoint {
     pub step: u64,
@@ -165,7 +150,6 @@ pub struct CurvePoint {
     pub lipschitz: Option<f64>,
 }
 
-/// What training needs.
 #[derive(Debug)]
 pub struct CriticJob<'a> {
     pub config: &'a CriticConfig,
@@ -175,7 +159,6 @@ pub struct CriticJob<'a> {
     pub device: &'a Device,
     /// Folder of checkpoint and curve; nothing is kept without.
     pub folder: Option<&'a Path>,
-    /// Time between checkpoints.
     pub checkpoint_every: Duration,
 }
 
@@ -184,22 +167,14 @@ pub enum CriticEnd {
     /// The critic, frozen.
     Finished(Box<Critic>),
     /// A critic that cannot be frozen any more, as one that has lost its rank.
-    Lost {
-        /// Why.
-        reason: String,
-        /// The estimate over the steps.
-        curve: Vec<CurvePoint>,
-        n_steps: u64,
-    },
+    Lost { reason: String, curve: Vec<CurvePoint>, n_steps: u64 },
     /// A request to stop came; the checkpoint is written.
     Interrupted,
 }
 
-/// A trained critic.
 #[derive(Debug)]
 pub struct Critic {
     pub network: PlainNetwork,
-    /// The estimate over the steps.
     pub curve: Vec<CurvePoint>,
     pub n_steps: u64,
     /// Why training ended early, where it did.
@@ -215,7 +190,7 @@ pub fn train_critic(
 ) -> Result<CriticEnd> {
     let watch = Watch::begin(job.checkpoint_every);
     let (mut trainer, curve) = open(job)?;
-    let mut pairs = Pairs { job, epoch_seed: 0 };
+    let mut pairs = Drawn::new(job.config.epoch_steps, |seed, index| pairs(job, seed, index));
     let mut monitor = Monitor { job, watch, progress, done, label, curve };
     let outcome = trainer.fit(&mut pairs, &mut monitor);
     monitor.watch.check()?;
@@ -272,31 +247,16 @@ fn open(job: &CriticJob<'_>) -> Result<(Trainer, Vec<CurvePoint>)> {
     Ok((trainer, curve))
 }
 
-/// Batches of both distributions.
-struct Pairs<'a> {
-    job: &'a CriticJob<'a>,
-    epoch_seed: u64,
-}
-
-impl BatchSource for Pairs<'_> {
-    fn n_batches(&self) -> usize {
-        self.job.config.epoch_steps
-    }
-
-    fn start_epoch(&mut self, _epoch: usize, seed: u64) {
-        self.epoch_seed = seed;
-    }
-
-    fn batch(&mut self, index: usize) -> lipconv::Result<Batch> {
-        let n = self.job.config.batch_size;
-        let draw = |of: &dyn Distribution, side| {
-            of.draw(n, batch_seed(self.epoch_seed, index, side))?.to_device(self.job.device)
-        };
-        let images = Tensor::cat(&[draw(self.job.a, 0)?, draw(self.job.b, 1)?], 0)?;
-        let mut labels = vec![DISTRIBUTION_A; n];
-        labels.resize(2 * n, DISTRIBUTION_B);
-        Ok(Batch { images, labels })
-    }
+/// A batch of both distributions.
+fn pairs(job: &CriticJob<'_>, epoch_seed: u64, index: usize) -> lipconv::Result<Batch> {
+    let n = job.config.batch_size;
+    let draw = |of: &dyn Distribution, side| {
+        of.draw(n, batch_seed(epoch_seed, index, side))?.to_device(job.device)
+    };
+    let images = Tensor::cat(&[draw(job.a, 0)?, draw(job.b, 1)?], 0)?;
+    let mut labels = vec![DISTRIBUTION_A; n];
+    labels.resize(2 * n, DISTRIBUTION_B);
+    Ok(Batch { images, labels })
 }
 
 /// Shows progress, measures the curve, saves, and stops when asked to.
@@ -319,7 +279,7 @@ impl Monitor<'_, '_> {
         Ok(())
     }
 
-    /// A point after every n-th epoch; what cannot be bounded any more leaves a gap.
+    /// A point after every n-th epoch; a critic that cannot be bounded leaves a gap.
     fn measure(&mut self, trainer: &Trainer) {
         let job = self.job;
         let network =

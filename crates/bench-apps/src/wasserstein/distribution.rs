@@ -12,8 +12,8 @@
 use std::ops::Range;
 
 use candle_core::{Device, Tensor};
-use certify::{Critic, Distribution, DualEstimate, SamplePart};
-use lipconv::PlainNetwork;
+use certify::{Critic, Distribution, SamplePart};
+use lipconv::{Batch, BatchSource, PlainNetwork};
 use lipconv_datasets::{ImageSet, PixelTable};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -30,7 +30,6 @@ pub const FEWEST: usize = 6;
 /// Images cut into three parts, or a population.
 #[derive(Debug, Clone)]
 pub struct ImagePool {
-    name: String,
     train: ImageSet,
     select: ImageSet,
     report: ImageSet,
@@ -40,7 +39,7 @@ pub struct ImagePool {
 impl ImagePool {
     /// Training and test images: the latter are reported on, and the last training images, 6400 or an eighth, are kept to choose
     /// on.
-    pub fn of_dataset(name: &str, train: &ImageSet, test: &ImageSet) -> Result<Self> {
+    pub fn of_dataset(train: &ImageSet, test: &ImageSet) -> Result<Self> {
         if test.len() < 2 {
             return Err(Error::argument("number of test images", test.len(), "at least 2"));
         }
@@ -50,7 +49,6 @@ impl ImagePool {
         let n_select = (train.len() / 8).clamp(2, N_SELECT);
         let n_train = train.len() - n_select;
         Ok(Self {
-            name: name.to_owned(),
             select: train.subset(n_train..train.len())?,
             train: train.head(n_train),
             report: test.clone(),
@@ -59,7 +57,7 @@ impl ImagePool {
     }
 
     /// Images that are cut by chance, always the same way: a quarter to report on, an eighth to choose on, the rest to train on.
-    pub fn cut(name: &str, images: &ImageSet) -> Result<Self> {
+    pub fn cut(images: &ImageSet) -> Result<Self> {
         let n = images.len();
         if n < FEWEST {
             let expected = format!("at least {FEWEST}, or a population");
@@ -70,7 +68,6 @@ impl ImagePool {
         let (report, rest) = order.split_at((n / 4).max(2));
         let (select, train) = rest.split_at((n / 8).max(2));
         Ok(Self {
-            name: name.to_owned(),
             train: images.subset(train.iter().copied())?,
             select: images.subset(select.iter().copied())?,
             report: images.subset(report.iter().copied())?,
@@ -79,15 +76,14 @@ impl ImagePool {
     }
 
     /// The images themselves as a distribution.
-    pub fn population(name: &str, images: &ImageSet) -> Result<Self> {
+    pub fn population(images: &ImageSet) -> Result<Self> {
         if images.is_empty() {
             return Err(Error::argument("number of images", 0, "at least 1"));
         }
         let [train, select, report] = [images.clone(), images.clone(), images.clone()];
-        Ok(Self { name: name.to_owned(), train, select, report, population: true })
+        Ok(Self { train, select, report, population: true })
     }
 
-    /// The images that are trained on.
     pub fn training_images(&self) -> &ImageSet {
         &self.train
     }
@@ -107,7 +103,7 @@ fn signed(set: &ImageSet, indices: impl Iterator<Item = usize>) -> candle_core::
 
 impl Distribution for ImagePool {
     fn name(&self) -> String {
-        self.name.clone()
+        self.train.name().to_owned()
     }
 
     fn shape(&self) -> [usize; 3] {
@@ -144,6 +140,33 @@ pub(super) fn batch_seed(epoch_seed: u64, batch: usize, side: u64) -> u64 {
     rng.random()
 }
 
+/// Batches that are drawn, each by the epoch's seed and its number.
+pub(super) struct Drawn<F> {
+    n_batches: usize,
+    epoch_seed: u64,
+    draw: F,
+}
+
+impl<F: FnMut(u64, usize) -> lipconv::Result<Batch>> Drawn<F> {
+    pub(super) fn new(n_batches: usize, draw: F) -> Self {
+        Self { n_batches, epoch_seed: 0, draw }
+    }
+}
+
+impl<F: FnMut(u64, usize) -> lipconv::Result<Batch>> BatchSource for Drawn<F> {
+    fn n_batches(&self) -> usize {
+        self.n_batches
+    }
+
+    fn start_epoch(&mut self, _epoch: usize, seed: u64) {
+        self.epoch_seed = seed;
+    }
+
+    fn batch(&mut self, index: usize) -> lipconv::Result<Batch> {
+        (self.draw)(self.epoch_seed, index)
+    }
+}
+
 /// Confidence of the one-sided bound that is reported.
 pub const CONFIDENCE: f64 = 0.99;
 
@@ -160,7 +183,6 @@ pub struct Estimate {
     pub difference: f64,
     /// Rigorous bound of the critic's Lipschitz constant.
     pub lipschitz: f64,
-    /// Samples of each side.
     pub n_samples: [usize; 2],
 }
 
@@ -173,18 +195,12 @@ pub fn estimate(
     n: usize,
 ) -> anyhow::Result<Estimate> {
     let found = Critic::new(network)?.estimate_between(a, b, part, n)?;
-    Ok(Estimate::of(&found)?)
-}
-
-impl Estimate {
-    fn of(found: &DualEstimate) -> certify::Result<Self> {
-        Ok(Self {
-            value: found.value,
-            standard_error: found.standard_error,
-            confident: found.confidence_bound(CONFIDENCE)?,
-            difference: found.mean_difference,
-            lipschitz: found.lipschitz,
-            n_samples: [found.n_a, found.n_b],
-        })
-    }
+    Ok(Estimate {
+        value: found.value,
+        standard_error: found.standard_error,
+        confident: found.confidence_bound(CONFIDENCE)?,
+        difference: found.mean_difference,
+        lipschitz: found.lipschitz,
+        n_samples: [found.n_a, found.n_b],
+    })
 }

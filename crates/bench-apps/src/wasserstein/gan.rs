@@ -4,13 +4,16 @@
 //! vectors after N steps, by the statistics that a frozen generator has), `history.jsonl`, `sums.json` and, at the end,
 //! `generator.safetensors`: the frozen generator. One process writes at a time.
 //!
-//! Guarantee: on the CPU, an interrupted training ends with the same generator, to the bit, as an uninterrupted one.
+//! Guarantee: on the CPU, an interrupted training ends with the same generator, to the bit, as an uninterrupted one. Nothing is written
+//! before every setting is checked and the folder is held and claimed, nor into the folder of something else. A generator with
+//! numbers that are not finite is never the result.
 //!
-//! Errors: [`Error::RunLocked`], [`Error::OtherRun`] for a folder that was begun with other settings; those of files and tensors.
+//! Errors: [`Error::RunLocked`], [`Error::OtherRun`] for a folder that was begun with other settings, [`Error::Malformed`] for the
+//! folder of something else; a training that diverged, with its step and the cause; those of files and tensors.
 //!
 //! Source: Li et al. 2019, section 5.3, with a 1-Lipschitz critic in place of a gradient penalty.
 
-use std::fs;
+use std::fs::{self, File};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,20 +23,37 @@ use candle_core::{DType, Device, Tensor};
 use certify::Distribution;
 use lipconv::gan::{GanConfig, GanObserver, GanStepReport, GanTrainer, PlayerConfig};
 use lipconv::generator::{FrozenGenerator, Generator, GeneratorSpec};
-use lipconv::{Batch, BatchSource, ImageShape, Methods, Network, NetworkSpec, Outcome, Schedule};
+use lipconv::{Batch, ImageShape, Methods, Network, NetworkSpec, Outcome, Schedule};
 use lipconv_datasets::png_grid;
 use serde::{Deserialize, Serialize};
 
-use super::distribution::{ImagePool, batch_seed};
+use super::distribution::{Drawn, ImagePool, batch_seed};
+use super::{check_own, number_text};
 use crate::error::Error;
+use crate::experiment::training::is_of_numbers;
 use crate::files::{Claim, JsonLines, claim, lock_folder, read_json, write_atomic, write_json};
 use crate::interrupt::Watch;
 use crate::progress::{Display, Progress};
 
 /// What the folder was begun for.
 const BEGUN: &str = "gan.json";
-/// What is to be known beside a checkpoint.
+/// Running sums that belong to a checkpoint.
 const SUMS: &str = "sums.json";
+/// Files of other runs, and those that are written here after [`BEGUN`].
+const FOREIGN: [&str; 12] = [
+    "config.toml",
+    "network.safetensors",
+    "metrics.jsonl",
+    "cell.json",
+    "wasserstein.json",
+    "checkpoint.safetensors",
+    "generator.safetensors",
+    "samples",
+    "history.jsonl",
+    SUMS,
+    "versions.json",
+    "log.txt",
+];
 /// Images of a grid, and how many stand in a row.
 const GRID: (usize, usize) = (64, 8);
 /// Seed of the latent vectors of the grids.
@@ -61,10 +81,10 @@ pub struct GanSettings {
     /// Images of the data in a step
     #[arg(long, value_name = "N", default_value_t = Self::default().batch_size)]
     pub batch_size: usize,
-    /// Adam's step size for the generator at the start; both fall linearly to 0
+    /// Adam's initial step size for the generator; both step sizes fall linearly to 0
     #[arg(long, value_name = "X", default_value_t = Self::default().learning_rate, allow_negative_numbers = true)]
     pub learning_rate: f64,
-    /// Adam's step size for the critic at the start
+    /// Adam's initial step size for the critic
     #[arg(long, value_name = "X", default_value_t = Self::default().critic_learning_rate, allow_negative_numbers = true)]
     pub critic_learning_rate: f64,
     /// Seed of initialisation, latent vectors and the order of images
@@ -89,7 +109,7 @@ impl Default for GanSettings {
 }
 
 impl GanSettings {
-    /// Refuses counts that no training could have.
+    /// Refuses every number that no training could have, by its flag.
     pub fn validate(&self) -> Result<()> {
         for (flag, n) in [("--steps", self.steps), ("--n-critic", self.n_critic)] {
             ensure!((1..=100_000_000).contains(&n), "{flag} is {n}, expected 1 to 100000000");
@@ -97,7 +117,27 @@ impl GanSettings {
         // batch normalisation of one image divides by nothing
         let n = self.batch_size;
         ensure!((2..=65_536).contains(&n), "--batch-size is {n}, expected 2 to 65536");
-        Ok(())
+        let rates = [
+            ("--learning-rate", self.learning_rate),
+            ("--critic-learning-rate", self.critic_learning_rate),
+        ];
+        for (flag, rate) in rates {
+            let shown = number_text(rate);
+            ensure!(
+                rate.is_finite() && rate > 0.0,
+                "{flag} is {shown}, expected a positive number"
+            );
+        }
+        // what depends on the images is checked with them
+        let shape = ImageShape::new(3, 32, 32);
+        let width = number_text(self.critic_width);
+        ensure!(
+            NetworkSpec::critic(shape, Methods::BCOP, self.critic_width).is_ok(),
+            "--critic-width is {width}, expected a positive factor that leaves every width an even whole number"
+        );
+        // no flag sets the others
+        self.generator(shape).validate()?;
+        Ok(self.config().validate()?)
     }
 
     fn generator(&self, shape: ImageShape) -> GeneratorSpec {
@@ -131,7 +171,6 @@ struct Begun {
     train_sha256: String,
 }
 
-/// What training needs.
 #[derive(Debug)]
 pub struct GanJob<'a> {
     pub settings: &'a GanSettings,
@@ -139,9 +178,7 @@ pub struct GanJob<'a> {
     pub images: &'a ImagePool,
     pub device: &'a Device,
     pub folder: &'a Path,
-    /// Steps between grids.
     pub grid_every: usize,
-    /// Time between checkpoints.
     pub checkpoint_every: Duration,
     pub display: Display,
 }
@@ -154,7 +191,6 @@ pub enum GanEnd {
     Interrupted { step: u64 },
 }
 
-/// A line of the history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GanMetrics {
     /// Steps of the critic.
@@ -185,15 +221,34 @@ pub fn last_grid(folder: &Path) -> Option<PathBuf> {
     paths.pop()
 }
 
-/// Refuses what cannot be built, before a folder is made for it.
-pub fn check_gan(job: &GanJob<'_>) -> Result<()> {
-    new_players(job).map(drop)
+/// A folder that is held as long as this lives, and was begun for a job.
+#[derive(Debug)]
+pub struct Claimed {
+    _lock: File,
 }
 
-/// Trains to the end or to an interruption.
-pub fn train_gan(job: &GanJob<'_>) -> Result<GanEnd> {
-    let _lock = lock_folder(job.folder)?;
+/// Holds the folder of a job and records what it is for, or checks that it is for this.
+///
+/// What cannot be trained or built is refused before the folder is made, and the folder of something else before anything is written
+/// there.
+pub fn claim_folder(job: &GanJob<'_>) -> Result<Claimed> {
+    job.settings.validate()?;
+    new_players(job).map(drop)?;
+    let check_own = || check_own(job.folder, BEGUN, &FOREIGN, "a generator's run");
+    check_own()?;
+    let lock = lock_folder(job.folder)?;
+    check_own()?;
     begin(job)?;
+    Ok(Claimed { _lock: lock })
+}
+
+/// Claims the folder and trains to the end or to an interruption.
+pub fn train_gan(job: &GanJob<'_>) -> Result<GanEnd> {
+    train_claimed(job, &claim_folder(job)?)
+}
+
+/// Trains in a folder that was claimed for the job.
+pub fn train_claimed(job: &GanJob<'_>, _claimed: &Claimed) -> Result<GanEnd> {
     let file = generator_file(job.folder);
     if file.is_file() {
         let generator = FrozenGenerator::load(&file, job.device)?;
@@ -201,22 +256,46 @@ pub fn train_gan(job: &GanJob<'_>) -> Result<GanEnd> {
     }
     let watch = Watch::begin(job.checkpoint_every);
     let mut trainer = open(job)?;
-    let mut images = RealImages { job, epoch_seed: 0 };
+    // all in one long epoch
+    let mut images = Drawn::new(job.settings.steps, |seed, index| real_images(job, seed, index));
     let mut monitor = Monitor::new(job, watch, trainer.n_steps())?;
     if trainer.n_steps() == 0 {
         monitor.grid(&trainer)?;
     }
     let outcome = trainer.fit(&mut images, &mut monitor);
     monitor.watch.check()?;
-    if outcome? == Outcome::Stopped {
+    if outcome.map_err(step_failed)? == Outcome::Stopped {
         monitor.save(&trainer)?;
         return Ok(GanEnd::Interrupted { step: trainer.n_steps() });
     }
-    monitor.grid(&trainer)?;
+    let frozen = monitor.grid(&trainer)?;
     monitor.progress.finish();
-    let frozen = trainer.generator().freeze()?;
     frozen.save(&file)?;
     Ok(GanEnd::Finished(Box::new(frozen)))
+}
+
+/// What the error of a step means: a training that diverged, where the numbers themselves are the reason.
+fn step_failed(error: lipconv::Error) -> anyhow::Error {
+    match error {
+        lipconv::Error::Step { step, source } if is_of_numbers(&source) => diverged(step, *source),
+        other => other.into(),
+    }
+}
+
+fn diverged(step: u64, cause: lipconv::Error) -> anyhow::Error {
+    anyhow::Error::new(cause).context(format!(
+        "training has diverged at step {step}; try smaller learning rates, in another folder"
+    ))
+}
+
+/// Checks that all numbers of a tensor after a step are finite.
+fn check_finite(step: u64, what: &str, tensor: &Tensor) -> Result<()> {
+    // 0 for finite numbers, NaN otherwise
+    let sum = (tensor * 0.0)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+    if sum == 0.0 {
+        return Ok(());
+    }
+    Err(diverged(step, lipconv::Error::NonFiniteSomewhere { what: what.to_owned() }))
 }
 
 /// Records what the folder is for, or checks that it is for this.
@@ -260,26 +339,11 @@ fn new_players(job: &GanJob<'_>) -> Result<(Generator, Network)> {
     Ok((generator, critic))
 }
 
-/// Batches of real images, all in one long epoch.
-struct RealImages<'a> {
-    job: &'a GanJob<'a>,
-    epoch_seed: u64,
-}
-
-impl BatchSource for RealImages<'_> {
-    fn n_batches(&self) -> usize {
-        self.job.settings.steps
-    }
-
-    fn start_epoch(&mut self, _epoch: usize, seed: u64) {
-        self.epoch_seed = seed;
-    }
-
-    fn batch(&mut self, index: usize) -> lipconv::Result<Batch> {
-        let n = self.job.settings.batch_size;
-        let images = self.job.images.draw(n, batch_seed(self.epoch_seed, index, 0))?;
-        Ok(Batch { images: images.to_device(self.job.device)?, labels: vec![0; n] })
-    }
+/// A batch of real images.
+fn real_images(job: &GanJob<'_>, epoch_seed: u64, index: usize) -> lipconv::Result<Batch> {
+    let n = job.settings.batch_size;
+    let images = job.images.draw(n, batch_seed(epoch_seed, index, 0))?;
+    Ok(Batch { images: images.to_device(job.device)?, labels: vec![0; n] })
 }
 
 /// Shows progress, saves, draws grids, and stops when asked to.
@@ -314,10 +378,18 @@ impl<'a> Monitor<'a> {
         Ok(())
     }
 
-    fn grid(&self, trainer: &GanTrainer) -> Result<()> {
-        let images: Tensor = trainer.generator().freeze()?.sample(GRID.0, GRID_SEED, 0)?;
-        let name = format!("samples/step-{:06}.png", trainer.n_steps());
-        Ok(write_grid(&self.job.folder.join(name), &images, GRID.1)?)
+    /// Freezes the generator and writes images of it.
+    fn grid(&self, trainer: &GanTrainer) -> Result<FrozenGenerator> {
+        let (frozen, step) = (trainer.generator().freeze()?, trainer.n_steps());
+        for (name, weight, bias) in frozen.layers() {
+            check_finite(step, &format!("{name}.weight of the generator"), weight)?;
+            check_finite(step, &format!("{name}.bias of the generator"), bias)?;
+        }
+        let images: Tensor = frozen.sample(GRID.0, GRID_SEED, 0)?;
+        check_finite(step, "the generated images", &images)?;
+        let name = format!("samples/step-{step:06}.png");
+        write_grid(&self.job.folder.join(name), &images, GRID.1)?;
+        Ok(frozen)
     }
 
     fn record(&mut self, step: u64) -> Result<()> {

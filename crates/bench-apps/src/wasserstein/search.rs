@@ -21,19 +21,17 @@ use serde::{Deserialize, Serialize};
 
 use super::critic::{CriticConfig, CriticEnd, CriticJob, CurvePoint, train_critic};
 use super::distribution::{Estimate, estimate};
-use crate::files::{Claim, claim, move_aside, read_json, write_json};
+use crate::files::{Claim, begin_anew, claim, read_json, write_json};
 use crate::progress::{Display, Progress};
 
-/// What one learning rate came to.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The result of one learning rate.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RateResult {
-    /// The rate at the start.
     pub learning_rate: f64,
     /// On the samples kept for choosing.
     pub select: Option<Estimate>,
     /// On the reported samples.
     pub report: Option<Estimate>,
-    /// The estimate over the steps.
     pub curve: Vec<CurvePoint>,
     pub n_steps: u64,
     /// Why training ended early or nothing could be measured, where that is so.
@@ -42,33 +40,27 @@ pub struct RateResult {
     pub seconds: f64,
 }
 
-/// What a search needs.
 #[derive(Debug)]
 pub struct Search<'a> {
     /// Settings; the learning rate is replaced.
     pub config: &'a CriticConfig,
-    /// Rates to try.
     pub rates: &'a [f64],
     /// The distribution with the larger critic.
     pub a: &'a dyn Distribution,
     pub b: &'a dyn Distribution,
     pub device: &'a Device,
-    /// Folder of everything.
     pub folder: &'a Path,
     /// The settings of the search as JSON: a folder with other settings is not resumed.
     pub purpose: serde_json::Value,
     /// Pairs to choose on.
     pub n_select: usize,
-    /// Pairs to report.
     pub n_report: usize,
-    /// Time between checkpoints.
     pub checkpoint_every: Duration,
     pub display: Display,
 }
 
 #[derive(Debug)]
 pub enum SearchEnd {
-    /// All rates are done.
     Finished(Found),
     /// A request to stop came; what was done is saved.
     Interrupted,
@@ -79,7 +71,6 @@ pub enum SearchEnd {
 pub struct Found {
     /// In the order in which they were given.
     pub rates: Vec<RateResult>,
-    /// Index of the best.
     pub best: usize,
     /// File of its critic.
     pub critic: PathBuf,
@@ -88,7 +79,11 @@ pub struct Found {
 impl Search<'_> {
     /// Trains and measures what is missing.
     pub fn run(&self) -> Result<SearchEnd> {
-        self.claim()?;
+        let begun = self.folder.join("begun.json");
+        if claim(&begun, &self.purpose)? == Claim::Other {
+            begin_anew(self.folder, "the settings differ")?;
+            claim(&begun, &self.purpose)?;
+        }
         let total = self.config.n_steps() * self.rates.len() as u64;
         let mut progress = Progress::new(self.display, "critic", 0, total);
         let mut results = Vec::new();
@@ -114,20 +109,6 @@ impl Search<'_> {
         Ok(SearchEnd::Finished(Found { rates: results, best, critic }))
     }
 
-    /// Makes the folder this search's own.
-    fn claim(&self) -> Result<()> {
-        let file = self.folder.join("begun.json");
-        if claim(&file, &self.purpose)? == Claim::Other {
-            let aside = move_aside(self.folder)?;
-            crate::stdout::errln!(
-                "starting anew, the settings differ; the old run is now {}",
-                aside.display()
-            );
-            claim(&file, &self.purpose)?;
-        }
-        Ok(())
-    }
-
     fn rate_folder(&self, rate: f64) -> PathBuf {
         self.folder.join(format!("lr-{rate:e}"))
     }
@@ -151,15 +132,7 @@ impl Search<'_> {
             folder: Some(&folder),
             checkpoint_every: self.checkpoint_every,
         };
-        let mut result = RateResult {
-            learning_rate: rate,
-            select: None,
-            report: None,
-            curve: Vec::new(),
-            n_steps: 0,
-            stopped: None,
-            seconds: 0.0,
-        };
+        let mut result = RateResult { learning_rate: rate, ..RateResult::default() };
         match train_critic(&job, progress, before, &format!("rate {rate}"))? {
             CriticEnd::Interrupted => return Ok(None),
             CriticEnd::Lost { reason, curve, n_steps } => {

@@ -21,16 +21,15 @@ use lipconv::generator::FrozenGenerator;
 use lipconv_datasets::{Dataset, ImageSet, Stl10Files, Stl10Part, flat_folder, resized};
 
 use super::distribution::{FEWEST, ImagePool};
-use crate::config::{DatasetName, RunConfig};
-use crate::error::{Error, by};
+use crate::config::{DatasetName, RunConfig, require};
+use crate::error::Error;
 use crate::experiment::build::{self, DataOptions};
+use crate::words::shape_text;
 
-/// A source by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceName {
     /// A data set; `images:DIR` here is a folder without classes.
     Data(DatasetName),
-    /// A frozen generator's file.
     Generator(PathBuf),
 }
 
@@ -66,7 +65,6 @@ pub struct Loading<'a> {
     pub size: Option<usize>,
     /// Whether the images are the distribution itself.
     pub population: bool,
-    /// Where images may come from.
     pub options: &'a DataOptions,
 }
 
@@ -76,10 +74,13 @@ impl Loading<'_> {
         if let DatasetName::Images(dir) = name {
             let at_least = if self.population { 2 } else { FEWEST };
             let (images, notes) = flat_folder(dir, self.size.map(|side| (side, side)), at_least)?;
-            return Ok((self.pool(&images)?, notes));
+            let pool = if self.population { ImagePool::population } else { ImagePool::cut };
+            return Ok((pool(&images)?, notes));
         }
         let dataset = build::dataset(&RunConfig::of(name.clone()), self.options)?;
-        let side = self.size.unwrap_or_else(|| side_of(name, dataset.train.shape()));
+        let [_, height, width] = dataset.train.shape();
+        // sides that the paper's critic accepts: multiples of 16 from 32 on
+        let side = self.size.unwrap_or(if height.max(width) <= 48 { 32 } else { 64 });
         let test = resized(&dataset.test, side, side)?;
         let unlabeled = match name {
             DatasetName::Stl10 => unlabeled(&dataset, side)?,
@@ -90,17 +91,11 @@ impl Loading<'_> {
             None => resized(&dataset.train, side, side)?,
         };
         let pool = if self.population {
-            ImagePool::population(train.name(), &train)?
+            ImagePool::population(&train)?
         } else {
-            ImagePool::of_dataset(train.name(), &train, &test)?
+            ImagePool::of_dataset(&train, &test)?
         };
         Ok((pool, dataset.notes))
-    }
-
-    fn pool(&self, images: &ImageSet) -> Result<ImagePool> {
-        let name = images.name();
-        let cut = if self.population { ImagePool::population } else { ImagePool::cut };
-        Ok(cut(name, images)?)
     }
 }
 
@@ -109,16 +104,6 @@ fn unlabeled(dataset: &Dataset, side: usize) -> Result<Option<ImageSet>> {
     match dataset.source.folder().and_then(Stl10Files::find).filter(Stl10Files::has_unlabeled) {
         Some(files) => Ok(Some(files.read(Stl10Part::Unlabeled, side)?)),
         None => Ok(None),
-    }
-}
-
-/// A side that the paper's critic accepts: multiples of 16 from 32 on.
-fn side_of(name: &DatasetName, [_, h, w]: [usize; 3]) -> usize {
-    let largest = h.max(w);
-    match name {
-        DatasetName::Stl10 => 64,
-        _ if largest <= 48 => 32,
-        _ => 64,
     }
 }
 
@@ -136,9 +121,9 @@ pub fn check_shapes(a: &dyn Distribution, b: &dyn Distribution) -> Result<()> {
     bail!(
         "images of {} are {}, those of {} are {}; {cure}",
         a.name(),
-        by(&a_shape),
+        shape_text(&a_shape),
         b.name(),
-        by(&b_shape)
+        shape_text(&b_shape)
     )
 }
 
@@ -159,18 +144,13 @@ impl Generated {
         let output = generator.spec().output;
         let side = size.unwrap_or(output.height);
         let factor = side / output.height;
-        if factor == 0 || (factor * output.height, factor * output.width) != (side, side) {
-            let expected = format!("a multiple of {} x {}", output.height, output.width);
-            let got = side.to_string();
-            return Err(
-                Error::ConfigValue { key: "size of generated images", got, expected }.into()
-            );
-        }
+        let fits = factor > 0 && (factor * output.height, factor * output.width) == (side, side);
+        let expected = format!("a multiple of {} x {}", output.height, output.width);
+        require(fits, "size of generated images", side, &expected)?;
         let factor = if size.is_none() { 1 } else { factor };
         Ok(Self { name: name.to_owned(), generator, factor })
     }
 
-    /// Loads a generator's file.
     pub fn load(path: &Path, size: Option<usize>, device: &Device) -> Result<Self> {
         let generator = FrozenGenerator::load(path, device).context("cannot load a generator")?;
         let name = path.file_stem().map_or_else(|| "generator".into(), |s| s.to_string_lossy());

@@ -83,8 +83,7 @@ pub(super) fn gemm_rate() -> f64 {
     };
     round();
     let mut seconds: Vec<f64> = (0..15).map(|_| round()).collect();
-    seconds.sort_by(f64::total_cmp);
-    (threads * products) as f64 * 2.0 * (EDGE as f64).powi(3) / seconds[seconds.len() / 2]
+    (threads * products) as f64 * 2.0 * (EDGE as f64).powi(3) / super::median(&mut seconds)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! `lipconv bench layers`: one layer at a time, forward and backward, beside PyTorch programs of the same formulas.
 
+use std::ops::Range;
+
 use anyhow::Result;
 use candle_core::{DType, Device, Module, Tensor, Var};
 use candle_nn::{VarBuilder, VarMap};
@@ -47,8 +49,8 @@ impl Bench<'_> {
         let kernel = if stride == 1 { KERNEL } else { 2 * stride };
         let module = module(name, kernel, stride, vb)?;
         let batch = self.args.batch;
-        let x = Var::from_tensor(&noise(&[batch, CHANNELS, SIDE, SIDE], 1)?)?;
-        let cotangent = noise(&[batch, CHANNELS, SIDE / stride, SIDE / stride], 2)?;
+        let x = Var::from_tensor(&noise(&[batch, CHANNELS, SIDE, SIDE], -1.0..1.0, 1)?)?;
+        let cotangent = noise(&[batch, CHANNELS, SIDE / stride, SIDE / stride], -1.0..1.0, 2)?;
         let ours = || {
             let gradients = (module.forward(&x)? * &cotangent)?.sum_all()?.backward()?;
             let pixel =
@@ -99,7 +101,10 @@ impl Bench<'_> {
 fn module(name: &str, kernel: usize, stride: usize, vb: VarBuilder<'_>) -> Result<Box<dyn Module>> {
     let c = CHANNELS;
     let constrained = |method| nn::Conv2dConfig { method, stride, ..Default::default() };
-    let spectral = |method| nn::SpectralConfig { method, stride, ..Default::default() };
+    let spectral = |method, vb| {
+        let config = nn::SpectralConfig { method, stride, ..Default::default() };
+        nn::spectral_conv2d(c, c, kernel, config, vb)
+    };
     let residual = |rule| nn::SllConfig { rule, ..Default::default() };
     Ok(match name {
         "bcop" => Box::new(nn::conv2d(c, c, kernel, constrained(ConvMethod::Bcop), vb)?),
@@ -110,23 +115,17 @@ fn module(name: &str, kernel: usize, stride: usize, vb: VarBuilder<'_>) -> Resul
         }
         "sll" => Box::new(nn::sll(c, kernel, residual(nn::StepRule::Sll), vb)?),
         "cpl" => Box::new(nn::sll(c, kernel, residual(nn::StepRule::Cpl), vb)?),
-        "bro" => {
-            Box::new(nn::spectral_conv2d(c, c, kernel, spectral(nn::SpectralMethod::Bro), vb)?)
-        }
-        "lot" => {
-            Box::new(nn::spectral_conv2d(c, c, kernel, spectral(nn::SpectralMethod::Lot), vb)?)
-        }
-        "cayley" => {
-            Box::new(nn::spectral_conv2d(c, c, kernel, spectral(nn::SpectralMethod::Cayley), vb)?)
-        }
+        "bro" => Box::new(spectral(nn::SpectralMethod::Bro, vb)?),
+        "lot" => Box::new(spectral(nn::SpectralMethod::Lot, vb)?),
+        "cayley" => Box::new(spectral(nn::SpectralMethod::Cayley, vb)?),
         "soc" => Box::new(nn::soc_conv2d(c, c, kernel, nn::SocConfig::default(), vb)?),
         other => anyhow::bail!("no layer of the benchmark is called {other}"),
     })
 }
 
-fn noise(shape: &[usize], seed: u64) -> Result<Tensor> {
+pub(super) fn noise(shape: &[usize], range: Range<f32>, seed: u64) -> Result<Tensor> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let n: usize = shape.iter().product();
-    let values: Vec<f32> = (0..n).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let values: Vec<f32> = (0..n).map(|_| rng.random_range(range.clone())).collect();
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
