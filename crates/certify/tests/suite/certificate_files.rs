@@ -148,7 +148,10 @@ fn files_are_written_whole_and_read_back() {
     let text = std::fs::read_to_string(&path).unwrap();
     assert_eq!(serde_json::from_str::<CertificateFile>(&text).unwrap(), case.file);
     case.check_text(&text).unwrap();
-    let nowhere = folder.path().join("missing/certificate.json");
+    let deeper = folder.path().join("missing/certificate.json");
+    case.file.write(&deeper).unwrap();
+    assert!(deeper.is_file());
+    let nowhere = path.join("certificate.json");
     let text = case.file.write(&nowhere).unwrap_err().to_string();
     check_begins(&text, &format!("cannot write {}: ", nowhere.display()));
 }

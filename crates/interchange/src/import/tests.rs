@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::wire::Writer;
 use candle_core::{DType, Device, Tensor};
 
+const FLOAT: u64 = 1;
 const INT64: u64 = 7;
 
 /// A graph from `x`, images of some sizes, to `y`.
@@ -33,10 +34,24 @@ impl Graph {
         Self { writer, opset }
     }
 
-    fn integers(mut self, name: &str, values: &[i64]) -> Self {
+    fn integers(self, name: &str, values: &[i64]) -> Self {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.tensor(name, INT64, &[values.len()], &bytes)
+    }
+
+    /// A matrix that changes nothing: a network has a layer with weights.
+    fn identity(self, name: &str, n: usize) -> Self {
+        let value = |i: usize| if i.is_multiple_of(n + 1) { 1.0_f32 } else { 0.0 };
+        let bytes: Vec<u8> = (0..n * n).flat_map(|i| value(i).to_le_bytes()).collect();
+        self.tensor(name, FLOAT, &[n, n], &bytes)
+    }
+
+    fn tensor(mut self, name: &str, kind: u64, dims: &[usize], bytes: &[u8]) -> Self {
         let mut tensor = Writer::default();
-        tensor.varint(1, values.len() as u64).varint(2, INT64).text(8, name);
-        tensor.bytes(9, &values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>());
+        for &dim in dims {
+            tensor.varint(1, dim as u64);
+        }
+        tensor.varint(2, kind).text(8, name).bytes(9, bytes);
         self.writer.message(5, &tensor);
         self
     }
@@ -81,16 +96,19 @@ fn sorted(opset: u64, attributes: &[(&str, i64)]) -> Graph {
         .integers("apart", &[-1, 2, 3])
         .integers("k", &[3])
         .integers("together", &[-1, 6])
+        .identity("weight", 6)
         .node("Reshape", "x apart", "groups", &[])
         .node("TopK", "groups k", "sorted", attributes)
-        .node("Reshape", "sorted together", "y", &[])
+        .node("Reshape", "sorted together", "vector", &[])
+        .node("MatMul", "vector weight", "y", &[])
 }
 
 #[test]
 fn a_sort_is_read_where_it_ascends() {
     for opset in [11, 17, 24] {
         let network = sorted(opset, &[("largest", 0)]).import().unwrap().network;
-        let x = Tensor::new(&[[3f32, 1., 2., -1., 5., 0.]], &Device::Cpu).unwrap();
+        let x = [3f32, 1., 2., -1., 5., 0.];
+        let x = Tensor::from_slice(&x, (1, 6, 1, 1), &Device::Cpu).unwrap();
         let y = network.forward(&x).unwrap().to_dtype(DType::F32).unwrap();
         assert_eq!(y.to_vec2::<f32>().unwrap(), [[1f32, 2., 3., -1., 0., 5.]]);
         // the default of ONNX is the other order
