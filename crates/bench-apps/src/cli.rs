@@ -23,6 +23,7 @@ mod train;
 mod verify;
 mod wasserstein;
 
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -143,7 +144,20 @@ fn parse() -> Cli {
         false => arg,
     };
     let command = Cli::command().mut_subcommands(|command| command.mut_args(numbers));
-    Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    let matches = command.try_get_matches().unwrap_or_else(|error| told(&error));
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| told(&error))
+}
+
+/// Prints a help, a version or what is wrong with the flags, and ends the process.
+fn told(error: &clap::Error) -> ! {
+    let printed = error.print().and_then(|()| std::io::stdout().flush());
+    match printed {
+        Err(problem) if !error.use_stderr() && problem.kind() != ErrorKind::BrokenPipe => {
+            errln!("error: cannot write to standard output: {problem}");
+            std::process::exit(1);
+        }
+        _ => std::process::exit(error.exit_code()),
+    }
 }
 
 fn run(cli: Cli) -> Result<ExitCode> {

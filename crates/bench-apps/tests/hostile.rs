@@ -86,6 +86,16 @@ fn a_standard_error_that_is_closed_or_full_ends_nothing() {
     assert!(place.path("f2/network.safetensors").is_file());
     // an error keeps its status
     assert_eq!(place.shell("$L eval nowhere 2>/dev/full").status.code(), Some(1));
+    // a standard output that is full is an error, and one that is closed early is none
+    for (line, status) in [
+        ("$L --help >/dev/full", 1),
+        ("$L train --help >/dev/full", 1),
+        ("$L --version >/dev/full", 1),
+        ("$L train --nope 2>/dev/full", 2),
+        ("set -o pipefail; $L train --help | head -c 0", 0),
+    ] {
+        assert_eq!(place.shell(line).status.code(), Some(status), "{line}");
+    }
 }
 
 #[test]
