@@ -4,7 +4,7 @@
 //! disk and renames it. A device, a pipe or a socket is written in place. A symbolic link is refused: what it leads to is not named in the command. Links in `/dev`
 //! itself and in `/proc`, which the system makes, are followed and written in place.
 //!
-//! Guarantee: an input of the running command ([`protect`]) is never replaced, by whatever name. Files are created with the
+//! Guarantee: an input of the running command ([`protect`]) is never replaced, by whatever name, nor a file that a process has locked. Files are created with the
 //! permissions that the umask leaves. A temporary file of a process that was killed is removed by the next write into its
 //! folder; one that is in use is locked, and stays.
 //!
@@ -159,6 +159,10 @@ fn way(path: &Path) -> Result<Way> {
     }
     if is_protected(path, &metadata) {
         return Err(Error::new(ErrorKind::InvalidInput, "it is an input of this command"));
+    }
+    let is_locked = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
+    if File::open(path).is_ok_and(is_locked) {
+        return Err(Error::new(ErrorKind::ResourceBusy, "another process holds it"));
     }
     Ok(Way::Replace)
 }

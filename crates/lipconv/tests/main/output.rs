@@ -56,6 +56,20 @@ fn an_input_is_left_alone_by_whatever_name() {
     write(&other, b"free again").unwrap();
 }
 
+/// Another file in its place would let a second process in.
+#[test]
+fn a_locked_file_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.lock");
+    let lock = open_own(&path).unwrap();
+    lock.lock().unwrap();
+    for outcome in [check(&path), write(&path, b"x")] {
+        assert_eq!(outcome.unwrap_err().to_string(), "another process holds it");
+    }
+    drop(lock);
+    write(&path, b"x").unwrap();
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn links_of_the_system_are_followed_and_those_below_dev_are_not() {
