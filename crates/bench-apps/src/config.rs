@@ -355,8 +355,6 @@ impl TrainingConfig {
     fn validate_recipe(&self) -> Result<()> {
         let fits = self.warm_up >= 0.0 && self.warm_up < self.epochs as f64;
         require(fits, "training.warm_up", self.warm_up, "at least 0 and fewer than the epochs")?;
-        let fits = self.warm_up == 0.0 || self.schedule == ScheduleKind::Cosine;
-        require(fits, "training.warm_up", self.warm_up, "0, as only the schedule cosine warms up")?;
         let setting = |table: &str, error: &dyn fmt::Display| Error::ConfigSyntax {
             origin: table.to_owned(),
             reason: error.to_string(),
@@ -367,10 +365,17 @@ impl TrainingConfig {
         optimizer.map_err(|e| setting("training.optimizer", &e))?;
         let averaging = self.averaging.unwrap_or_default().validate();
         averaging.map_err(|e| setting("training.averaging", &e))?;
-        let random = self.rand_augment.unwrap_or_default();
-        random.validate().map_err(|e| setting("training.rand_augment", &e))?;
-        let fits = self.rand_augment.is_none() || random.after < self.epochs as u64;
-        require(fits, "training.rand_augment.after", random.after, "fewer than the epochs")
+        let random = self.rand_augment.unwrap_or_default().validate();
+        random.map_err(|e| setting("training.rand_augment", &e))
+    }
+
+    /// Refuses settings of a new run that would not count. Runs that were trained with them stay readable.
+    pub(crate) fn check_effective(&self) -> Result<()> {
+        let fits = self.warm_up == 0.0 || self.schedule == ScheduleKind::Cosine;
+        require(fits, "training.warm_up", self.warm_up, "0, as only the schedule cosine warms up")?;
+        let after = self.rand_augment.map_or(0, |random| random.after);
+        let fits = after < self.epochs as u64;
+        require(fits, "training.rand_augment.after", after, "fewer than the epochs")
     }
 }
 

@@ -16,6 +16,37 @@ fn config(place: &Place) -> String {
     fs::read_to_string(place.path("run/config.toml")).unwrap()
 }
 
+#[test]
+fn an_evaluation_of_a_run_that_had_not_ended_is_forgotten_at_its_end() {
+    let place = trained();
+    extend(&place);
+    let eval = ["eval", "run", "--quiet", "--pgd-steps", "1", "--strong-restarts", "0"];
+    place.succeed(&eval);
+    let done = fs::read_to_string(place.path("run/metrics.jsonl")).unwrap().lines().count() + 2;
+    assert!(place.path("run/eval.json").exists());
+    place.succeed(&["train", "--resume", "run", "--epochs", &done.to_string(), "--quiet"]);
+    assert!(!place.path("run/eval.json").exists());
+    // without its checkpoint a finished run is not begun anew
+    fs::remove_file(place.path("run/checkpoint.safetensors")).unwrap();
+    let text = place.fail(&["train", "--resume", "run", "--epochs", "5000", "--quiet"]);
+    assert!(text.starts_with("error: run/checkpoint.safetensors is missing"), "{text}");
+}
+
+/// Settings that are refused for a new run were taken by earlier versions, whose runs stay readable.
+#[test]
+fn a_run_with_a_setting_that_does_not_count_is_read() {
+    let place = trained();
+    let before = config(&place);
+    let warm = before.replace("schedule = \"linear\"", "schedule = \"linear\"\nwarm_up = 0.5");
+    assert_ne!(warm, before);
+    fs::write(place.path("run/config.toml"), warm).unwrap();
+    place.succeed(&["inspect", "run"]);
+    // the flags have the last word
+    fs::write(place.path("c.toml"), "[training]\nrand_augment = { after = 20 }\n").unwrap();
+    let print = ["train", "--config", "c.toml", "--epochs", "30", "--print-config"];
+    assert!(place.succeed(&print).contains("after = 20"));
+}
+
 /// Goes on with the run for many more epochs, and stops it after some of them.
 fn extend(place: &Place) {
     let line = "$L train --resume run --epochs 5000 --quiet 2>/dev/null & pid=$!; \
@@ -34,11 +65,11 @@ fn an_extended_run_is_evaluated_where_it_stands() {
     assert!(note.contains("run is a run that has not ended (step "), "{note}");
     let text = place.fail(&["certify", "run", "--out", "c.json", "--quiet"]);
     let expected = "error: run is a run that has not ended; train it with --resume run, or name the \
-                    network of its earlier end: run/network.safetensors";
+                    network of its earlier end: run/network-epoch-1.safetensors";
     assert_eq!(text, expected);
     place.succeed(&[
         "certify",
-        "run/network.safetensors",
+        "run/network-epoch-1.safetensors",
         "--out",
         "c.json",
         "--quiet",
@@ -252,6 +283,20 @@ fn a_result_in_a_stream_and_the_lines_around_it_are_all_there() {
         let text = fs::read_to_string(place.path("all.txt")).unwrap();
         assert!(text.contains("{\"format\":\"lipconv-certificate\""), "{stream}: {text}");
         assert!(text.contains(&format!("written to {stream}")), "{stream}: {text}");
+    }
+    let line = "($L inspect run --json /dev/fd/3 >/dev/null; echo the end >&3) 3> all.txt";
+    assert!(place.shell(line).status.success());
+    let text = fs::read_to_string(place.path("all.txt")).unwrap();
+    assert!(text.starts_with('{') && text.ends_with("the end\n"), "{text}");
+    // a descriptor that is open for reading is no output, whatever it reads
+    let network = fs::read(place.path("run/network.safetensors")).unwrap();
+    for line in [
+        "$L inspect run/network.safetensors --json /dev/fd/5 5< run/network.safetensors",
+        "$L inspect run --json /dev/stdin < run/network.safetensors",
+        "$L inspect run --json /proc/self/fd/4 4<> run/network.safetensors",
+    ] {
+        assert_eq!(place.shell(line).status.code(), Some(1), "{line}");
+        assert!(fs::read(place.path("run/network.safetensors")).unwrap() == network, "{line}");
     }
     let line = "$L certify run --out /dev/stderr --test-limit 2 --quiet >/dev/null 2> all.txt";
     assert!(place.shell(line).status.success());

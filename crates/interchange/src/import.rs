@@ -21,7 +21,7 @@ use lipconv::{ImageShape, PlainNetwork};
 
 use crate::draft::Draft;
 use crate::error::{Result, quoted, unsupported};
-use crate::proto::{Graph, Input, Model, Node, Values};
+use crate::proto::{DOUBLE, FLOAT, Graph, Input, Model, Node, Values};
 use crate::value::{Constant, Value, View};
 use call::Call;
 
@@ -79,6 +79,10 @@ fn image_input<'m, 'a>(graph: &'m Graph<'a>) -> Result<(&'m Input<'a>, ImageShap
         return unsupported("the graph", format!("it has {} inputs, expected 1", inputs.len()));
     };
     let title = format!("input {}", quoted(input.name));
+    if !matches!(input.data_type, FLOAT | DOUBLE) {
+        let problem = format!("its numbers are of type {}, expected f32 or f64", input.data_type);
+        return unsupported(title, problem);
+    }
     let sizes: Option<Vec<usize>> = input.dims.iter().skip(1).copied().collect();
     let Some(sizes) = sizes else {
         let problem = "a size other than the number of images is open; export with fixed sizes";
@@ -86,6 +90,9 @@ fn image_input<'m, 'a>(graph: &'m Graph<'a>) -> Result<(&'m Input<'a>, ImageShap
     };
     if input.dims.is_empty() {
         return unsupported(title, "it has no sizes, expected images b x c x h x w");
+    }
+    if sizes.contains(&0) {
+        return unsupported(title, format!("its images have sizes {sizes:?}, expected values"));
     }
     match sizes[..] {
         [c, h, w] => Ok((input, ImageShape::new(c, h, w))),
@@ -117,6 +124,8 @@ struct Importer<'a> {
     /// How often each value is still to be used.
     uses: HashMap<&'a str, usize>,
     is_wide: bool,
+    /// The number of images that the graph fixes.
+    images: Option<usize>,
     notes: Vec<String>,
 }
 
@@ -134,6 +143,7 @@ impl<'a> Importer<'a> {
             values: HashMap::new(),
             uses,
             is_wide: false,
+            images: input.dims.first().copied().flatten(),
             notes: Vec::new(),
         };
         for tensor in &graph.initializers {

@@ -111,7 +111,8 @@ pub(crate) fn pad(
     for (&dim, &(before, after)) in dims.iter().zip(pads) {
         let size = (dim as i64).saturating_add(before).saturating_add(after);
         let fits = before.abs() <= 1 << 20 && after.abs() <= 1 << 20 && size >= 0;
-        if !fits || (is_cyclic && dim == 0) {
+        // a cyclic crop would come before the wrap
+        if !fits || (is_cyclic && (dim == 0 || before < 0 || after < 0)) {
             return unsupported(what, format!("padding {before} and {after} of {dim} values"));
         }
         output.push(size as usize);

@@ -72,12 +72,14 @@ pub(crate) enum Values {
 pub(crate) struct Input<'a> {
     pub(crate) name: &'a str,
     pub(crate) dims: Vec<Option<usize>>,
+    /// Number of its type; 0 where none is named.
+    pub(crate) data_type: u64,
 }
 
-const FLOAT: u64 = 1;
+pub(crate) const FLOAT: u64 = 1;
 const INT32: u64 = 6;
 const INT64: u64 = 7;
-const DOUBLE: u64 = 11;
+pub(crate) const DOUBLE: u64 = 11;
 
 impl<'a> Model<'a> {
     pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self> {
@@ -339,11 +341,11 @@ fn whole<const N: usize>(bytes: &[u8]) -> Result<&[[u8; N]]> {
 impl<'a> Input<'a> {
     fn parse(bytes: &'a [u8]) -> Result<Self> {
         let mut message = Message::new("input or output", bytes);
-        let mut input = Self { name: "", dims: Vec::new() };
+        let mut input = Self { name: "", dims: Vec::new(), data_type: 0 };
         while let Some((number, field)) = message.next()? {
             match (number, field) {
                 (1, field) => input.name = field.text("a name")?,
-                (2, Field::Bytes(bytes)) => input.dims = sizes(bytes)?,
+                (2, Field::Bytes(bytes)) => (input.data_type, input.dims) = sizes(bytes)?,
                 (3 | 4, _) => {}
                 _ => return message.unknown(number),
             }
@@ -352,17 +354,17 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The sizes of a `TypeProto`.
-fn sizes(bytes: &[u8]) -> Result<Vec<Option<usize>>> {
+/// The type of the numbers of a `TypeProto`, and its sizes.
+fn sizes(bytes: &[u8]) -> Result<(u64, Vec<Option<usize>>)> {
     let mut message = Message::new("type", bytes);
-    let mut dims = Vec::new();
+    let (mut data_type, mut dims) = (0, Vec::new());
     while let Some((number, field)) = message.next()? {
         match (number, field) {
             (1, Field::Bytes(bytes)) => {
                 let mut tensor = Message::new("tensor type", bytes);
                 while let Some((number, field)) = tensor.next()? {
                     match (number, field) {
-                        (1, _) => {}
+                        (1, Field::Varint(kind)) => data_type = kind,
                         (2, Field::Bytes(bytes)) => {
                             let mut shape = Message::new("shape", bytes);
                             while let Some((1, Field::Bytes(bytes))) = shape.next()? {
@@ -377,7 +379,7 @@ fn sizes(bytes: &[u8]) -> Result<Vec<Option<usize>>> {
             _ => return message.unknown(number),
         }
     }
-    Ok(dims)
+    Ok((data_type, dims))
 }
 
 fn size(bytes: &[u8]) -> Result<Option<usize>> {

@@ -57,18 +57,40 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// two would write over each other.
 fn write_in_place(path: &Path, bytes: &[u8]) -> Result<()> {
     match descriptor(path) {
-        Some(1) => {
-            let mut stdout = std::io::stdout().lock();
-            stdout.write_all(bytes)?;
-            stdout.flush()
+        Some(number) => {
+            std::io::stdout().flush()?;
+            stream(number)?.write_all(bytes)
         }
-        Some(2) => std::io::stderr().lock().write_all(bytes),
-        _ => OpenOptions::new().append(true).open(path)?.write_all(bytes),
+        None => OpenOptions::new().append(true).open(path)?.write_all(bytes),
     }
 }
 
+/// The stream of a descriptor that is open for writing.
+#[cfg(unix)]
+fn stream(number: i32) -> Result<File> {
+    use std::os::fd::{BorrowedFd, OwnedFd};
+    #[expect(unsafe_code, reason = "a descriptor that a path names has no owner here")]
+    // SAFETY: fcntl takes any number, and the descriptor is borrowed only after fcntl found it open.
+    let own: OwnedFd = unsafe {
+        let flags = libc::fcntl(number, libc::F_GETFL);
+        if flags == -1 {
+            return Err(Error::last_os_error());
+        }
+        if flags & libc::O_ACCMODE == libc::O_RDONLY {
+            return Err(Error::new(ErrorKind::InvalidInput, "it is not open for writing"));
+        }
+        BorrowedFd::borrow_raw(number).try_clone_to_owned()?
+    };
+    Ok(own.into())
+}
+
+#[cfg(not(unix))]
+fn stream(_number: i32) -> Result<File> {
+    Err(ErrorKind::Unsupported.into())
+}
+
 /// The number of this process's descriptor that a path like /dev/stdout or /proc/self/fd/1 leads to.
-fn descriptor(path: &Path) -> Option<u32> {
+fn descriptor(path: &Path) -> Option<i32> {
     let own = Path::new("/proc").join(std::process::id().to_string());
     let mut path = path.to_owned();
     // as many links as the system follows
@@ -88,7 +110,7 @@ fn descriptor(path: &Path) -> Option<u32> {
 /// As [`write()`] would give.
 pub fn check(path: &Path) -> Result<()> {
     if way(path)? == Way::InPlace {
-        return Ok(());
+        return descriptor(path).map_or(Ok(()), |number| stream(number).map(drop));
     }
     let mut folder = folder(path);
     while !folder.exists() {
@@ -132,6 +154,10 @@ fn is_link() -> Error {
     Error::new(ErrorKind::InvalidInput, "it is a symbolic link, expected a file or nothing")
 }
 
+fn is_input() -> Error {
+    Error::new(ErrorKind::InvalidInput, "it is an input of this command")
+}
+
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -152,13 +178,19 @@ fn way(path: &Path) -> Result<Way> {
         let folder = folder(path).canonicalize()?;
         // anyone may write below /dev, into /dev/shm
         let of_system = folder == Path::new("/dev") || folder.starts_with("/proc");
-        return if of_system { Ok(Way::InPlace) } else { Err(is_link()) };
+        if !of_system {
+            return Err(is_link());
+        }
+        if fs::metadata(path).is_ok_and(|metadata| is_protected(path, &metadata)) {
+            return Err(is_input());
+        }
+        return Ok(Way::InPlace);
     }
     if !metadata.is_file() {
         return Ok(Way::InPlace);
     }
     if is_protected(path, &metadata) {
-        return Err(Error::new(ErrorKind::InvalidInput, "it is an input of this command"));
+        return Err(is_input());
     }
     let is_locked = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
     if File::open(path).is_ok_and(is_locked) {

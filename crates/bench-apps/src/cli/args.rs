@@ -191,6 +191,7 @@ impl TrainFlags {
             config.aim_at(eps);
         }
         config.validate()?;
+        config.training.check_effective()?;
         ensure!(
             self.margin.is_none() || config.training.cross_entropy.is_none(),
             "--margin belongs to the hinge loss, and this recipe trains with a cross-entropy: --target-eps sets its offset"

@@ -39,7 +39,7 @@ fn weights_file(path: &Path) -> Result<(PathBuf, Option<RunFiles>)> {
     }
     let run = RunFiles::open(path)?;
     run.protect();
-    let file = run.weights()?.with_context(|| {
+    let file = run.weights().with_context(|| {
         let quoted = shell_quoted(path);
         format!("{} holds no checkpoint yet; train it with --resume {quoted}", path.display())
     })?;
@@ -52,9 +52,7 @@ pub(super) fn trained_file(path: &Path) -> Result<(PathBuf, Option<RunFiles>)> {
     if let Some(run) = &run
         && run.network() != file
     {
-        // an extended run still has the network of its earlier end
-        let older = Some(run.network()).filter(|network| network.is_file());
-        let older = older.map_or(String::new(), |network| {
+        let older = run.earlier_networks().pop().map_or(String::new(), |network| {
             format!(", or name the network of its earlier end: {}", shell_quoted(&network))
         });
         let (dir, quoted) = (path.display(), shell_quoted(path));

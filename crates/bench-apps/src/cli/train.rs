@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lipconv_datasets::Dataset;
 
 use super::args::{DataArgs, TrainFlags, log_to};
@@ -64,6 +64,12 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
     let (run, config, dataset) = match &args.resume {
         Some(dir) => {
             let run = RunDir::resume(dir)?;
+            let (network, checkpoint) = (run.files().network(), run.files().checkpoint());
+            ensure!(
+                checkpoint.is_file() || !network.is_file(),
+                "{} is missing, expected the state of training beside the trained network",
+                checkpoint.display()
+            );
             let epochs = args.flags.epochs_alone().context(
                 "a resumed run keeps its settings: of the flags of training only --epochs goes with --resume",
             )?;
@@ -97,6 +103,8 @@ fn plan_epochs(job: &TrainJob<'_>) -> Result<()> {
         return Ok(());
     }
     open_trainer(job, &build::device(job.config.device)?)?;
+    // before the plan, so that no moment shows an old network as that of the new plan
+    job.run.set_network_aside(planned)?;
     note(&format!(
         "{epochs} epochs in place of {planned}: further steps take the learning rates of a run of {epochs} epochs"
     ));
@@ -160,14 +168,18 @@ fn finish(run: &RunDir, trained: Trained, synthetic: bool) -> Result<ExitCode> {
             let file = run.files().network();
             let before = std::fs::read(&file).ok();
             network.materialize()?.save(&file)?;
-            if before.is_some_and(|before| std::fs::read(&file).is_ok_and(|now| now != before)) {
+            // an evaluation may be of the run before its end
+            if std::fs::read(&file).ok() != before {
                 run.forget_evaluation()?;
             }
             let history = run.files().metrics()?;
             let last = history.last().and_then(|row| row.test_clean);
             let label = if synthetic { " (synthetic digits)" } else { "" };
             let accuracy = match percent(last) {
-                none if none.is_empty() => "its history is missing".to_owned(),
+                none if none.is_empty() && history.is_empty() => {
+                    "its history is missing".to_owned()
+                }
+                none if none.is_empty() => "its last epoch was not evaluated".to_owned(),
                 known => format!("test accuracy {known} %"),
             };
             outln!("trained in {}: {accuracy}{label}", spoken_seconds(seconds));

@@ -2,7 +2,8 @@
 //!
 //! Definition: a run directory holds `config.toml` (every key written out), `versions.json` ([`Provenance`]), `metrics.jsonl`
 //! ([`EpochMetrics`]), `checkpoint.safetensors`, `data.json` (hashes of the images, and the settings at the start), `clock.json` (time spent), `log.txt`, after
-//! training `network.safetensors` and, after an evaluation, `eval.json`.
+//! training `network.safetensors` and, after an evaluation, `eval.json`. The network of a run that is extended beyond it becomes
+//! `network-epoch-N.safetensors`.
 //!
 //! Guarantee: one writer at a time ([`super::lock_folder`]). Files are replaced atomically. `config.toml` is written last, so a
 //! folder that has it is a run.
@@ -28,6 +29,8 @@ const VERSIONS: &str = "versions.json";
 const METRICS: &str = "metrics.jsonl";
 const CHECKPOINT: &str = "checkpoint.safetensors";
 const NETWORK: &str = "network.safetensors";
+/// How the name of a network begins that the run has been extended beyond; its epochs follow.
+const EARLIER: &str = "network-epoch-";
 const DATA: &str = "data.json";
 const CLOCK: &str = "clock.json";
 const LOG: &str = "log.txt";
@@ -156,15 +159,21 @@ impl RunFiles {
         self.path.join(CHECKPOINT)
     }
 
-    /// The present weights: the trained network, or the checkpoint of a run that has not ended, or has been extended; None before both.
-    pub fn weights(&self) -> Result<Option<PathBuf>> {
-        let (network, checkpoint) = (self.network(), self.checkpoint());
-        if !network.is_file() {
-            return Ok(Some(checkpoint).filter(|file| file.is_file()));
-        }
-        let planned = self.config()?.training.epochs;
-        let is_older = self.metrics()?.last().is_some_and(|row| row.epoch < planned);
-        Ok(Some(if is_older && checkpoint.is_file() { checkpoint } else { network }))
+    /// The weights: the trained network, or the checkpoint of a run that has not ended; None before both.
+    pub fn weights(&self) -> Option<PathBuf> {
+        [self.network(), self.checkpoint()].into_iter().find(|file| file.is_file())
+    }
+
+    /// Networks of ends that the run has been extended beyond.
+    pub fn earlier_networks(&self) -> Vec<PathBuf> {
+        let names = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let is_earlier = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(EARLIER) && name.ends_with(".safetensors"))
+        };
+        let mut found: Vec<PathBuf> = names.map(|entry| entry.path()).filter(is_earlier).collect();
+        found.sort();
+        found
     }
 
     /// Where the trained network is, or will be: weights by value, without the state of training.
@@ -215,6 +224,16 @@ impl RunDir {
         write_atomic(&self.files.path.join(CONFIG), config.to_toml()?.as_bytes())
     }
 
+    /// Gives the network of an end that is no longer the end a name of its own.
+    pub fn set_network_aside(&self, epochs: usize) -> Result<()> {
+        let network = self.files.network();
+        if !network.is_file() {
+            return Ok(());
+        }
+        let aside = self.files.path.join(format!("{EARLIER}{epochs}.safetensors"));
+        std::fs::rename(&network, &aside).map_err(Error::write(&aside))
+    }
+
     /// Removes an evaluation of another network than the present one.
     pub fn forget_evaluation(&self) -> Result<()> {
         let path = self.files.eval();
@@ -238,7 +257,9 @@ impl RunDir {
     /// Records on which images and with which settings the run is trained, or checks that they are those it began with.
     pub fn bind_data(&self, dataset: &Dataset) -> Result<()> {
         let settings = self.files.config()?.kept_settings();
-        if let Some(before) = self.files.data()?.and_then(|data| data.settings)
+        let before = self.files.data()?.and_then(|data| data.settings);
+        let has_settings = before.is_some();
+        if let Some(before) = before
             && let Some((key, before, now)) = changed(&before, &settings)
         {
             let what = format!("{key} is {now}, expected {before}, with which the run began");
@@ -251,8 +272,12 @@ impl RunDir {
             classes: dataset.classes.clone(),
             settings: Some(settings),
         };
-        if claim(&self.files.path.join(DATA), &present)? != Claim::Other {
-            return Ok(());
+        let path = self.files.path.join(DATA);
+        match claim(&path, &present)? {
+            Claim::Other => {}
+            // a run of an earlier version begins to be held to its settings
+            Claim::Same if !has_settings => return write_json(&path, &present),
+            Claim::Same | Claim::New => return Ok(()),
         }
         Err(Error::OtherRun {
             path: self.files.path.clone(),

@@ -125,15 +125,17 @@ impl<'a> Importer<'a> {
         view: &View,
         constant: &Constant,
     ) -> Result<Vec<f64>> {
-        if let Some(value) = constant.scalar() {
+        let rank = view.dims.len();
+        // one of a higher rank gives the signal another axis
+        if let Some(value) = constant.scalar().filter(|_| constant.dims.len() <= rank + 1) {
             return Ok(vec![value]);
         }
-        let rank = view.dims.len();
         let missing = (rank + 1).saturating_sub(constant.dims.len());
         let sizes: Vec<usize> =
             std::iter::repeat_n(1, missing).chain(constant.dims.iter().copied()).collect();
         // number of images, channels, the rest
-        let fits = sizes.len() == rank + 1
+        let fits = rank > 0
+            && sizes.len() == rank + 1
             && sizes[1] == view.dims[0]
             && sizes.iter().enumerate().all(|(axis, &size)| axis == 1 || size == 1);
         if !fits {
@@ -153,6 +155,15 @@ fn integers(
     (other, b): (Vec<usize>, Vec<i64>),
 ) -> Result<Value> {
     let n = a.len().max(b.len());
+    // a single number takes the other's sizes, unless it has more of them
+    let fits = match (a.len() == n, b.len() == n) {
+        (true, true) => dims == other,
+        (true, false) => other.len() <= dims.len(),
+        _ => dims.len() <= other.len(),
+    };
+    if !fits {
+        return call.refused(format!("it combines integers of sizes {dims:?} and {other:?}"));
+    }
     if (a.len() != n && a.len() != 1)
         || (b.len() != n && b.len() != 1)
         || a.is_empty()

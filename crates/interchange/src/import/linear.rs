@@ -7,7 +7,7 @@ use super::Importer;
 use super::call::Call;
 use crate::draft::Piece;
 use crate::error::Result;
-use crate::movement::n_values;
+use crate::movement::{check_size, n_values};
 use crate::value::{Constant, Element, Value, View};
 
 /// Strides, dilation, groups and padding of a node.
@@ -106,7 +106,12 @@ impl<'a> Importer<'a> {
         if input.dims.len() != 4 || call.inputs.len() > 2 {
             return call.refused("a convolution of constants has a bias or not four sizes");
         }
-        let work = n_values(&input.dims).saturating_mul(n_values(&weight.dims));
+        let mut padded = input.dims.clone();
+        for axis in [0, 1] {
+            padded[2 + axis] += settings.before[axis] + settings.after[axis];
+        }
+        check_size(&call.title(), &padded)?;
+        let work = n_values(&padded).saturating_mul(n_values(&weight.dims));
         if work > MOST_PRODUCTS {
             return call.refused("a convolution of constants is too large");
         }
@@ -191,7 +196,7 @@ impl<'a> Importer<'a> {
                 .refused(format!("a product of {a:?} and {b:?}, expected a vector and a matrix"));
         };
         let (n_in, n_out) = if transposed { (columns, rows) } else { (rows, columns) };
-        if n_in != n || n_out == 0 {
+        if n_in != n || n_in == 0 || n_out == 0 {
             return call.refused(format!("the matrix takes {n_in} values, the signal has {n}"));
         }
         let entry = |at: usize| {
@@ -201,7 +206,7 @@ impl<'a> Importer<'a> {
         let values = (0..n_in * n_out).map(entry).collect();
         let bias = match bias {
             None => None,
-            Some(bias) if bias.values.len() == n_out || bias.values.len() == 1 => {
+            Some(bias) if is_of_outputs(&bias.dims, n_out) => {
                 let value = |o: usize| beta * bias.values[o % bias.values.len()];
                 Some((0..n_out).map(value).collect::<Vec<f64>>())
             }
@@ -220,6 +225,10 @@ impl<'a> Importer<'a> {
         call.float("momentum", 0.9)?;
         call.must_be("training_mode", 0)?;
         call.must_be("spatial", 1)?;
+        // before operator set 14 the running statistics as outputs mean training
+        if call.node.outputs.iter().skip(1).any(|output| !output.is_empty()) {
+            return call.refused("it normalises by the statistics of a batch, expected inference");
+        }
         let view = call.view(0)?;
         let [gain, offset, mean, variance] = [1, 2, 3, 4].map(|idx| call.constant(idx));
         let (gain, offset, mean, variance) = (gain?, offset?, mean?, variance?);
@@ -305,6 +314,15 @@ impl<'a> Importer<'a> {
     }
 }
 
+/// Whether a bias of these sizes is one number for each output, or one for all, and the same for every image.
+fn is_of_outputs(dims: &[usize], n_out: usize) -> bool {
+    match *dims {
+        [] | [1] | [1, 1] => true,
+        [n] | [1, n] => n == n_out,
+        _ => false,
+    }
+}
+
 /// Whether a view is an image with so much before it, and the rest after it.
 fn is_padding(view: &View, [c, h, w]: [usize; 3], before: [usize; 2], boundary: Boundary) -> bool {
     let (height, width) = (view.dims[1], view.dims[2]);
@@ -342,9 +360,8 @@ fn count(call: &mut Call<'_, '_>, name: &str, default: i64) -> Result<usize> {
 
 fn settings(call: &mut Call<'_, '_>, kernel: [usize; 2]) -> Result<Settings> {
     let mut settings = Settings::plain();
-    if let Some(auto) = call.text("auto_pad")?
-        && !matches!(auto, "NOTSET" | "VALID")
-    {
+    let auto = call.text("auto_pad")?.unwrap_or("NOTSET");
+    if !matches!(auto, "NOTSET" | "VALID") {
         return call.refused(format!("auto_pad is {}, expected NOTSET", auto.escape_debug()));
     }
     if let Some(shape) = call.ints("kernel_shape")?
@@ -367,6 +384,11 @@ fn settings(call: &mut Call<'_, '_>, kernel: [usize; 2]) -> Result<Settings> {
         };
         settings.before = [size(call, top)?, size(call, left)?];
         settings.after = [size(call, bottom)?, size(call, right)?];
+        if auto == "VALID" && values.iter().any(|pad| *pad != 0) {
+            return call.refused(format!(
+                "auto_pad is VALID and pads are {values:?}, expected one of them"
+            ));
+        }
     }
     Ok(settings)
 }

@@ -12,7 +12,7 @@ use super::call::Call;
 use crate::draft::Piece;
 use crate::error::{Result, unsupported};
 use crate::movement::{check_size, n_values};
-use crate::value::{Constant, Element, Value, View};
+use crate::value::{Element, Value, View};
 
 impl<'a> Importer<'a> {
     /// The view with a pattern that is complete made a layer.
@@ -87,7 +87,10 @@ impl<'a> Importer<'a> {
         let [a, b] = [call.input(0)?, call.input(1)?];
         match (a, b) {
             (Value::Signal(view), Value::Floats(c)) | (Value::Floats(c), Value::Signal(view))
-                if is_max && c.scalar() == Some(0.0) && call.inputs.len() == 2 =>
+                if is_max
+                    && c.scalar() == Some(0.0)
+                    && c.dims.len() <= view.dims.len() + 1
+                    && call.inputs.len() == 2 =>
             {
                 let signal = self.whole(&call.title(), &view)?;
                 let signal = self.draft.plain(signal, PlainLayer::Activation(Activation::Relu));
@@ -168,8 +171,12 @@ impl<'a> Importer<'a> {
         let axis = call.int("axis", 0)?;
         let inputs = (0..call.inputs.len()).map(|i| call.input(i)).collect::<Result<Vec<_>>>()?;
         if let Some(values) = integers(&inputs) {
-            if axis != 0 && axis != -1 {
-                return call.refused("it joins integers along another axis than the first");
+            let are_lists = inputs.iter().all(|value| match value {
+                Value::Ints(dims, _) => dims.len() <= 1,
+                _ => false,
+            });
+            if !are_lists || (axis != 0 && axis != -1) {
+                return call.refused("it joins integers that are no lists");
             }
             return Ok(vec![Value::Ints(vec![values.len()], values)]);
         }
@@ -270,9 +277,4 @@ fn joined(call: &Call<'_, '_>, views: &[View], axis: usize) -> Result<View> {
         }
     }
     Ok(View { signal: views[0].signal, dims, map: Some(Rc::new(map)) })
-}
-
-/// Kept beside the rest that makes values of constants.
-pub(super) fn one_dimensional(values: Vec<f64>) -> Value {
-    Value::Floats(Constant::new(vec![values.len()], values))
 }

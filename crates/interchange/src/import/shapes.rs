@@ -2,7 +2,6 @@
 
 use super::Importer;
 use super::call::Call;
-use super::selection::one_dimensional;
 use crate::error::Result;
 use crate::movement::{self, Moved, n_values, reshaped};
 use crate::value::{BATCH, Constant, Value, View};
@@ -32,7 +31,7 @@ impl<'a> Importer<'a> {
                 if value == f64::MAX {
                     return call.refused("it holds no tensor and no number");
                 }
-                Ok(vec![one_dimensional(vec![value])])
+                Ok(vec![Value::Floats(Constant::new(Vec::new(), vec![value]))])
             }
         }
     }
@@ -56,7 +55,14 @@ impl<'a> Importer<'a> {
         let to = call.int("to", 0)?;
         call.int("saturate", 1)?;
         match (call.input(0)?, to) {
-            (value @ Value::Ints(..), 6 | 7) => Ok(vec![value]),
+            (value @ Value::Ints(..), 7) => Ok(vec![value]),
+            (Value::Ints(dims, values), 6) => {
+                let is_held = |v: &i64| *v == BATCH || i32::try_from(*v).is_ok();
+                if !values.iter().all(is_held) {
+                    return call.refused("an integer is beyond 32 bits");
+                }
+                Ok(vec![Value::Ints(dims, values)])
+            }
             (value @ (Value::Signal(_) | Value::Floats(_)), 1) if !self.is_wide => Ok(vec![value]),
             (value @ (Value::Signal(_) | Value::Floats(_)), 11) if self.is_wide => Ok(vec![value]),
             _ => call.refused(format!("it changes numbers to type {to}")),
@@ -103,11 +109,12 @@ impl<'a> Importer<'a> {
                 let Some((&images, rest)) = target.split_first() else {
                     return call.refused("it has no sizes");
                 };
-                // one image, or as many as there are
+                // as many images as there are
                 let keeps = match images {
-                    BATCH | 0 | 1 => true,
+                    BATCH => true,
+                    0 => !zeros_are_zeros,
                     -1 => !rest.contains(&-1),
-                    _ => false,
+                    n => usize::try_from(n).is_ok() && usize::try_from(n).ok() == self.images,
                 };
                 if !keeps || rest.contains(&BATCH) {
                     return call
@@ -146,7 +153,10 @@ impl<'a> Importer<'a> {
             Value::Ints(dims, values) => (Value::Ints(dims.clone(), values), dims, 0),
         };
         let mut sizes: Vec<usize> = std::iter::repeat_n(1, offset).chain(dims).collect();
-        let Some(axes) = axes else { return call.refused("it names no axes") };
+        // Squeeze without axes takes away all of one value, that of the images too
+        let Some(axes) = axes.filter(|axes| adds || !axes.is_empty()) else {
+            return call.refused("it names no axes");
+        };
         let rank = sizes.len() + if adds { axes.len() } else { 0 };
         let mut places =
             axes.iter().map(|&axis| call.axis(axis, rank)).collect::<Result<Vec<_>>>()?;

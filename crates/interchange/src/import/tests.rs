@@ -56,7 +56,7 @@ impl Graph {
         self
     }
 
-    /// A node with attributes of one integer each.
+    /// A node with attributes of one integer each, names of inputs and outputs with blanks between them.
     fn node(
         mut self,
         operator: &str,
@@ -68,7 +68,10 @@ impl Graph {
         inputs.split(' ').for_each(|input| {
             node.text(1, input);
         });
-        node.text(2, output).text(4, operator);
+        output.split(' ').for_each(|output| {
+            node.text(2, output);
+        });
+        node.text(4, operator);
         for &(name, value) in attributes {
             let mut attribute = Writer::default();
             attribute.text(1, name).varint(3, value as u64).varint(20, 2);
@@ -140,4 +143,69 @@ fn a_mean_over_padding_of_another_node_is_refused() {
         let text = model.node("Reshape", "mean flat", "y", &[]).refusal();
         assert!(text.contains("its input is padded by another node"), "{text}");
     }
+}
+
+/// The function of these nodes, after a matrix that changes nothing.
+fn after_matrix(opset: u64, sizes: &[u64]) -> Graph {
+    Graph::new(opset, sizes).identity("weight", 3).node("MatMul", "x weight", "h", &[])
+}
+
+#[test]
+fn what_onnx_takes_for_another_function_is_refused() {
+    let floats = |graph: Graph, name: &str, dims: &[usize]| {
+        let n: usize = dims.iter().product();
+        let bytes: Vec<u8> = (0..n).flat_map(|i| (i as f32 + 1.0).to_le_bytes()).collect();
+        graph.tensor(name, FLOAT, dims, &bytes)
+    };
+    let mut cases = Vec::new();
+    // running statistics as outputs mean training before operator set 14
+    let mut trained = Graph::new(13, &[2, 4, 4]);
+    for name in ["g", "b", "m", "v"] {
+        trained = floats(trained, name, &[2]);
+    }
+    let trained = trained.node("BatchNormalization", "x g b m v", "y p q r s", &[]);
+    cases.push((trained, "it normalises by the statistics of a batch"));
+    // a bias for each image
+    let biased = floats(Graph::new(17, &[3]).identity("weight", 3), "c", &[3, 1]);
+    cases.push((biased.node("Gemm", "x weight c", "y", &[]), "the bias has sizes [3, 1]"));
+    // a constant of one value that adds an axis
+    for operator in ["Mul", "Add", "Max"] {
+        let mut graph = after_matrix(17, &[3]);
+        graph = match operator {
+            "Max" => graph.tensor("c", FLOAT, &[1, 1, 1], &0.0f32.to_le_bytes()),
+            _ => floats(graph, "c", &[1, 1, 1]),
+        };
+        let expected = match operator {
+            "Max" => "expected two parts of one signal",
+            _ => "does not belong to the channels",
+        };
+        cases.push((graph.node(operator, "h c", "y", &[]), expected));
+    }
+    // one image made of several
+    let mut mixed = after_matrix(17, &[3]).integers("shape", &[2, 3]);
+    mixed = mixed.node("Reshape", "h shape", "y", &[]);
+    cases.push((mixed, "mix images with their values"));
+    let squeezed = after_matrix(13, &[3]).integers("none", &[]).node("Squeeze", "h none", "y", &[]);
+    cases.push((squeezed, "it names no axes"));
+    // an integer that 32 bits do not hold
+    let cast = after_matrix(17, &[3]).integers("n", &[1 << 32 | 3]);
+    let cast = cast.node("Cast", "n", "small", &[("to", 6)]).integers("all", &[-1]);
+    let cast = cast.node("Concat", "all small", "shape", &[("axis", 0)]);
+    cases.push((cast.node("Reshape", "h shape", "y", &[]), "beyond 32 bits"));
+    // a matrix of no columns
+    cases.push((Graph::new(17, &[0]).node("Relu", "x", "y", &[]), "expected values"));
+    for (graph, expected) in cases {
+        let text = graph.refusal();
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    // a signal without axes of values and a constant
+    let flat = floats(Graph::new(17, &[1]), "c", &[3]).integers("all", &[-1]);
+    let flat = flat.node("Reshape", "x all", "v", &[]).node("Mul", "v c", "y", &[]);
+    assert!(!flat.refusal().is_empty());
+}
+
+#[test]
+fn a_fixed_number_of_images_may_be_named() {
+    let graph = after_matrix(17, &[3]).integers("shape", &[1, 3]);
+    graph.node("Reshape", "h shape", "y", &[]).import().unwrap();
 }
