@@ -164,7 +164,7 @@ impl RunFiles {
         [self.network(), self.checkpoint()].into_iter().find(|file| file.is_file())
     }
 
-    /// Networks of ends that the run has been extended beyond.
+    /// Networks of ends that the run has been extended beyond, the latest last.
     pub fn earlier_networks(&self) -> Vec<PathBuf> {
         let names = std::fs::read_dir(&self.path).into_iter().flatten().flatten();
         let is_earlier = |path: &PathBuf| {
@@ -172,7 +172,8 @@ impl RunFiles {
             name.is_some_and(|name| name.starts_with(EARLIER) && name.ends_with(".safetensors"))
         };
         let mut found: Vec<PathBuf> = names.map(|entry| entry.path()).filter(is_earlier).collect();
-        found.sort();
+        // by the number of epochs
+        found.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
         found
     }
 
