@@ -11,6 +11,7 @@ use std::os::unix::fs::{FileTypeExt, symlink};
 use std::process::Stdio;
 
 use crate::command::Place;
+use crate::exports::trained;
 use crate::interruption::{HANGUP, is_ignored};
 
 /// A very short run: two steps.
@@ -29,13 +30,6 @@ const TRAIN: [&str; 10] = [
 
 pub(crate) fn train<'a>(more: &[&'a str]) -> Vec<&'a str> {
     TRAIN.iter().chain(more).copied().collect()
-}
-
-/// A place with a finished run.
-fn trained() -> Place {
-    let place = Place::new();
-    place.succeed(&train(&["--out", "run"]));
-    place
 }
 
 #[test]

@@ -3,14 +3,8 @@
 use std::fs;
 
 use crate::command::Place;
+use crate::exports::trained;
 use crate::hostile::train;
-
-/// A place with a finished run of one epoch.
-fn trained() -> Place {
-    let place = Place::new();
-    place.succeed(&train(&["--out", "run"]));
-    place
-}
 
 fn config(place: &Place) -> String {
     fs::read_to_string(place.path("run/config.toml")).unwrap()

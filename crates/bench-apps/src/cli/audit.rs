@@ -12,6 +12,7 @@ use lipconv::{PlainLayer, PlainNetwork, output};
 use serde::Serialize;
 
 use super::args::DataArgs;
+use super::export::ends_in;
 use super::import;
 use super::inspect::table;
 use super::model::{Model, tensors};
@@ -158,8 +159,7 @@ pub(super) fn run(args: &Args, display: Display) -> Result<ExitCode> {
 
 fn load(args: &Args) -> Result<Model> {
     args.description.iter().chain(&args.claimed_radii).for_each(|file| output::protect(file));
-    let is_onnx = args.model.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx"));
-    if !is_onnx && args.description.is_none() {
+    if !ends_in(&args.model, "onnx") && args.description.is_none() {
         return Model::load(&args.model, Some(DeviceKind::Cpu));
     }
     let network = import::read(&args.model, args.description.as_deref())?;

@@ -61,7 +61,7 @@ fn check_module(module: &Path) -> Result<()> {
 }
 
 /// Whether a name ends like this, in capitals or not.
-fn ends_in(path: &Path, extension: &str) -> bool {
+pub(super) fn ends_in(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(extension))
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lipconv_datasets::Dataset;
 
 use super::args::{DataArgs, TrainFlags, log_to};
@@ -15,6 +15,7 @@ use crate::files::{Provenance, RunDir};
 use crate::interrupt;
 use crate::progress::{Display, spoken_seconds};
 use crate::stdout::{note, outln};
+use crate::wasserstein::number_text;
 use crate::words::{percent, shell_quoted};
 
 /// Train a network in a run directory
@@ -151,14 +152,10 @@ pub(super) fn checkpoint_interval(seconds: f64) -> Result<Duration> {
     if seconds == f64::INFINITY {
         return Ok(Duration::MAX);
     }
-    let number = |text: String| {
-        anyhow::anyhow!("--checkpoint-every is {text}, expected 0 to 1e18 seconds, or inf")
-    };
-    match seconds {
-        0.0..=1e18 => Ok(Duration::from_secs_f64(seconds)),
-        _ if seconds.abs() > 1e18 => Err(number(format!("{seconds:e}"))),
-        _ => Err(number(seconds.to_string())),
+    if !(0.0..=1e18).contains(&seconds) {
+        bail!("--checkpoint-every is {}, expected 0 to 1e18 seconds, or inf", number_text(seconds));
     }
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 fn finish(run: &RunDir, trained: Trained, synthetic: bool) -> Result<ExitCode> {
